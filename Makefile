@@ -1,0 +1,37 @@
+# `make demo` and `make test` work on a bare machine: each creates .venv and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+RUN := OMP_WAIT_POLICY=passive $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null)
+
+.PHONY: demo test lint docs clean
+
+# The stamp changes when the requirements do, so an unchanged environment is not installed again.
+$(VENV)/.installed: setup.cfg pyproject.toml
+ifneq ($(UV),)
+	[ -x $(VENV)/bin/python ] || uv venv --python $(PYTHON) $(VENV)
+	uv pip install --python $(VENV)/bin/python -e ".[test]"
+else
+	[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --upgrade pip
+	$(VENV)/bin/python -m pip install -e ".[test]"
+endif
+	touch $@
+
+demo: $(VENV)/.installed
+	$(RUN)/posesyn demo --out runs/demo
+
+test: $(VENV)/.installed lint
+	$(RUN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed
+	$(RUN)/ruff check .
+	$(RUN)/lint-imports
+
+docs: $(VENV)/.installed
+	$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(VENV)/bin/python -m ensurepip
+	$(VENV)/bin/python -m pip install -q -e ".[docs]"
+	$(RUN)/sphinx-build -W -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info runs
