@@ -1,0 +1,157 @@
+"""A SMPL-format body as a torch module."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import smplx
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from posesyn.body.arrays import NUM_BETAS, NUM_JOINTS, BodyArrays, smpl_parents
+from posesyn.errors import InputError
+from posesyn.geometry import kinematics
+
+MEAN_BODY_JOINTS = 22
+
+
+class BodyOutput(NamedTuple):
+    """vertices (B, V, 3) and joints (B, 45, 3) in the order ``smpl45``, metres, in the frame of the root rotation."""
+
+    vertices: Tensor
+    joints: Tensor
+
+
+class Body(torch.nn.Module):
+    """Linear blend skinning by ``smplx.SMPL`` with 24 joints and 10 betas; moves between devices and dtypes as a module.
+
+    Made by :func:`posesyn.body.load_body`. The pelvis of the rest pose is not at the origin, as in SMPL: with translation t the
+    root joint stands at ``rest_joints(betas)[:, 0] + t``.
+
+    Attributes:
+        name: ``anny`` or the path of the SMPL file.
+        faces: (F, 3) int64, counter-clockwise seen from outside.
+        parents: Parents of the 24 joints, -1 for the root.
+        uv, uv_faces: (Vt, 2) float32 in [0, 1], v upwards, and (F, 3) int64; None for files without texture coordinates.
+        part_of_vertex, part_names: (V,) int64 index into the names (``scalp``, ``face``, ``chest``, ``lthigh`` ...); None and
+            ``()`` for licensed files.
+        vertex_ids: Names and vertices of the joints 24 to 44.
+    """
+
+    def __init__(self, arrays: BodyArrays, name: str, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.name = name
+        self.faces = arrays.faces.astype(np.int64)
+        self.parents = smpl_parents()
+        self.uv, self.uv_faces = arrays.uv, arrays.uv_faces
+        self.part_of_vertex, self.part_names = arrays.part_of_vertex, arrays.part_names
+        self.vertex_ids = dict(arrays.vertex_ids or smplx.vertex_ids.vertex_ids["smplh"])
+        count = len(arrays.v_template)
+        posedirs = np.zeros((count, 3, 9 * (NUM_JOINTS - 1)), np.float32) if arrays.posedirs is None else arrays.posedirs
+        data = SimpleNamespace(
+            v_template=arrays.v_template,
+            shapedirs=arrays.shapedirs,
+            posedirs=posedirs,
+            J_regressor=arrays.joint_regressor,
+            kintree_table=np.stack([np.array(self.parents), np.arange(NUM_JOINTS)]),
+            weights=arrays.weights,
+            f=self.faces,
+        )
+        with contextlib.redirect_stdout(io.StringIO()):  # smplx prints a warning about ten shape coefficients
+            self.smpl = smplx.SMPLLayer(
+                model_path="", data_struct=data, num_betas=NUM_BETAS, vertex_ids=self.vertex_ids, dtype=dtype
+            )
+        # Rest joints are linear in betas, so they need no vertices.
+        regressor = arrays.joint_regressor.astype(np.float64)
+        template = regressor @ arrays.v_template
+        directions = np.einsum("jv,vck->jck", regressor, arrays.shapedirs)
+        self.register_buffer("joint_template", torch.as_tensor(template, dtype=dtype), persistent=False)
+        self.register_buffer("joint_directions", torch.as_tensor(directions, dtype=dtype), persistent=False)
+
+    @property
+    def num_vertices(self) -> int:
+        return self.smpl.v_template.shape[0]
+
+    @property
+    def weights(self) -> Tensor:
+        """(V, 24) skinning weights."""
+        return self.smpl.lbs_weights
+
+    @property
+    def v_template(self) -> Tensor:
+        """(V, 3) mean shape in the T-pose."""
+        return self.smpl.v_template
+
+    @property
+    def joint_offsets(self) -> np.ndarray:
+        """(22, 3) offset of each joint of the mean body from its parent, float32 metres; the root's is zero.
+
+        The skeleton that HumanML3D features are made uniform to.
+        """
+        joints = self.joint_template.double().cpu().numpy()[:MEAN_BODY_JOINTS]
+        offsets = joints - joints[[max(p, 0) for p in self.parents[:MEAN_BODY_JOINTS]]]
+        return offsets.astype(np.float32)
+
+    def forward(
+        self,
+        pose_rotmat: Float[Tensor, "B 24 3 3"],
+        betas: Float[Tensor, "B 10"],
+        transl: Float[Tensor, "B 3"] | None = None,
+    ) -> BodyOutput:
+        """Poses the body.
+
+        Args:
+            pose_rotmat: Local rotations, root first.
+            betas: Shape; one row serves the whole batch.
+            transl: Added after posing; zero if None.
+
+        Raises:
+            InputError: Wrong shapes.
+        """
+        pose_rotmat, betas, transl = self._check(pose_rotmat, betas, transl)
+        output = self.smpl(betas=betas, global_orient=pose_rotmat[:, :1], body_pose=pose_rotmat[:, 1:], transl=transl)
+        return BodyOutput(output.vertices, output.joints)
+
+    def rest_joints(self, betas: Float[Tensor, "B 10"]) -> Float[Tensor, "B 24 3"]:
+        """Joints of the T-pose for each shape."""
+        if betas.ndim != 2 or betas.shape[1] != NUM_BETAS:
+            raise InputError("betas has the wrong shape", expected=f"(B, {NUM_BETAS})", got=tuple(betas.shape))
+        return self.joint_template + torch.einsum("bk,jck->bjc", betas, self.joint_directions)
+
+    def joints_only(
+        self,
+        pose_rotmat: Float[Tensor, "B 24 3 3"],
+        betas: Float[Tensor, "B 10"],
+        transl: Float[Tensor, "B 3"] | None = None,
+    ) -> Float[Tensor, "B 24 3"]:
+        """The first 24 joints of ``forward`` without skinning; differentiable."""
+        pose_rotmat, betas, transl = self._check(pose_rotmat, betas, transl)
+        offsets = kinematics.offsets_from_joints(self.rest_joints(betas), self.parents)
+        joints, _ = kinematics.forward_kinematics(pose_rotmat, offsets, self.parents)
+        return joints if transl is None else joints + transl[:, None]
+
+    def _check(self, pose_rotmat: Tensor, betas: Tensor, transl: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        if pose_rotmat.ndim != 4 or tuple(pose_rotmat.shape[1:]) != (NUM_JOINTS, 3, 3):
+            raise InputError(
+                "pose_rotmat has the wrong shape",
+                where=f"body '{self.name}'",
+                expected=f"(B, {NUM_JOINTS}, 3, 3)",
+                got=tuple(pose_rotmat.shape),
+                fix="convert rotation vectors with geometry.rotations.rotvec_to_matrix",
+            )
+        batch = len(pose_rotmat)
+        for name, value, width in (("betas", betas, NUM_BETAS), ("transl", transl, 3)):
+            if value is not None and (value.ndim != 2 or value.shape[1] != width or len(value) not in (1, batch)):
+                raise InputError(
+                    f"{name} has the wrong shape",
+                    where=f"body '{self.name}'",
+                    expected=f"({batch}, {width})",
+                    got=tuple(value.shape),
+                )
+        # smplx adds the translation in place, so an expanded row must not reach it for a batch of views.
+        return pose_rotmat, betas.expand(batch, -1), None if transl is None else transl.expand(batch, -1)

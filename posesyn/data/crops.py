@@ -1,0 +1,287 @@
+"""Person crops exactly as an estimator wants to see them, for inference and, with augmentation, for training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from posesyn import skeletons
+from posesyn.data.boxes import box_problem
+from posesyn.errors import InputError
+from posesyn.geometry.cameras import apply_affine, crop_affine, padded_box
+from posesyn.protocols import EstimatorSpec
+from posesyn.storage.clip_store import StoredFrame
+from posesyn.storage.images import ImageFile
+from posesyn.types import BodyLabels, ImageSource, Person
+
+_MIRROR = np.diag([-1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class CropVariation:
+    """One way to disturb a crop.
+
+    Attributes:
+        flip: Mirror left and right.
+        rotation: Radians by which the picture turns clockwise as seen.
+        scale: Factor on the box size; above 1 the person becomes smaller.
+        shift: Movement of the person in the crop as a fraction of the crop's (width, height).
+        colour: Factor per RGB channel.
+    """
+
+    flip: bool = False
+    rotation: float = 0.0
+    scale: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class CropAugmentation:
+    """How strongly crops are disturbed in training.
+
+    Defaults: flip, rotation and scale as SPIN, 3DCrowdNet and HMR2 agree (estimators.md sections 2.5, 3, 4: flip 0.5,
+    30 degrees clipped at 60 applied with probability 0.6, scale 25 %); shift and colour as HMR2 (0.02 with
+    probability 0.5; 20 %).
+
+    Attributes:
+        flip: Probability.
+        rotation_deg, rotation_probability: Standard deviation (clipped at twice its value) and how often it is applied.
+        scale: Standard deviation, clipped at its own value.
+        shift, shift_probability: Standard deviation, clipped at its own value, and how often it is applied.
+        colour: Half width of the uniform factor per channel.
+    """
+
+    flip: float = 0.5
+    rotation_deg: float = 30.0
+    rotation_probability: float = 0.6
+    scale: float = 0.25
+    shift: float = 0.02
+    shift_probability: float = 0.5
+    colour: float = 0.2
+
+    def sample(self, rng: np.random.Generator) -> CropVariation:
+        """Draws one variation; the same number of draws each time, so that samples stay comparable."""
+        flip, turn, move = rng.random(3)
+        normal = rng.standard_normal(4)
+        colour = rng.uniform(1 - self.colour, 1 + self.colour, 3)
+        rotation = np.deg2rad(self.rotation_deg) * float(np.clip(normal[0], -2, 2))
+        shift = tuple(float(x) for x in self.shift * np.clip(normal[2:], -1, 1))
+        return CropVariation(
+            flip=bool(flip < self.flip),
+            rotation=rotation if turn < self.rotation_probability else 0.0,
+            scale=1.0 + self.scale * float(np.clip(normal[1], -1, 1)),
+            shift=shift if move < self.shift_probability else (0.0, 0.0),
+            colour=tuple(float(x) for x in colour),
+        )
+
+
+@dataclass(frozen=True)
+class Crop:
+    """What a network sees of a person, and the annotation in the same frame.
+
+    Attributes:
+        image: (3, H, W) float32, normalised, channels in the network's order.
+        affine: (2, 3) float64, full-image pixels → crop pixels (a reflection if flipped).
+        keypoints_px: (J, 2) float32 in crop pixels, in the order of ``skeleton``.
+        visible: (J,) bool, annotated joints (those outside the crop included).
+        inside: (J,) bool, annotated joints inside the crop.
+        skeleton: Joint order, that of the person.
+        box_center, box_size: Middle (2,) and width of the crop's region in full-image pixels.
+        image_size: (width, height) of the full image.
+        labels: 3D truth as seen in the crop: rotated and mirrored like the picture, ``intrinsics`` of the crop;
+            projecting ``joints_cam`` with them gives crop pixels. None for data without 3D truth.
+        variation: What was done to it.
+    """
+
+    image: np.ndarray
+    affine: np.ndarray
+    keypoints_px: np.ndarray
+    visible: np.ndarray
+    inside: np.ndarray
+    skeleton: str
+    box_center: np.ndarray
+    box_size: float
+    image_size: tuple[int, int]
+    labels: BodyLabels | None = None
+    variation: CropVariation = CropVariation()
+
+
+@dataclass(frozen=True)
+class CropBatch:
+    """Inference crops of B persons: ``images`` (B, 3, H, W) float32, ``affines`` (B, 2, 3), ``box_centers`` (B, 2),
+    ``box_sizes`` (B,), ``image_sizes`` (B, 2) as (width, height), float32 except the affines."""
+
+    person_ids: tuple[str, ...]
+    images: np.ndarray
+    affines: np.ndarray
+    box_centers: np.ndarray
+    box_sizes: np.ndarray
+    image_sizes: np.ndarray
+
+
+def crop_person(
+    person: Person,
+    spec: EstimatorSpec,
+    image: np.ndarray | None = None,
+    augment: CropAugmentation | CropVariation | None = None,
+    rng: np.random.Generator | None = None,
+) -> Crop:
+    """Cuts a person out of the image.
+
+    Bilinear; outside the image the crop is black before normalisation, as in the published loaders.
+
+    Args:
+        person: Whom.
+        spec: Input size, box rule and normalisation of the network.
+        image: (H, W, 3) uint8 RGB, if it is loaded already.
+        augment: What to draw a variation from (needs ``rng``), or the variation itself; None for inference.
+        rng: Source of the variation.
+
+    Raises:
+        InputError: The box is empty or outside the image, or ``rng`` is missing.
+        FileError: The image cannot be read.
+    """
+    image = person.image.load() if image is None else image
+    height, width = image.shape[:2]
+    problem = box_problem(person.box_xyxy, (width, height))
+    if problem is not None:
+        raise InputError(problem, where=f"person '{person.person_id}'", fix="correct the annotation or leave it out")
+    variation = _variation(augment, rng)
+    affine = variation_affine(person.box_xyxy, spec, variation)
+    size = spec.input_size
+    pixels = cv2.warpAffine(image, affine, (size[1], size[0]), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    keypoints = apply_affine(affine, person.keypoints_px)
+    visible = person.visible
+    labels = person.labels
+    if variation.flip:
+        order = list(skeletons.get(person.skeleton).flip)
+        keypoints, visible = keypoints[order], visible[order]
+    if labels is not None:
+        labels = vary_labels(labels, affine, variation)
+    inside = visible & (keypoints > -0.5).all(-1) & (keypoints < (size[1] - 0.5, size[0] - 0.5)).all(-1)
+    center, extent = padded_box(person.box_xyxy, size, spec.box_scale * variation.scale, spec.box_aspect)
+    return Crop(
+        normalise(pixels, spec, variation.colour),
+        affine,
+        keypoints.astype(np.float32),
+        visible,
+        inside,
+        person.skeleton,
+        center.astype(np.float32),
+        float(extent[0]),
+        (width, height),
+        labels,
+        variation,
+    )
+
+
+def crop_persons(persons: Sequence[Person], spec: EstimatorSpec) -> CropBatch:
+    """Inference crops of several persons; an image shared by several of them is decoded once.
+
+    Raises:
+        InputError: No person, or as :func:`crop_person`.
+        FileError: An image cannot be read.
+    """
+    if not len(persons):
+        raise InputError("crop_persons needs at least one person")
+    loaded: tuple[ImageSource, np.ndarray] | None = None
+    crops = []
+    for person in persons:
+        # Persons of one image follow each other in the data sets; keeping only the last image bounds the memory.
+        if loaded is None or not same_image(loaded[0], person.image):
+            loaded = (person.image, person.image.load())
+        crops.append(crop_person(person, spec, loaded[1]))
+    return CropBatch(
+        tuple(person.person_id for person in persons),
+        np.stack([crop.image for crop in crops]),
+        np.stack([crop.affine for crop in crops]),
+        np.stack([crop.box_center for crop in crops]),
+        np.array([crop.box_size for crop in crops], np.float32),
+        np.array([crop.image_size for crop in crops], np.float32),
+    )
+
+
+def same_image(first: ImageSource, second: ImageSource) -> bool:
+    """Whether two sources surely give the same pixels, so that one may be decoded for both."""
+    # Only these compare by value: the array inside an ArrayImage has no single truth value.
+    return first is second or (isinstance(first, ImageFile | StoredFrame) and first == second)
+
+
+def _variation(augment: CropAugmentation | CropVariation | None, rng: np.random.Generator | None) -> CropVariation:
+    if augment is None:
+        return CropVariation()
+    if isinstance(augment, CropVariation):
+        return augment
+    if rng is None:
+        raise InputError("augmentation needs a random generator", where="crop_person", fix="pass rng=...")
+    return augment.sample(rng)
+
+
+def variation_affine(box_xyxy: np.ndarray, spec: EstimatorSpec, variation: CropVariation) -> np.ndarray:
+    """(2, 3) float64 map from full-image pixels to the pixels of the varied crop."""
+    height, width = spec.input_size
+    affine = crop_affine(
+        box_xyxy, spec.input_size, spec.box_scale * variation.scale, spec.box_aspect, rotation=variation.rotation
+    )
+    affine[:, 2] += np.array(variation.shift) * (width, height)
+    if variation.flip:
+        affine[0] *= -1
+        affine[0, 2] += width - 1
+    return affine
+
+
+def normalise(
+    pixels: np.ndarray, spec: EstimatorSpec, colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> np.ndarray:
+    """(H, W, 3) uint8 RGB → (3, H, W) float32 as the network wants it.
+
+    Args:
+        pixels: The crop.
+        spec: Gives mean, std and channel order.
+        colour: Factor per RGB channel, clipped to the range of the image.
+    """
+    # One fused multiply and add per channel: (x * colour / 255 - mean) / std.
+    image = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
+    if colour != (1.0, 1.0, 1.0):
+        image = np.clip(image * np.array(colour, np.float32)[:, None, None], 0, 255)
+    if spec.channels == "bgr":
+        image = image[::-1]
+    mean, std = (np.array(value, np.float32)[:, None, None] for value in (spec.mean, spec.std))
+    return np.ascontiguousarray(image / (255 * std) - mean / std)
+
+
+def vary_labels(labels: BodyLabels, affine: np.ndarray, variation: CropVariation) -> BodyLabels:
+    """3D labels as the varied crop shows them.
+
+    The body turns about the camera axis with the picture (joint_sets.md section 5) and is mirrored in x with it (SMPL
+    pose flip of section 4). The intrinsics become those of the crop, free of skew, so that projection stays exact.
+    The translation accounts for the SMPL pelvis not being at the origin (estimators.md section 6).
+    """
+    cos, sin = np.cos(variation.rotation), np.sin(variation.rotation)
+    turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1.0]])
+    joints = np.asarray(labels.joints_cam, np.float64)
+    pose = np.array(labels.pose_rotmat, np.float64)
+    rest_pelvis = joints[0] - labels.transl_cam
+    joints = joints @ turn.T
+    pose[0] = turn @ pose[0]
+    frame = turn
+    if variation.flip:
+        order = list(skeletons.get("smpl45").flip)
+        joints = (joints @ _MIRROR)[order]
+        pose = (_MIRROR @ pose @ _MIRROR)[list(skeletons.get("smpl24").flip)]
+        rest_pelvis = _MIRROR @ rest_pelvis
+        frame = _MIRROR @ turn
+    # Pixels move by affine, the scene by frame; what is left for the camera is zoom and offset.
+    intrinsics = np.concatenate((affine, [[0, 0, 1.0]])) @ labels.intrinsics @ np.linalg.inv(frame)
+    return replace(
+        labels,
+        pose_rotmat=pose.astype(np.float32),
+        betas=np.asarray(labels.betas, np.float32),
+        transl_cam=(joints[0] - rest_pelvis).astype(np.float32),
+        joints_cam=joints.astype(np.float32),
+        intrinsics=intrinsics.astype(np.float32),
+    )

@@ -1,0 +1,80 @@
+"""SPIN's training losses (estimators.md section 3), each masked per person so that 2D-only and 3D data mix freely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from posesyn.errors import InputError
+
+# 'smpl45' without its ten finger tips: nothing in a SMPL body bends them, and ten of 45 joints would weigh down the rest.
+# Our own choice; SPIN's 24 joints have no fingers either.
+SCORED_JOINTS = 35
+_HIPS = (1, 2)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of SPIN (estimators.md section 3); every term is multiplied by ``total`` as there."""
+
+    keypoints_2d: float = 5.0
+    keypoints_3d: float = 5.0
+    pose: float = 1.0
+    betas: float = 0.001
+    scale: float = 1.0
+    total: float = 60.0
+
+
+def masked_mean(values: Float[Tensor, "B ..."], mask: Bool[Tensor, "B ..."]) -> Tensor:
+    """Mean over the elements where ``mask`` (broadcast from the left) holds; zero with zero gradient where none does."""
+    mask = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)).expand_as(values)
+    return torch.where(mask, values, torch.zeros_like(values)).sum() / mask.sum().clamp_min(1)
+
+
+def smpl_losses(
+    prediction: Mapping[str, Tensor], batch: Mapping[str, Tensor], weights: LossWeights | None = None
+) -> dict[str, Tensor]:
+    """Weighted losses of a SMPL regressor; their sum is minimised.
+
+    * ``keypoints_2d``: squared error in [-1, 1] crop coordinates, visible joints of every person. As in SPIN the mean
+      runs over all joints, so that a person with few annotated joints counts less.
+    * ``keypoints_3d``: squared error in metres, centred at the midpoint of the hips; persons with labels.
+    * ``pose``: squared error of rotation matrices; ``betas``: squared error; persons with labels.
+    * ``scale``: exp(-10 s)², keeps the scale of the camera positive; every person.
+
+    Args:
+        prediction: ``pose_rotmat`` (B, 24, 3, 3), ``betas`` (B, 10), ``cam`` (B, 3), ``joints`` (B, 45, 3) metres,
+            ``keypoints_norm`` (B, 45, 2).
+        batch: See :mod:`posesyn.training.batches`.
+        weights: Default: SPIN's.
+
+    Raises:
+        InputError: A key is missing from the batch.
+    """
+    weights = weights or LossWeights()
+    needed = ("keypoints_norm", "visible", "has_labels", "joints", "pose_rotmat", "betas")
+    missing = [name for name in needed if name not in batch]
+    if missing:
+        raise InputError(
+            "a training batch lacks what the losses need",
+            expected=list(needed),
+            got=f"no {', '.join(missing)}",
+            fix="make batches with posesyn.training.batches.collate",
+        )
+    joints = slice(0, SCORED_JOINTS)
+    labelled = batch["has_labels"]
+    seen = batch["visible"][:, joints, None].to(prediction["joints"])
+    offsets = prediction["keypoints_norm"][:, joints] - batch["keypoints_norm"][:, joints]
+    centred = [x[:, joints] - x[:, _HIPS].mean(1, keepdim=True) for x in (prediction["joints"], batch["joints"])]
+    terms = {
+        "keypoints_2d": (seen * offsets.square()).mean(),
+        "keypoints_3d": masked_mean((centred[0] - centred[1]).square(), labelled),
+        "pose": masked_mean((prediction["pose_rotmat"] - batch["pose_rotmat"]).square(), labelled),
+        "betas": masked_mean((prediction["betas"] - batch["betas"]).square(), labelled),
+        "scale": torch.exp(-10 * prediction["cam"][:, 0]).square().mean(),
+    }
+    return {name: value * getattr(weights, name) * weights.total for name, value in terms.items()}

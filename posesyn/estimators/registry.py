@@ -1,0 +1,96 @@
+"""Estimators by name: the ones of posesyn and those that other packages announce."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from posesyn.errors import InputError, PosesynError
+from posesyn.protocols import TargetEstimator
+
+# Third parties announce a callable ``make(checkpoint: path | None) -> TargetEstimator`` in this entry point group.
+ENTRY_POINTS = "posesyn.estimators"
+SHIPPED_WEIGHTS = Path(__file__).resolve().parent.parent / "assets" / "hmr_small.safetensors"
+
+Checkpoint = str | os.PathLike[str] | None
+
+
+def _hmr_small(checkpoint: Checkpoint) -> TargetEstimator:
+    from posesyn.estimators.hmr import HMR
+
+    return HMR.small().load_checkpoint(SHIPPED_WEIGHTS if checkpoint is None else checkpoint).eval()
+
+
+def _hmr(checkpoint: Checkpoint) -> TargetEstimator:
+    if checkpoint is None:
+        raise InputError(
+            "estimator 'hmr' needs a checkpoint: its official weights may not be shipped",
+            where="load_estimator",
+            fix="get model_checkpoint.pt from github.com/nkolot/SPIN and pass checkpoint=..., or use 'hmr_small'",
+        )
+    from posesyn.estimators.hmr import HMR
+
+    return HMR().load_checkpoint(checkpoint).eval()
+
+
+_BUILT_IN: dict[str, Callable[[Checkpoint], TargetEstimator]] = {"hmr": _hmr, "hmr_small": _hmr_small}
+
+
+def _announced() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def estimator_names() -> list[str]:
+    """All names that :func:`load_estimator` knows."""
+    return sorted({*_BUILT_IN, *_announced()})
+
+
+def load_estimator(name: str = "hmr_small", checkpoint: Checkpoint = None) -> TargetEstimator:
+    """An estimator by name, in eval mode.
+
+    Args:
+        name: ``"hmr_small"`` (shipped with its weights), ``"hmr"`` (SPIN's network, needs ``checkpoint``), or a name
+            that another package announces in the entry point group ``posesyn.estimators``. Built-in names win.
+        checkpoint: Weights to load in place of the shipped ones.
+
+    Raises:
+        InputError: Unknown name, or a checkpoint is needed.
+        FileError: The checkpoint cannot be read.
+        CheckpointError: The checkpoint belongs to another model.
+    """
+    if name in _BUILT_IN:
+        return _BUILT_IN[name](checkpoint)
+    announced = _announced()
+    if name not in announced:
+        names = estimator_names()
+        near = difflib.get_close_matches(str(name), names, n=3)
+        raise InputError(
+            f"unknown estimator '{name}'",
+            where="load_estimator",
+            expected=f"one of {', '.join(names)}",
+            fix=(f"did you mean {' or '.join(repr(n) for n in near)}? " if near else "")
+            + "For a network of your own pass an object with `spec` and `predict`, e.g. CallableEstimator(...)",
+        )
+    point = announced[name]
+    try:
+        estimator = point.load()(checkpoint)
+    except PosesynError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"estimator '{name}' could not be built",
+            where=f"entry point {point.value}",
+            got=f"{type(error).__name__}: {error}",
+            fix="report it to the package that announces it",
+        ) from error
+    if not isinstance(estimator, TargetEstimator):
+        raise InputError(
+            f"estimator '{name}' does not fit the TargetEstimator protocol",
+            where=f"entry point {point.value}",
+            expected="an object with `spec` and `predict(persons)`",
+            got=type(estimator).__name__,
+        )
+    return estimator

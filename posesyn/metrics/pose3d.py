@@ -1,0 +1,208 @@
+"""3D pose errors: MPJPE, its aligned forms, vertex error, PCK and AUC (evaluation.md section 4).
+
+Input is metres, NumPy or torch, with any leading batch dimensions; output is millimetres or percent, of the same kind
+as the input. Means run over all visible joints of all poses; where every joint is visible that is also the mean of
+the poses' means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from posesyn.errors import InputError
+from posesyn.geometry.procrustes import similarity_align
+from posesyn.metrics.inputs import MM, Array, Points
+
+Reduction = Literal["mean", "none", "joint"]
+Alignment = Literal["none", "scale", "procrustes"]
+
+# 3DHP's AUC thresholds in mm, equal in PoseAug, mmhuman3d and HybrIK (evaluation.md section 4).
+AUC_THRESHOLDS = np.linspace(0.0, 150.0, 31)
+
+
+def mpjpe(
+    pred: Array,
+    target: Array,
+    visible: Array | None = None,
+    root: int | Sequence[int] | None = None,
+    *,
+    reduce: Reduction = "mean",
+) -> Array:
+    """Mean per-joint position error in mm.
+
+    Args:
+        pred, target: (..., J, 3) metres.
+        visible: (..., J) bool, joints that count; the others may hold anything, NaN included.
+        root: Joint whose position is removed from both first, or several whose mean is (hips); it must be finite even
+            where it does not count. None removes nothing.
+        reduce: ``"mean"`` a number, ``"none"`` per pose (...), ``"joint"`` per joint (J,).
+
+    Raises:
+        InputError: Wrong shapes, NaN at visible joints, no such root, or a mean over no visible joint.
+
+    >>> float(mpjpe(np.zeros((2, 17, 3)), np.full((2, 17, 3), 0.01)).round(3))
+    17.321
+    """
+    points = Points(pred, target, visible, "mpjpe", root=root)
+    return points.reduce(_distances(points, "none", "visible"), reduce)
+
+
+def n_mpjpe(
+    pred: Array,
+    target: Array,
+    visible: Array | None = None,
+    root: int | Sequence[int] | None = None,
+    *,
+    reduce: Reduction = "mean",
+    align_on: Literal["visible", "all"] = "visible",
+) -> Array:
+    """MPJPE in mm after the best scale per pose about the origin, s = ⟨P, G⟩ / ⟨P, P⟩; see :func:`pa_mpjpe`."""
+    points = Points(pred, target, visible, "n_mpjpe", root=root)
+    return points.reduce(_distances(points, "scale", align_on), reduce)
+
+
+def pa_mpjpe(
+    pred: Array,
+    target: Array,
+    visible: Array | None = None,
+    *,
+    reduce: Reduction = "mean",
+    align_on: Literal["visible", "all"] = "visible",
+) -> Array:
+    """MPJPE in mm after the best similarity per pose (scale, rotation of determinant +1, translation).
+
+    A mirrored pose stays wrong: reflections are never used (evaluation.md section 4, rule a).
+
+    Args:
+        pred, target, visible, reduce: As in :func:`mpjpe`.
+        align_on: Joints that the alignment is fitted to. ``"all"`` fits all and averages the visible ones, as SPIN and
+            mmhuman3d do; invisible joints must then hold real coordinates.
+    """
+    points = Points(pred, target, visible, "pa_mpjpe")
+    return points.reduce(_distances(points, "procrustes", align_on), reduce)
+
+
+def pve(
+    pred: Array,
+    target: Array,
+    pred_root: Array | None = None,
+    target_root: Array | None = None,
+    *,
+    reduce: Reduction = "mean",
+) -> Array:
+    """Per-vertex error in mm (PVE, MPVPE, MVE).
+
+    Args:
+        pred, target: (..., V, 3) metres.
+        pred_root, target_root: (..., 3) point that each mesh is aligned at, or both None for no alignment. Name it with
+            the number: SMPL pelvis, H36M pelvis and hip midpoint give different values.
+        reduce: As in :func:`mpjpe`; ``"joint"`` is per vertex.
+    """
+    if (pred_root is None) != (target_root is None):
+        raise InputError("pve needs both roots or none", where="pve")
+    points = Points(pred, target, None, "pve")
+    if pred_root is not None:
+        for name, root in (("pred", pred_root), ("target", target_root)):
+            root = points.tensor(root)
+            if root.shape != (*points.pred.shape[:-2], 3) or not torch.isfinite(root).all():
+                raise InputError(
+                    f"{name}_root must be finite",
+                    where="pve",
+                    expected=(*points.pred.shape[:-2], 3),
+                    got=tuple(root.shape),
+                )
+            setattr(points, name, getattr(points, name) - root[..., None, :])
+    return points.reduce(_distances(points, "none", "all"), reduce)
+
+
+def pck3d(
+    pred: Array,
+    target: Array,
+    visible: Array | None = None,
+    root: int | Sequence[int] | None = None,
+    *,
+    threshold: float = 150.0,
+    alignment: Alignment = "none",
+    reduce: Reduction = "mean",
+    align_on: Literal["visible", "all"] = "visible",
+) -> Array:
+    """Percent of joints with an error strictly below ``threshold`` mm.
+
+    Args:
+        pred, target, visible, root, reduce: As in :func:`mpjpe`. 3DHP's own root is index 14 of ``3dhp17``.
+        threshold: Millimetres; 150 is 3DHP's.
+        alignment: Named with every 3DHP number: ``"none"``, ``"scale"`` or ``"procrustes"``.
+        align_on: As in :func:`pa_mpjpe`.
+    """
+    points = Points(pred, target, visible, "pck3d", root=root)
+    errors = _distances(points, alignment, align_on)
+    return points.reduce(100.0 * (errors < threshold).double(), reduce)
+
+
+def auc3d(
+    pred: Array,
+    target: Array,
+    visible: Array | None = None,
+    root: int | Sequence[int] | None = None,
+    *,
+    alignment: Alignment = "none",
+    reduce: Reduction = "mean",
+    align_on: Literal["visible", "all"] = "visible",
+) -> Array:
+    """Mean of :func:`pck3d` over 31 thresholds from 0 to 150 mm, in percent; at most 100 · 30 / 31."""
+    points = Points(pred, target, visible, "auc3d", root=root)
+    errors = _distances(points, alignment, align_on)
+    thresholds = torch.as_tensor(AUC_THRESHOLDS, device=errors.device)
+    # Counting thresholds above the error equals averaging 31 PCK maps, without a 31-fold array.
+    above = len(AUC_THRESHOLDS) - torch.searchsorted(thresholds, errors.contiguous(), right=True)
+    return points.reduce(100.0 * above.double() / len(AUC_THRESHOLDS), reduce)
+
+
+def mean_of_groups(values: Array, groups: Sequence[object]) -> float:
+    """Mean of the groups' means (evaluation.md section 4: the action mean is not the mean over frames).
+
+    Args:
+        values: (N,) per-pose values.
+        groups: N group names.
+    """
+    values = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, np.float64)
+    if values.ndim != 1 or len(values) != len(groups) or not len(values):
+        raise InputError("values and groups must be (N,) with N >= 1", got=f"{values.shape} and {len(groups)}")
+    collected: dict[object, list[float]] = {}
+    for value, group in zip(values.tolist(), groups):
+        collected.setdefault(group, []).append(value)
+    return float(np.mean([np.mean(members) for members in collected.values()]))
+
+
+def _distances(points: Points, alignment: str, align_on: str) -> Tensor:
+    """Errors (..., J) in mm."""
+    if align_on not in ("visible", "all"):
+        raise InputError("unknown align_on", where=points.metric, expected="'visible' or 'all'", got=align_on)
+    if align_on == "all" and alignment != "none" and not points.complete:
+        raise InputError(
+            "NaN or infinite values at invisible joints",
+            where=points.metric,
+            fix='use align_on="visible", or give every joint real coordinates',
+        )
+    pred, target = points.pred, points.target
+    weights = points.visible.to(pred) if align_on == "visible" else torch.ones_like(pred[..., 0])
+    if alignment == "scale":
+        dot = (weights[..., None] * pred * target).sum((-2, -1))
+        square = (weights[..., None] * pred.square()).sum((-2, -1))
+        # A prediction with all points at the origin has no scale; it stays where it is.
+        scale = torch.where(square > 0, dot / torch.where(square > 0, square, 1.0), 1.0)
+        pred = scale[..., None, None] * pred
+    elif alignment == "procrustes":
+        # Poses without a visible joint count nowhere or are refused by reduce; they only must not stop the others.
+        empty = weights.sum(-1, keepdim=True) == 0
+        pred = similarity_align(pred, target, torch.where(empty, 1.0, weights))
+    elif alignment != "none":
+        raise InputError(
+            "unknown alignment", where=points.metric, expected="'none', 'scale' or 'procrustes'", got=alignment
+        )
+    return (pred - target).norm(dim=-1) * MM

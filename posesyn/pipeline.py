@@ -1,0 +1,301 @@
+"""The order of the stages, and nothing else: extract → synthesize → render → filter → fine-tune → report.
+
+Every stage writes into the run's folder before the next begins, so that a run can be killed at any moment and continued
+with the same command. The single stages live in classes that know nothing of each other.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from posesyn.data.motions import load_motion, save_motion
+from posesyn.data.rendered import RenderedClips
+from posesyn.protocols import TargetEstimator
+from posesyn.report import RunSummary
+from posesyn.settings import PipelineSettings
+from posesyn.storage.atomic import read_json, write_json
+from posesyn.storage.clip_store import ClipStore
+from posesyn.storage.ledger import Finished, RunLedger
+from posesyn.storage.shards import ClipWriter
+from posesyn.synthesis.extraction import ErrorExtractor
+from posesyn.synthesis.extraction_report import load_report
+from posesyn.synthesis.filtering import ClipFilter
+from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
+from posesyn.synthesis.rendering.renderer import AnimationRenderer
+from posesyn.training.fine_tuning import fine_tune
+from posesyn.types import ErrorReport, Motion, Person, batched
+
+
+class Pipeline:
+    """One run in one folder.
+
+    Args:
+        estimator: The estimator to improve. It is not changed: :meth:`fine_tune` trains a copy.
+        persons: The 2D data set that is searched for failures; also the real part of the fine-tuning.
+        out: Folder of the run; made if absent, continued if it holds the same run.
+        settings: See :class:`PipelineSettings`.
+        captions: person_id → text, which wins over the data set's own captions.
+        real: Real data for the fine-tuning if it is more than ``persons``.
+        synthesizer, renderer: Made from the shipped prior and body if not given.
+        source: What identifies the data, for the check that a continued run is the same one.
+        progress: Whether progress bars are shown.
+
+    Raises:
+        RunError: The folder holds something else, or a run with other settings.
+    """
+
+    def __init__(
+        self,
+        estimator: TargetEstimator,
+        persons: Sequence[Person],
+        out: str | Path,
+        settings: PipelineSettings | None = None,
+        *,
+        captions: Mapping[str, str] | None = None,
+        real: Sequence[Sequence[Person]] | None = None,
+        synthesizer: MotionSynthesizer | None = None,
+        renderer: AnimationRenderer | None = None,
+        source: Mapping[str, Any] | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.estimator, self.persons, self.out = estimator, persons, Path(out)
+        self.settings = settings or PipelineSettings()
+        self.captions = dict(captions or {})
+        self.real = list(real) if real is not None else [persons]
+        self.progress = progress
+        self._synthesizer, self._renderer = synthesizer, renderer
+        config = {
+            "kind": "run",
+            "settings": _plain(asdict(self.settings)),
+            "estimator": estimator.spec.name,
+            "persons": len(persons),
+            "captions": self.captions,
+            "source": _plain(dict(source or {})),
+        }
+        self.ledger = RunLedger(self.out, config)
+
+    def close(self) -> None:
+        """Releases the folder."""
+        self.ledger.close()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @cached_property
+    def synthesizer(self) -> MotionSynthesizer:
+        return self._synthesizer or MotionSynthesizer.from_pretrained()
+
+    @cached_property
+    def renderer(self) -> AnimationRenderer:
+        size = self.settings.image_size
+        return self._renderer or AnimationRenderer(
+            "mesh", image_size=(size, size), backgrounds=self.settings.backgrounds, progress=self.progress
+        )
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Stage → seconds of work, summed over interrupted tries."""
+        path = self.out / "timings.json"
+        return dict(read_json(path)) if path.exists() else {}
+
+    # -- stages -------------------------------------------------------------------------------------------------
+
+    def extract(self) -> ErrorReport:
+        """Scores all persons; continues inside the extraction after a kill."""
+        folder = self.out / "extraction"
+
+        def make() -> None:
+            ErrorExtractor(
+                self.estimator,
+                num_challenging=self.settings.num_challenging,
+                num_non_challenging=self.settings.num_non_challenging,
+                batch_size=self.settings.batch_size,
+            ).extract(self.persons, progress=self.progress, out=folder)
+
+        self._once("extract", make)
+        return load_report(folder, self.persons)
+
+    def synthesize(self, report: ErrorReport) -> list[Motion]:
+        """Motions for the challenging persons, best first per person; saved person by person."""
+        found = {scored.person.person_id: scored for scored in report.challenging}
+        self.ledger.plan("motions", list(found))
+        pending = self.ledger.pending("motions")
+        order = {name: row for row, name in enumerate(found)}
+        bar = tqdm(total=len(found), initial=len(found) - len(pending), desc="synthesize", disable=not self.progress)
+        with self._timed("synthesize"), bar:
+            for names in batched(pending, 16):
+                scored = [found[name] for name in names]
+                captions = [self.captions.get(name) for name in names]
+                motions = self.synthesizer.synthesize(
+                    scored,
+                    num_motions=self.settings.num_motions,
+                    seed=self.settings.seed,
+                    captions=captions,
+                    progress=False,
+                )
+                for name in names:
+                    mine = [motion for motion in motions if motion.person_id == name]
+                    for rank, motion in enumerate(mine):
+                        save_motion(self._motion_file(order[name], rank), motion)
+                    self.ledger.commit("motions", [Finished(name, f"motions/{order[name]:06d}_*.npz", "")])
+                bar.update(len(names))
+        return self.motions()
+
+    def motions(self) -> list[Motion]:
+        """The motions saved so far."""
+        return [load_motion(path) for path in sorted((self.out / "motions").glob("*.npz"))]
+
+    def render(self, motions: Sequence[Motion], report: ErrorReport) -> ClipStore:
+        """Labelled clips of the motions, dressed as the non-challenging persons, in tar shards."""
+        picked = [self.frames_around_anchor(motion) for motion in motions]
+        by_id = {motion.motion_id: motion for motion in picked}
+        folder = self.out / "clips"
+        with self._timed("render"), ClipWriter(folder, plan=list(by_id), config={"seed": self.settings.seed}) as writer:
+            pending = [by_id[name] for name in writer.pending()]
+            clips = self.renderer.render(pending, appearances=report.non_challenging, seed=self.settings.seed)
+            for clip in clips:
+                writer.write(clip)
+        return ClipStore(folder)
+
+    def frames_around_anchor(self, motion: Motion) -> Motion:
+        """At most ``frames_per_motion`` frames, ``frame_stride`` apart, around the best-fitting one."""
+        return thin_motion(motion, self.settings.frames_per_motion, self.settings.frame_stride)
+
+    def filter(self, clips: ClipStore) -> RenderedClips:
+        """Marks the frames that the paper's rule drops and returns the kept ones as labelled persons."""
+
+        def make() -> None:
+            rule = ClipFilter(self.estimator).calibrate(clips, self.settings.filter_quantile)
+            with tqdm(total=len(clips), desc="filter", unit="clip", disable=not self.progress) as bar:
+                statistics = rule.filter(clips).run(lambda _: bar.update(1))
+            write_json(self.out / "filter.json", statistics)
+
+        self._once("filter", make)
+        return RenderedClips(ClipStore(clips.folder))
+
+    def fine_tune(self, synthetic: Sequence[Person] | None, name: str = "fine_tuned") -> TargetEstimator:
+        """A copy of the estimator, trained on real and synthetic persons (``None``: the control, real only)."""
+        trained = copy.deepcopy(self.estimator)
+        with self._timed(name):
+            fine_tune(
+                trained,
+                self.real,
+                synthetic,
+                self.out / name,
+                self.settings.fine_tuning,
+                seed=self.settings.seed,
+                name=name.replace("_", " "),
+                progress=self.progress,
+            )
+        return trained
+
+    def run(self) -> TargetEstimator:
+        """All stages; returns the fine-tuned estimator, or the given one if no training is asked for."""
+        report = self.extract()
+        motions = self.synthesize(report)
+        kept = self.filter(self.render(motions, report))
+        if self.settings.fine_tuning.steps == 0:
+            return self.estimator
+        return self.fine_tune(kept)
+
+    def funnel(self) -> dict[str, int]:
+        """What is left after each stage that has run."""
+        report, counts = load_report(self.out / "extraction", self.persons), {}
+        counts["2D persons"] = len(self.persons)
+        counts["persons scored"] = len(report)
+        counts["challenging persons"] = len(report.challenging)
+        counts["motions"] = len(list((self.out / "motions").glob("*.npz")))
+        store = ClipStore(self.out / "clips")
+        counts["rendered frames"] = sum(store.header(row).shape[0] for row in range(len(store)))
+        counts["kept frames"] = sum(int(store.labels(row)["keep"].sum()) for row in range(len(store)))
+        return counts
+
+    def summary(self) -> RunSummary:
+        """What the run report shows."""
+        report = load_report(self.out / "extraction", self.persons)
+        store = ClipStore(self.out / "clips")
+        kept = [row for row in range(len(store)) if store.labels(row)["keep"].any()]
+        dropped = [row for row in range(len(store)) if not store.labels(row)["keep"].all()]
+        return RunSummary(
+            title="posesyn run",
+            subtitle=f"Estimator {self.estimator.spec.name}",
+            funnel=self.funnel(),
+            error_series={"2D error": np.array([scored.error for scored in report.scored])},
+            error_unit="box sizes",
+            worst=report.challenging[:12],
+            best=report.non_challenging[:12],
+            clips=[store[row] for row in kept[:: max(1, len(kept) // 9)][:9]],
+            rejected=[store[row] for row in dropped[:4]],
+            settings=_plain(asdict(self.settings)),
+            timings=self.timings,
+            notes=[f"{len(report.skipped)} persons were not scored: {report.skipped[:5]}"] if report.skipped else (),
+        )
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _motion_file(self, person: int, rank: int) -> Path:
+        path = self.out / "motions" / f"{person:06d}_{rank:03d}.npz"
+        path.parent.mkdir(exist_ok=True)
+        return path
+
+    def _once(self, stage: str, make: Callable[[], None]) -> None:
+        self.ledger.plan(stage, [stage])
+        if self.ledger.pending(stage):
+            with self._timed(stage):
+                make()
+            self.ledger.commit(stage, [Finished(stage, stage, "")])
+
+    def _timed(self, stage: str) -> _Timer:
+        return _Timer(self, stage)
+
+
+class _Timer:
+    def __init__(self, pipeline: Pipeline, stage: str) -> None:
+        self._pipeline, self._stage = pipeline, stage
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        timings = self._pipeline.timings
+        timings[self._stage] = timings.get(self._stage, 0.0) + time.perf_counter() - self._start
+        write_json(self._pipeline.out / "timings.json", timings)
+
+
+def thin_motion(motion: Motion, frames: int, stride: int) -> Motion:
+    """Every ``stride``-th frame, at most ``frames`` of them, as evenly around the anchor frame as the ends allow."""
+    length = len(motion)
+    anchor = motion.anchor_frame if motion.anchor_frame is not None else length // 2
+    candidates = np.arange(anchor % stride, length, stride)
+    position = int(np.searchsorted(candidates, anchor))
+    start = max(0, min(position - frames // 2, len(candidates) - frames))
+    rows = candidates[start : start + frames]
+    return replace(
+        motion,
+        pose_rotvec=motion.pose_rotvec[rows],
+        transl_world=motion.transl_world[rows],
+        joints_world=None if motion.joints_world is None else motion.joints_world[rows],
+        fps=motion.fps / stride,
+        anchor_frame=int(np.argmin(np.abs(rows - anchor))) if motion.anchor_frame is not None else None,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """JSON values of settings: paths become text."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

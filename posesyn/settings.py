@@ -1,0 +1,137 @@
+"""What the commands can be told; plain dataclasses that load nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from posesyn.errors import InputError
+from posesyn.storage.atomic import read_json
+from posesyn.training.settings import FineTuningSettings
+
+if TYPE_CHECKING:
+    from posesyn.protocols import TargetEstimator
+    from posesyn.types import Person
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """What a run makes. Numbers of the paper where it states them (reference/posesyn.md), else our own choice.
+
+    Args:
+        num_challenging: Persons with the largest error that get synthetic data (paper: 500).
+        num_non_challenging: Persons with the smallest error that lend their appearance (paper: 200).
+        num_motions: Motions sampled per challenging person; our own choice.
+        frames_per_motion: Frames rendered per motion, spread around the frame that fits the 2D truth best. 8 motions of
+            7 frames come near the paper's 54 kept frames per person; the split is our own choice.
+        frame_stride: Motion frames (20 per second) between two rendered ones; our own choice.
+        image_size: Side of the rendered square frames in pixels; our own choice.
+        backgrounds: Folder of background photos; None takes the persons' own images and procedural rooms.
+        filter_quantile: The paper's filter drops frames on which the estimator is further than a threshold from the
+            label. The threshold is this quantile of the errors on the rendered clips, whose labels are exact; our own
+            choice.
+        fine_tuning: How the estimator is retrained; ``steps=0`` ends the run after the filter.
+        batch_size: Persons per forward pass of the extraction.
+        seed: Decides everything that is drawn.
+    """
+
+    num_challenging: int = 500
+    num_non_challenging: int = 200
+    num_motions: int = 8
+    frames_per_motion: int = 7
+    frame_stride: int = 3
+    image_size: int = 256
+    backgrounds: Path | None = None
+    filter_quantile: float = 0.95
+    fine_tuning: FineTuningSettings = field(default_factory=FineTuningSettings)
+    batch_size: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("num_challenging", "num_non_challenging", "num_motions", "frames_per_motion", "frame_stride"):
+            if getattr(self, name) < 1:
+                raise InputError(f"PipelineSettings.{name} must be at least 1", got=getattr(self, name))
+        if not 0 < self.filter_quantile <= 1:
+            raise InputError("PipelineSettings.filter_quantile must be in (0, 1]", got=self.filter_quantile)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where persons come from.
+
+    Args:
+        format: ``coco`` and ``mpii`` are annotation files with an image folder; ``rendered`` is a folder of clips that
+            posesyn wrote.
+        annotations: The annotation file (not for ``rendered``).
+        images: The image folder (``rendered``: the folder of clips).
+        on_missing: Whether a listed image that is not there stops the run or is skipped and counted.
+        captions: JSON file, person id → text, that wins over the data set's own captions.
+    """
+
+    images: Path
+    annotations: Path | None = None
+    format: Literal["coco", "mpii", "rendered"] = "coco"
+    on_missing: Literal["error", "skip"] = "error"
+    captions: Path | None = None
+
+    def load(self) -> Sequence[Person]:
+        """The data set."""
+        from posesyn import data
+
+        if self.format == "rendered":
+            from posesyn.storage.clip_store import ClipStore
+
+            return data.RenderedClips(ClipStore(self.images))
+        if self.annotations is None:
+            raise InputError(f"format '{self.format}' needs an annotation file", where="data.annotations")
+        reader = {"coco": data.CocoKeypoints, "mpii": data.MpiiKeypoints}[self.format]
+        persons = reader(self.annotations, self.images, on_missing=self.on_missing)
+        if len(persons.skipped):
+            print(f"{len(persons.skipped)} annotations were skipped, e.g. {persons.skipped[0]}")
+        return persons
+
+    def load_captions(self) -> dict[str, str]:
+        """person_id → text."""
+        if self.captions is None:
+            return {}
+        content = read_json(self.captions)
+        if not isinstance(content, Mapping) or not all(isinstance(text, str) for text in content.values()):
+            raise InputError("the caption file must map person ids to texts", where=self.captions)
+        return dict(content)
+
+
+@dataclass(frozen=True)
+class EstimatorSettings:
+    """Which estimator.
+
+    Args:
+        name: ``hmr_small`` (shipped), another built-in name, or one that a package registered under the entry point
+            group ``posesyn.estimators``.
+        checkpoint: Weights to load; the shipped ones if not given.
+    """
+
+    name: str = "hmr_small"
+    checkpoint: Path | None = None
+
+    def load(self) -> TargetEstimator:
+        """The estimator with its weights."""
+        from posesyn.estimators import load_estimator
+
+        return load_estimator(self.name, checkpoint=self.checkpoint)
+
+
+@dataclass(frozen=True)
+class SelectionSettings:
+    """How many persons are picked.
+
+    Args:
+        num_challenging: Persons with the largest error (paper: 500).
+        num_non_challenging: Persons with the smallest error (paper: 200).
+        batch_size: Persons per forward pass.
+    """
+
+    num_challenging: int = 500
+    num_non_challenging: int = 200
+    batch_size: int = 64

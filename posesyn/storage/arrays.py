@@ -1,0 +1,90 @@
+"""NumPy archives that cannot run code nor exhaust memory."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from posesyn.errors import FileError, InputError, UnsafeFileError
+from posesyn.storage.atomic import write_bytes
+
+# Our own choice: far above any label file of posesyn, far below the memory of a small machine.
+MAX_NPZ_BYTES = 2 << 30
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray], compress: bool = True) -> bytes:
+    """Encodes named arrays; equal arrays give equal bytes.
+
+    Raises:
+        InputError: An array of Python objects, which only pickle could store.
+    """
+    plain = {name: np.asarray(value) for name, value in arrays.items()}
+    for name, value in plain.items():
+        if value.dtype.hasobject:
+            raise InputError("an array of objects cannot be stored", where=f"array '{name}'", got=value.dtype)
+    buffer = BytesIO()
+    (np.savez_compressed if compress else np.savez)(buffer, **plain)
+    return buffer.getvalue()
+
+
+def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> str:
+    """Writes an npz atomically and returns its SHA-256."""
+    return write_bytes(path, npz_bytes(arrays))
+
+
+def read_npz(
+    source: str | os.PathLike[str] | bytes, *, max_bytes: int = MAX_NPZ_BYTES, name: str | None = None
+) -> dict[str, np.ndarray]:
+    """Reads all arrays of an npz file (or of its bytes).
+
+    Args:
+        source: Path or content.
+        max_bytes: Limit for the sum of the inflated members, checked before anything is inflated.
+        name: Name for messages where ``source`` is bytes.
+
+    Raises:
+        FileError: Missing or damaged.
+        UnsafeFileError: Object arrays (pickle), or more data than ``max_bytes``.
+    """
+    where = name or (f"{len(source)} bytes" if isinstance(source, bytes) else Path(source))
+    try:
+        with zipfile.ZipFile(BytesIO(source) if isinstance(source, bytes) else source) as archive:
+            total = sum(member.file_size for member in archive.infolist())
+            if total > max_bytes:
+                raise UnsafeFileError(
+                    "an npz file inflates too far", where=where, expected=f"<= {max_bytes}", got=total
+                )
+            return {_key(member.filename): _read_member(archive, member, where) for member in archive.infolist()}
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError("could not read an npz file", where=where, got=error.strerror or str(error)) from error
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise FileError("an npz file is damaged", where=where, got=error) from error
+
+
+def _key(filename: str) -> str:
+    return filename.removesuffix(".npy")
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: object) -> np.ndarray:
+    with archive.open(member) as handle:
+        # The header may claim more than the member holds: read_array allocates from the header.
+        version = np.lib.format.read_magic(handle)
+        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = reader(handle)
+        if dtype.hasobject:
+            raise UnsafeFileError(
+                "an npz file holds Python objects", where=where, got=f"array '{_key(member.filename)}'"
+            )
+        if int(np.prod(shape, dtype=object)) * dtype.itemsize > member.file_size:
+            raise FileError(
+                "an npz file is damaged", where=where, got=f"array '{_key(member.filename)}' claims {shape}"
+            )
+    with archive.open(member) as handle:
+        return np.lib.format.read_array(handle, allow_pickle=False)

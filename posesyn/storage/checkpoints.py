@@ -1,0 +1,219 @@
+"""Weights on disk: read without running code, loaded strictly, written atomically as safetensors."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from posesyn.errors import CheckpointError, FileError, UnsafeFileError
+from posesyn.storage.atomic import atomic_file
+
+# Where published checkpoints keep their weights (estimators.md: SPIN, 3DCrowdNet, HMR2; motion_generation.md: T2M-GPT).
+WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "trans", "ema", "weights")
+# Our own choice: the largest published estimator (HMR2) is 2.7 GB.
+MAX_BYTES = 16 << 30
+_SHOWN = 8
+
+
+def load_weights(
+    path: str | os.PathLike[str], key: str | None = None, max_bytes: int = MAX_BYTES
+) -> dict[str, torch.Tensor]:
+    """Reads named tensors from ``.safetensors`` or from a PyTorch file, on the CPU. No code of the file runs.
+
+    Args:
+        path: The file; its format is decided from its content, not from its name.
+        key: Entry of a PyTorch checkpoint that holds the weights, e.g. ``"trans"``. None takes a bare state dict, or
+            the one entry of :data:`WRAPPERS` that is present.
+        max_bytes: Larger files are refused.
+
+    Raises:
+        FileError: Missing, empty, truncated, or neither of the two formats.
+        UnsafeFileError: The file wants to run code (a pickle with classes), or is too large.
+        CheckpointError: No state dict in it, or no entry ``key``.
+    """
+    path = Path(path)
+    if _is_safetensors(path, max_bytes):
+        try:
+            weights = safetensors.torch.load_file(path)
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise FileError("a safetensors file is damaged", where=path, got=error) from error
+        return _pick(weights, key, path)
+    return _pick(_load_torch(path), key, path)
+
+
+def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads what :func:`save_weights` stored beside the tensors; empty for a safetensors file without metadata.
+
+    Raises:
+        FileError: Not a readable safetensors file.
+    """
+    path = Path(path)
+    if not _is_safetensors(path, MAX_BYTES):
+        raise FileError("a file is not in safetensors format", where=path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as handle:
+            metadata = handle.metadata() or {}
+        return {name: json.loads(value) for name, value in metadata.items()}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise FileError("a safetensors file is damaged", where=path, got=error) from error
+    except ValueError:
+        return dict(metadata)  # written by another program: plain strings
+
+
+def save_weights(
+    path: str | os.PathLike[str], weights: Mapping[str, torch.Tensor], metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Writes tensors as safetensors, atomically; ``metadata`` values are stored as JSON.
+
+    Raises:
+        FileError: The file cannot be written; an earlier file at ``path`` stays as it was.
+    """
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
+    strings = {name: json.dumps(value, sort_keys=True) for name, value in (metadata or {}).items()}
+    data = safetensors.torch.save(tensors, strings or None)
+    with atomic_file(path) as handle:
+        handle.write(data)
+
+
+def load_into(
+    module: torch.nn.Module,
+    weights: Mapping[str, torch.Tensor],
+    *,
+    where: object = None,
+    rename: Callable[[str], str | None] | None = None,
+    optional: tuple[str, ...] = (),
+) -> None:
+    """Copies weights into a module; nothing is copied unless everything fits.
+
+    Args:
+        module: The network.
+        weights: Named tensors.
+        where: File name for messages.
+        rename: Maps each key of ``weights`` to the module's key, or to None to leave it out (e.g. to strip ``module.``
+            and to drop licensed body buffers).
+        optional: Prefixes of module keys that may be missing.
+
+    Raises:
+        CheckpointError: Missing, unexpected or wrongly shaped keys, all of them named.
+    """
+    if rename is not None:
+        weights = {new: value for old, value in weights.items() if (new := rename(old)) is not None}
+    own = module.state_dict()
+    missing = sorted(name for name in own.keys() - weights.keys() if not name.startswith(optional or ("\0",)))
+    unexpected = sorted(weights.keys() - own.keys())
+    shapes = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in sorted(own.keys() & weights.keys())
+        if own[name].shape != weights[name].shape
+    ]
+    if missing or unexpected or shapes:
+        report = [
+            f"{len(found)} {kind}: {', '.join(found[:_SHOWN])}{', ...' if len(found) > _SHOWN else ''}"
+            for kind, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+            if found
+        ]
+        raise CheckpointError(
+            f"weights do not fit {type(module).__name__}",
+            where=where,
+            expected=f"{len(own)} tensors",
+            got=f"{len(weights)}: " + "; ".join(report),
+            fix="name the model the checkpoint was made for, or the entry of the file with key=...",
+        )
+    module.load_state_dict(dict(weights), strict=not optional)
+
+
+def _is_safetensors(path: Path, max_bytes: int) -> bool:
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as handle:
+            start = handle.read(9)
+    except OSError as error:
+        raise FileError("could not read a checkpoint", where=path, got=error.strerror or str(error)) from error
+    if size == 0:
+        raise FileError("a checkpoint is empty", where=path, got="0 bytes", fix="fetch the file again")
+    if size > max_bytes:
+        raise UnsafeFileError("a checkpoint is too large", where=path, expected=f"<= {max_bytes} bytes", got=size)
+    if len(start) < 9 or start[8:9] != b"{":
+        return path.suffix == ".safetensors"
+    header = struct.unpack("<Q", start[:8])[0]
+    return header <= size or path.suffix == ".safetensors"
+
+
+def _load_torch(path: Path) -> Any:
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                    # torch.save never compresses: a compressed archive is either another format or a bomb.
+                    raise FileError("a file is not a PyTorch checkpoint", where=path, got="a compressed archive")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Weights only load failed" not in str(error) or "Unsupported global" not in str(error):
+            raise FileError("a checkpoint is damaged", where=path, got=_first_line(error)) from error
+        raise UnsafeFileError(
+            "a checkpoint would run code when read",
+            where=path,
+            expected="tensors and plain values only",
+            got=_refused_global(error),
+            fix="convert it to safetensors in the environment that wrote it",
+        ) from error
+    except FileError:
+        raise
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+        raise FileError(
+            "a file is not a readable checkpoint",
+            where=path,
+            expected="safetensors, or a file written by torch.save",
+            got=_first_line(error),
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _refused_global(error: Exception) -> str:
+    for line in str(error).splitlines():
+        if "Unsupported global" in line:
+            return line.strip()[:200]
+    return _first_line(error)
+
+
+def _pick(content: Any, key: str | None, path: Path) -> dict[str, torch.Tensor]:
+    if key is not None:
+        if not isinstance(content, Mapping) or not isinstance(content.get(key), Mapping):
+            names = sorted(map(str, content))[:_SHOWN] if isinstance(content, Mapping) else type(content).__name__
+            raise CheckpointError(f"a checkpoint has no entry '{key}'", where=path, got=names)
+        return _tensors(content[key], path)
+    if isinstance(content, Mapping) and not _is_state_dict(content):
+        found = [name for name in WRAPPERS if isinstance(content.get(name), Mapping) and _is_state_dict(content[name])]
+        if len(found) > 1:
+            raise CheckpointError(
+                "a checkpoint holds several models", where=path, got=found, fix="choose one with key=..."
+            )
+        if found:
+            return _tensors(content[found[0]], path)
+    return _tensors(content, path)
+
+
+def _is_state_dict(content: Mapping) -> bool:
+    return len(content) > 0 and all(isinstance(value, torch.Tensor) for value in content.values())
+
+
+def _tensors(content: Any, path: Path) -> dict[str, torch.Tensor]:
+    if not isinstance(content, Mapping) or not _is_state_dict(content):
+        got = sorted(map(str, content))[:_SHOWN] if isinstance(content, Mapping) else type(content).__name__
+        raise CheckpointError(
+            "a checkpoint holds no state dict", where=path, expected="a mapping of names to tensors", got=got
+        )
+    return {str(name): value for name, value in content.items()}

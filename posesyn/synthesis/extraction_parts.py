@@ -1,0 +1,105 @@
+"""Results of extraction batches on disk, so that an interrupted extraction continues."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from posesyn.errors import FileError
+from posesyn.storage.arrays import read_npz, write_npz
+from posesyn.storage.atomic import dump_json
+from posesyn.storage.ledger import Finished, RunLedger
+from posesyn.types import Person, PoseBatch, ScoredPerson
+
+_FIELDS = ("joints_cam", "keypoints_px", "pose_rotmat", "betas", "transl_cam", "intrinsics")
+
+
+def prediction_arrays(items: Sequence[ScoredPerson]) -> dict[str, np.ndarray]:
+    """Predictions of several persons (of one skeleton) as named arrays, without meshes."""
+    arrays = {}
+    for name in _FIELDS:
+        values = [getattr(item.prediction, name) for item in items]
+        if items and all(value is not None for value in values):
+            arrays[name] = np.concatenate([np.asarray(value, np.float32) for value in values])
+    return arrays
+
+
+def prediction_of(arrays: Mapping[str, np.ndarray], row: int, person_id: str, skeleton: str) -> PoseBatch:
+    """One person's prediction from :func:`prediction_arrays`."""
+    return PoseBatch(
+        (person_id,), skeleton, **{name: arrays[name][row : row + 1] for name in _FIELDS if name in arrays}
+    )
+
+
+def write_part(
+    ledger: RunLedger,
+    stage: str,
+    ids: Sequence[str],
+    scored: Sequence[ScoredPerson],
+    skipped: Sequence[tuple[str, str]],
+) -> None:
+    """Stores one batch and commits all its persons at once."""
+    folder = ledger.folder / "parts"
+    folder.mkdir(exist_ok=True)
+    name = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:24] + ".npz"
+    header = {
+        "scored": [item.person.person_id for item in scored],
+        "skeletons": [item.prediction.skeleton for item in scored],
+        "joints": [len(item.joint_errors) for item in scored],
+        "skipped": [list(entry) for entry in skipped],
+    }
+    arrays = {
+        "header": np.frombuffer(dump_json(header).encode(), np.uint8),
+        "error": np.array([item.error for item in scored], np.float64),
+        "joint_errors": np.concatenate([item.joint_errors for item in scored]) if scored else np.zeros(0, np.float32),
+        "joint_used": np.concatenate([item.joint_used for item in scored]) if scored else np.zeros(0, bool),
+        **prediction_arrays(scored),
+    }
+    digest = write_npz(folder / name, arrays)
+    ledger.commit(stage, [Finished(person_id, f"parts/{name}", digest) for person_id in ids])
+
+
+def read_part(
+    folder: Path, finished: Mapping[str, Finished], persons: Sequence[Person]
+) -> tuple[list[ScoredPerson], list[tuple[str, str]]]:
+    """Results of committed persons.
+
+    Raises:
+        FileError: A part is missing or is not what was committed.
+    """
+    wanted = {person.person_id: person for person in persons}
+    scored: list[ScoredPerson] = []
+    skipped: list[tuple[str, str]] = []
+    for name, digest in sorted({(finished[person_id].file, finished[person_id].sha256) for person_id in wanted}):
+        try:
+            data = (folder / name).read_bytes()
+        except OSError as error:
+            raise FileError(
+                "a committed part of the run is missing", where=folder / name, got=error.strerror
+            ) from error
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise FileError(
+                "a committed part of the run is damaged", where=folder / name, fix="remove the folder and rerun"
+            )
+        arrays = read_npz(data, name=name)
+        header = json.loads(arrays["header"].tobytes())
+        ends = np.cumsum([0, *header["joints"]])
+        for row, person_id in enumerate(header["scored"]):
+            if person_id not in wanted:
+                continue
+            joints = slice(ends[row], ends[row + 1])
+            scored.append(
+                ScoredPerson(
+                    wanted[person_id],
+                    prediction_of(arrays, row, person_id, header["skeletons"][row]),
+                    float(arrays["error"][row]),
+                    arrays["joint_errors"][joints],
+                    arrays["joint_used"][joints].astype(bool),
+                )
+            )
+        skipped += [(person_id, reason) for person_id, reason in header["skipped"] if person_id in wanted]
+    return scored, skipped

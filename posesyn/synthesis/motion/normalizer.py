@@ -1,0 +1,102 @@
+"""Named statistics that bring motion features to unit size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from posesyn.errors import InputError
+
+FEATURE_DIM = 263
+# Dimensions that share one std: HumanML3D motion_representation.py (root yaw, velocity, height, positions, rotations,
+# velocities, contacts).
+STD_GROUPS = (slice(0, 1), slice(1, 3), slice(3, 4), slice(4, 67), slice(67, 193), slice(193, 259), slice(259, 263))
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """(features - mean) / std and back.
+
+    Files of statistics with the same name differ between projects (HumanML3D and MDM by 25 times on the root), so a
+    normalizer carries a name and is stored with the model that was trained with it.
+
+    Attributes:
+        name: Where the numbers come from, e.g. ``"posesyn-cmu-train"``.
+        mean: (263,) float32.
+        std: (263,) float32, all positive.
+    """
+
+    name: str
+    mean: np.ndarray
+    std: np.ndarray
+
+    def __post_init__(self) -> None:
+        for field in ("mean", "std"):
+            value = np.asarray(getattr(self, field), np.float32)
+            if value.shape != (FEATURE_DIM,) or not np.isfinite(value).all() or (field == "std" and (value <= 0).any()):
+                raise InputError(
+                    f"Normalizer.{field} must be {FEATURE_DIM} finite{' positive' if field == 'std' else ''} numbers",
+                    where=f"normalizer '{self.name}'",
+                    got=value.shape,
+                )
+            object.__setattr__(self, field, value)
+
+    @classmethod
+    def from_features(cls, name: str, features: Sequence[np.ndarray]) -> Normalizer:
+        """Statistics over all frames of (T, 263) arrays, the std averaged within each of seven groups.
+
+        A group that never varies (nobody turns in the data) gets std 1, our own choice, so that it stays finite.
+
+        Raises:
+            InputError: No frame, wrong shape, or NaN.
+        """
+        for index, motion in enumerate(features):
+            if np.ndim(motion) != 2 or np.shape(motion)[1] != FEATURE_DIM or not np.isfinite(motion).all():
+                raise InputError(
+                    "statistics need finite features",
+                    where=f"normalizer '{name}', motion {index}",
+                    expected="(T, 263)",
+                    got=np.shape(motion),
+                )
+        frames = np.concatenate(features).astype(np.float64) if len(features) else np.empty((0, FEATURE_DIM))
+        if len(frames) == 0:
+            raise InputError("statistics need at least one frame", where=f"normalizer '{name}'")
+        std = frames.std(axis=0)
+        for group in STD_GROUPS:
+            std[group] = std[group].mean()
+        return cls(name, frames.mean(axis=0), np.where(std > 1e-8, std, 1.0))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Normalizer:
+        """Reads what :meth:`to_dict` wrote; :class:`InputError` where a key is absent."""
+        missing = {"name", "mean", "std"} - set(values)
+        if missing:
+            raise InputError("a normalizer lacks keys", where="Normalizer.from_dict", got=sorted(missing))
+        return cls(str(values["name"]), np.asarray(values["mean"]), np.asarray(values["std"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint's configuration (JSON)."""
+        return {"name": self.name, "mean": self.mean.tolist(), "std": self.std.tolist()}
+
+    def normalize(self, features):
+        """(..., 263) metres and radians → (..., 263) of unit size; NumPy or torch."""
+        mean, std = self._statistics(features)
+        return (features - mean) / std
+
+    def denormalize(self, features):
+        """The inverse of :meth:`normalize`."""
+        mean, std = self._statistics(features)
+        return features * std + mean
+
+    def _statistics(self, features):
+        if features.shape[-1] != FEATURE_DIM:
+            raise InputError(
+                "features have the wrong size", where=f"normalizer '{self.name}'", expected=263, got=features.shape[-1]
+            )
+        if isinstance(features, torch.Tensor):
+            return (torch.as_tensor(v, dtype=features.dtype, device=features.device) for v in (self.mean, self.std))
+        return self.mean, self.std

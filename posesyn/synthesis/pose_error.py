@@ -1,0 +1,163 @@
+"""The 2D error by which persons are ranked (PoseSyn's EEM)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from posesyn import skeletons
+from posesyn.errors import InputError
+
+Normalizer = Literal["box", "area", "keypoints"]
+
+# Our own choice; PoseSyn says only that arm and leg joints weigh more (posesyn.md sections 2 and 8). Words of joint
+# names. Five facial points show one head, so each weighs less.
+LIMB_WEIGHTS = {
+    "wrist": 2.0,
+    "hand": 2.0,
+    "ankle": 2.0,
+    "foot": 2.0,
+    "elbow": 1.5,
+    "knee": 1.5,
+    "nose": 0.5,
+    "eye": 0.5,
+    "ear": 0.5,
+    "tip": 0.0,
+    "toe": 0.5,
+    "heel": 0.5,
+}
+JOINT_WEIGHTS: dict[str, dict[str, float]] = {"limbs": LIMB_WEIGHTS, "uniform": {}}
+
+# Tried in this order; the same rule is used for prediction and truth. Only the last one needs no particular joint.
+_ROOT_RULES = (
+    ("pelvis", ("pelvis",)),
+    ("pelvis", ("hip",)),
+    ("pelvis", ("mid_hip",)),
+    ("mid-hips", ("left_hip", "right_hip")),
+    ("thorax", ("thorax",)),
+    ("neck", ("neck",)),
+    ("mid-shoulders", ("left_shoulder", "right_shoulder")),
+)
+
+
+def joint_weights(skeleton: str, weights: str | Mapping[str, float] = "limbs") -> np.ndarray:
+    """(J,) weights of a skeleton's joints.
+
+    Args:
+        skeleton: Joint set.
+        weights: A key of :data:`JOINT_WEIGHTS`, or weights by joint name or by a word of joint names (``"wrist"``); a
+            full name goes before a word, joints that nothing names weigh 1.
+
+    Raises:
+        InputError: An unknown configuration, a name no joint has, or a negative weight.
+    """
+    joints = skeletons.get(skeleton).joints
+    if isinstance(weights, str):
+        if weights not in JOINT_WEIGHTS:
+            raise InputError(
+                "unknown joint weights", expected=f"one of {list(JOINT_WEIGHTS)} or a mapping", got=weights
+            )
+        table: Mapping[str, float] = JOINT_WEIGHTS[weights]
+    else:
+        table = weights
+        known = {name for joint in joints for name in (joint, *joint.split("_"))}
+        if set(table) - known:
+            raise InputError(
+                "joint weights name no joint",
+                where=f"skeleton '{skeleton}'",
+                expected=list(joints),
+                got=set(table) - known,
+            )
+    if any(not value >= 0 for value in table.values()):
+        raise InputError("joint weights must not be negative", got=dict(table))
+    values = []
+    for joint in joints:
+        words = [table[word] for word in joint.split("_") if word in table]
+        values.append(table.get(joint, min(words) if words else 1.0))
+    return np.array(values, np.float64)
+
+
+def root_of(skeleton: str, visible: np.ndarray) -> tuple[str, tuple[int, ...]]:
+    """The joints whose mean is the root of a pose, given which joints are known.
+
+    Pelvis, else mid-hips, else thorax, neck, mid-shoulders, else the mean of all known joints (our own choice:
+    PoseSyn's data always has a pelvis).
+
+    Returns:
+        Name of the rule and joint indices.
+    """
+    joints = skeletons.get(skeleton).joints
+    for rule, names in _ROOT_RULES:
+        if all(name in joints and visible[joints.index(name)] for name in names):
+            return rule, tuple(joints.index(name) for name in names)
+    return "mean", tuple(int(i) for i in np.flatnonzero(visible))
+
+
+def person_size(
+    box_xyxy: np.ndarray, keypoints_px: np.ndarray, visible: np.ndarray, normalizer: Normalizer = "box"
+) -> float:
+    """Length in pixels that 2D errors are divided by.
+
+    PoseSyn states normalised errors but not by what (posesyn.md section 8); all three are our own choice.
+
+    Args:
+        box_xyxy, keypoints_px, visible: (4,), (J, 2), (J,).
+        normalizer: ``"box"`` the longer side of the box, ``"area"`` the root of its area, ``"keypoints"`` the diagonal
+            of the known joints' extent.
+
+    Raises:
+        InputError: Unknown name.
+    """
+    width, height = (float(x) for x in np.asarray(box_xyxy[2:], np.float64) - box_xyxy[:2])
+    if normalizer == "box":
+        return max(width, height)
+    if normalizer == "area":
+        return float(np.sqrt(max(width * height, 0.0)))
+    if normalizer == "keypoints":
+        points = np.asarray(keypoints_px, np.float64)[np.asarray(visible, bool)]
+        return float(np.linalg.norm(points.max(0) - points.min(0))) if len(points) else 0.0
+    raise InputError("unknown normalizer", expected="box, area or keypoints", got=normalizer)
+
+
+def pose_error(
+    predicted_px: np.ndarray,
+    true_px: np.ndarray,
+    used: np.ndarray,
+    skeleton: str,
+    size: float,
+    weights: np.ndarray,
+) -> tuple[float, np.ndarray, np.ndarray, str]:
+    """Weighted, root-relative, normalised 2D error of one person.
+
+    PoseSyn: ``Err = sum_n w_n |(pred_n - pred_root) - (true_n - true_root)|_1`` over n >= 2 (posesyn.md section 2).
+    Here missing joints are masked, the sum is divided by the weights of the joints used, so that persons with few
+    annotated joints compare with the others, and distances are divided by ``size``.
+
+    Args:
+        predicted_px, true_px: (J, 2) in the order of ``skeleton``.
+        used: (J,) bool, joints that both have.
+        skeleton: Joint set.
+        size: See :func:`person_size`.
+        weights: (J,), see :func:`joint_weights`.
+
+    Returns:
+        Error, error per joint (J,), joints that entered it (J,) (the root itself does not), name of the root's rule.
+
+    Raises:
+        InputError: No joint besides the root is left.
+    """
+    rule, root = root_of(skeleton, used)
+    rows = list(root)
+    predicted = predicted_px - predicted_px[rows].mean(0)
+    true = true_px - true_px[rows].mean(0)
+    entered = np.asarray(used, bool).copy()
+    if len(rows) == 1:
+        entered[rows[0]] = False
+    entered &= weights > 0
+    if not entered.any():
+        raise InputError("no joint besides the root can be compared", where="pose_error")
+    errors = np.where(entered, np.abs(predicted - true).sum(-1) / size, 0.0)
+    total = float((weights * errors)[entered].sum() / weights[entered].sum())
+    return total, errors.astype(np.float32), entered, rule

@@ -1,0 +1,105 @@
+"""One resumable fine-tuning run: real and synthetic persons in, weights out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger
+
+from posesyn.errors import InputError
+from posesyn.protocols import TrainableEstimator
+from posesyn.storage.checkpoints import load_into, load_weights, save_weights
+from posesyn.training.mixed_data import MixedPoseDataModule
+from posesyn.training.pose_estimator import PoseEstimatorModule
+from posesyn.training.settings import FineTuningSettings
+from posesyn.types import Person
+
+WEIGHTS = "estimator.safetensors"
+
+
+def fine_tune(
+    estimator: TrainableEstimator,
+    real: Sequence[Person] | Sequence[Sequence[Person]],
+    synthetic: Sequence[Person] | None,
+    out: str | Path,
+    settings: FineTuningSettings | None = None,
+    *,
+    seed: int = 0,
+    name: str = "fine-tuning",
+    progress: bool = True,
+) -> Path:
+    """Trains ``estimator`` in place and saves its weights; a killed run continues from its last checkpoint.
+
+    Args:
+        estimator: A ``torch.nn.Module`` that is a TrainableEstimator.
+        real: One real data set or several.
+        synthetic: Rendered persons, or None for training on real data only.
+        out: Folder for the weights, checkpoints and ``metrics.csv``.
+        seed: Decides the order of the data and its augmentation.
+        name: Shown beside the progress bar.
+
+    Returns:
+        The file with the weights. If it is there already it is loaded and nothing is trained.
+    """
+    settings = settings or FineTuningSettings()
+    if not isinstance(estimator, torch.nn.Module):
+        raise InputError(
+            "fine_tune saves and restores weights, so it needs a torch module",
+            where=f"estimator '{estimator.spec.name}'",
+            got=type(estimator).__name__,
+            fix="derive it from torch.nn.Module, or train it with PoseEstimatorModule and a Trainer of your own",
+        )
+    out = Path(out)
+    weights = out / WEIGHTS
+    if weights.exists():
+        load_into(estimator, load_weights(weights), where=weights)
+        return weights
+    out.mkdir(parents=True, exist_ok=True)
+    pl.seed_everything(seed, verbose=False)
+    data = MixedPoseDataModule(
+        real=real,
+        synthetic=synthetic,
+        synthetic_fraction=settings.synthetic_fraction if synthetic is not None else 0.0,
+        batch_size=settings.batch_size,
+        spec=estimator.spec,
+        seed=seed,
+        num_workers=settings.num_workers,
+    )
+    module = PoseEstimatorModule(estimator, learning_rate=settings.learning_rate)
+    checkpoint = ModelCheckpoint(
+        dirpath=out / "checkpoints", save_last=True, every_n_train_steps=settings.checkpoint_every, save_top_k=0
+    )
+    trainer = pl.Trainer(
+        max_steps=settings.steps,
+        max_epochs=-1,
+        accelerator="auto",
+        devices=1,
+        logger=CSVLogger(out, name="", version=""),
+        log_every_n_steps=10,
+        callbacks=[checkpoint, *([_NamedProgressBar(name)] if progress else [])],
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+    )
+    last = out / "checkpoints" / "last.ckpt"
+    trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+    if trainer.interrupted:  # Lightning swallows Ctrl-C; the caller must not take half a training for a whole one.
+        raise KeyboardInterrupt
+    save_weights(weights, estimator.state_dict(), {"estimator": estimator.spec.name, "steps": str(settings.steps)})
+    return weights
+
+
+class _NamedProgressBar(TQDMProgressBar):
+    def __init__(self, name: str) -> None:
+        super().__init__(refresh_rate=5)
+        self._name = name
+
+    def init_train_tqdm(self):
+        bar = super().init_train_tqdm()
+        bar.set_description(self._name)
+        return bar

@@ -1,0 +1,197 @@
+"""Lightning modules that train the motion prior: tokeniser first, then the transformer on its tokens.
+
+The default recipes are the published ones (T2M-GPT README; the option files' defaults differ). ``small_data`` is for
+about an hour of motion on a CPU, our own choice.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from posesyn.protocols import TextEncoder
+from posesyn.synthesis.motion.transformer import MotionTransformer, TransformerConfig
+from posesyn.synthesis.motion.vqvae import MotionVQVAE, VQOutput, VQVAEConfig
+
+POSITIONS = slice(4, 67)  # local joint positions, the part that the "velocity" loss of T2M-GPT really covers
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over steps: linear warm-up, then steps down by ``factor``, or a cosine to zero.
+
+    Attributes:
+        learning_rate: Peak.
+        warmup: Steps until the peak.
+        milestones: Steps after which the rate is multiplied by ``factor``.
+        factor: See above.
+        cosine_steps: If given, cosine to 2 % of the peak over so many steps instead of the milestones.
+        betas, weight_decay: Of AdamW.
+    """
+
+    learning_rate: float
+    warmup: int = 0
+    milestones: tuple[int, ...] = ()
+    factor: float = 0.05
+    cosine_steps: int | None = None
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+
+    def scale(self, step: int) -> float:
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        if self.cosine_steps is not None:
+            done = min(1.0, step / self.cosine_steps)
+            return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        return warm * self.factor ** sum(step >= milestone for milestone in self.milestones)
+
+    def optimizer(self, parameters) -> dict:
+        optimizer = torch.optim.AdamW(
+            [p for p in parameters if p.requires_grad], self.learning_rate, self.betas, weight_decay=self.weight_decay
+        )
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, self.scale)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+
+@dataclass(frozen=True)
+class VQVAERecipe:
+    """Published: batch 256, windows of 64 frames, 300k steps after 1,000 of warm-up, x 0.05 at 200k."""
+
+    schedule: Schedule = field(
+        default_factory=lambda: Schedule(2e-4, warmup=1000, milestones=(201_000,))
+    )  # the published warm-up is a loop of its own before the 300k
+    steps: int = 301_000
+    batch_size: int = 256
+    window: int = 64
+    commitment: float = 0.02
+    positions: float = 0.5
+
+    @classmethod
+    def small_data(cls, steps: int = 3000) -> VQVAERecipe:
+        schedule = Schedule(6e-4, warmup=150, cosine_steps=steps)
+        return cls(schedule, steps=steps, batch_size=32)
+
+
+@dataclass(frozen=True)
+class TransformerRecipe:
+    """Published: batch 128, 300k steps, x 0.05 at 150k, every input token kept with probability 0.5.
+
+    Attributes:
+        keep: Probability that an input token is kept and not replaced by a random code (``pkeep``).
+        text_dropout: Share of examples trained with a zero text embedding, which guidance needs; 0 as published.
+        smoothing: Label smoothing; 0 as published.
+    """
+
+    schedule: Schedule = field(
+        default_factory=lambda: Schedule(1e-4, milestones=(150_000,), betas=(0.5, 0.9), weight_decay=1e-6)
+    )
+    steps: int = 300_000
+    batch_size: int = 128
+    keep: float = 0.5
+    text_dropout: float = 0.0
+    smoothing: float = 0.0
+
+    @classmethod
+    def small_data(cls, steps: int = 2500) -> TransformerRecipe:
+        schedule = Schedule(8e-4, warmup=150, cosine_steps=steps, betas=(0.9, 0.95), weight_decay=0.05)
+        return cls(schedule, steps=steps, batch_size=48, keep=0.8, text_dropout=0.1, smoothing=0.05)
+
+
+class MotionVQVAEModule(pl.LightningModule):
+    """Trains a :class:`MotionVQVAE`; batches are normalised windows (B, T, 263)."""
+
+    def __init__(self, config: VQVAEConfig | None = None, recipe: VQVAERecipe | None = None) -> None:
+        super().__init__()
+        self.model, self.recipe = MotionVQVAE(config), recipe or VQVAERecipe()
+
+    def loss(self, features: Tensor) -> tuple[Tensor, VQOutput]:
+        """SmoothL1 of all features + ``commitment`` * MSE(z, code) + ``positions`` * SmoothL1 of local positions."""
+        output = self.model(features)
+        loss = functional.smooth_l1_loss(output.reconstruction, features)
+        local = functional.smooth_l1_loss(output.reconstruction[..., POSITIONS], features[..., POSITIONS])
+        return loss + self.recipe.commitment * output.commitment + self.recipe.positions * local, output
+
+    def training_step(self, batch: Tensor, index: int) -> Tensor:
+        loss, output = self.loss(batch)
+        self.log_dict({"train/loss": loss.detach(), "train/perplexity": output.perplexity.detach()}, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Tensor, index: int) -> None:
+        loss, output = self.loss(batch)
+        self.log_dict({"val/loss": loss, "val/perplexity": output.perplexity}, batch_size=len(batch), prog_bar=True)
+
+    def configure_optimizers(self) -> dict:
+        return self.recipe.schedule.optimizer(self.parameters())
+
+
+class MotionTransformerModule(pl.LightningModule):
+    """Trains a :class:`MotionTransformer`, and its text encoder if that is a network with parameters to learn.
+
+    Batches are those of :func:`posesyn.training.motion_data.collate_tokens`.
+    """
+
+    def __init__(
+        self,
+        text_encoder: TextEncoder,
+        config: TransformerConfig | None = None,
+        recipe: TransformerRecipe | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.recipe = MotionTransformer(config), recipe or TransformerRecipe()
+        self.text_encoder = text_encoder
+        self._embeddings: dict[str, Tensor] = {}
+
+    def embed(self, texts: list[str]) -> Tensor:
+        """(B, text_dim); frozen encoders see every text once."""
+        if isinstance(self.text_encoder, nn.Module):
+            return self.text_encoder(texts)
+        new = [text for text in dict.fromkeys(texts) if text not in self._embeddings]
+        if new:
+            self._embeddings.update(zip(new, self.text_encoder.encode(new)))
+        return torch.stack([self._embeddings[text] for text in texts]).to(self.device)
+
+    def corrupted(self, inputs: Tensor, held: Tensor) -> Tensor:
+        """Replaces input tokens by uniform codes with probability 1 - keep; the held pose in front stays."""
+        random = torch.randint_like(inputs, self.model.config.codes)
+        keep = torch.rand(inputs.shape, device=inputs.device) < self.recipe.keep
+        prompt = torch.arange(inputs.shape[1], device=inputs.device) < held[:, None]
+        return torch.where(keep | prompt, inputs, random)
+
+    def loss(self, batch: dict) -> tuple[Tensor, Tensor]:
+        """Cross-entropy, averaged over the tokens of each example and then over the batch; and accuracy."""
+        embedding, inputs = self.embed(batch["text"]), batch["inputs"]
+        if self.training:
+            inputs = self.corrupted(inputs, batch["held"])
+            if self.recipe.text_dropout:
+                kept = torch.rand(len(embedding), 1, device=embedding.device) >= self.recipe.text_dropout
+                embedding = embedding * kept
+        scores, targets = self.model(embedding, inputs), batch["targets"]
+        used = targets != self.model.config.pad
+        smoothing = self.recipe.smoothing if self.training else 0.0
+        losses = functional.cross_entropy(
+            scores.flatten(0, 1),
+            targets.masked_fill(~used, 0).flatten(),
+            reduction="none",
+            label_smoothing=smoothing,
+        ).view_as(used)
+        count = used.sum(1).clamp_min(1)
+        accuracy = ((scores.argmax(-1) == targets) & used).sum() / used.sum().clamp_min(1)
+        return ((losses * used).sum(1) / count).mean(), accuracy
+
+    def training_step(self, batch: dict, index: int) -> Tensor:
+        loss, accuracy = self.loss(batch)
+        self.log_dict(
+            {"train/loss": loss.detach(), "train/accuracy": accuracy}, prog_bar=True, batch_size=len(batch["held"])
+        )
+        return loss
+
+    def validation_step(self, batch: dict, index: int) -> None:
+        loss, accuracy = self.loss(batch)
+        self.log_dict({"val/loss": loss, "val/accuracy": accuracy}, prog_bar=True, batch_size=len(batch["held"]))
+
+    def configure_optimizers(self) -> dict:
+        return self.recipe.schedule.optimizer(self.parameters())

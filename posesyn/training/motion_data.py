@@ -1,0 +1,260 @@
+"""Captioned motions as training batches of the motion prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from posesyn.errors import InputError
+from posesyn.synthesis.motion.features import motion_features
+from posesyn.synthesis.motion.lexicon import paraphrase
+from posesyn.synthesis.motion.prior import MotionPriorModel
+from posesyn.synthesis.motion.vqvae import MotionVQVAE
+
+
+@dataclass(frozen=True)
+class FeatureClip:
+    """Normalised features (T, 263) of one motion and what is said about it."""
+
+    clip_id: str
+    features: np.ndarray
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TokenClip:
+    """One motion as tokens.
+
+    Attributes:
+        clip_id: Name of the motion.
+        phases: Token sequences of the motion, from its first frame and from half a token later.
+        poses: (N, P) codes of the N-th token's first pose (of phase 0) held still, to start from; see ``held_pose``.
+        captions: Descriptions.
+    """
+
+    clip_id: str
+    phases: tuple[np.ndarray, ...]
+    poses: np.ndarray
+    captions: tuple[str, ...]
+
+
+def warped(joints: np.ndarray, speed: float) -> np.ndarray:
+    """(T, J, 3) played ``speed`` times as fast, by linear interpolation of positions."""
+    times = np.arange(0, len(joints) - 1 + 1e-6, speed)
+    low = np.minimum(times.astype(int), len(joints) - 2)
+    share = (times - low)[:, None, None]
+    return (joints[low] * (1 - share) + joints[low + 1] * share).astype(np.float32)
+
+
+def held_pose(features: np.ndarray, frames: int) -> np.ndarray:
+    """Every frame of normalisable features (T, 263), not normalised, as a pose held still: (T, frames, 263).
+
+    Yaw step, root velocity and joint velocities become zero and all contacts one, as ``motion_features`` gives for a
+    repeated pose.
+    """
+    still = features.copy()
+    still[:, :3] = 0
+    still[:, 193:259] = 0
+    still[:, 259:] = 1
+    return np.repeat(still[:, None], frames, 1)
+
+
+class FeatureWindows(Dataset):
+    """Random windows of clips, chosen in proportion to their length.
+
+    Item i depends on (seed, i) only. ``count`` items make up the whole training.
+    """
+
+    def __init__(self, clips: Sequence[FeatureClip], window: int, count: int, seed: int = 0) -> None:
+        self.clips = [clip for clip in clips if len(clip.features) >= window]
+        if not self.clips:
+            raise InputError("no motion is long enough for the window", where="FeatureWindows", expected=f">= {window} frames")
+        self.window, self.count, self.seed = window, count, seed
+        starts = np.array([len(clip.features) - window + 1 for clip in self.clips], float)
+        self.bounds = np.cumsum(starts / starts.sum())
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Tensor:
+        rng = np.random.default_rng([self.seed, index])
+        clip = self.clips[min(int(np.searchsorted(self.bounds, rng.random())), len(self.clips) - 1)]
+        start = rng.integers(len(clip.features) - self.window + 1)
+        return torch.from_numpy(clip.features[start : start + self.window])
+
+
+def tokenize(vqvae: MotionVQVAE, normalizer, clips: Sequence[FeatureClip], held_tokens: int = 2) -> list[TokenClip]:
+    """Tokens of normalised clips at two phases, and of the held poses (``held_tokens`` tokens each)."""
+    step = vqvae.config.frames_per_token
+    result = []
+    for clip in clips:
+        starts = [start for start in (0, step // 2) if len(clip.features) - start >= step]
+        phases = tuple(vqvae.encode(torch.from_numpy(clip.features[start:])[None])[0].numpy() for start in starts)
+        still = held_pose(normalizer.denormalize(clip.features[::step][: len(phases[0])]), held_tokens * step)
+        poses = vqvae.encode(torch.from_numpy(normalizer.normalize(still))).numpy()
+        result.append(TokenClip(clip.clip_id, phases, poses, clip.captions))
+    return result
+
+
+@dataclass(frozen=True)
+class TokenRecipe:
+    """How training examples are cut from tokens. The first row of defaults is T2M-GPT's, the rest our own choice.
+
+    Attributes:
+        max_tokens: Longest example, END not counted.
+        held_share: Share of examples that begin with one or more tokens of their first pose held still, as the
+            synthesizer prompts; these tokens carry no loss.
+        paraphrase_share: Share of captions that are reworded by templates.
+        early_start_share: Share of short motions that begin later than at their first frame.
+    """
+
+    max_tokens: int = 50
+    held_share: float = 0.5
+    paraphrase_share: float = 0.5
+    early_start_share: float = 0.5
+
+
+class TokenWindows(Dataset):
+    """Examples (caption, input tokens, target tokens) of the transformer; item i depends on (seed, i) only.
+
+    Motions of more than ``max_tokens`` tokens give random windows without END (unless they reach the end of the
+    motion); shorter ones end with END. Targets that carry no loss are ``pad``.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[TokenClip],
+        codes: int,
+        count: int,
+        seed: int = 0,
+        recipe: TokenRecipe | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        self.clips = [clip for clip in clips if clip.captions]
+        if not self.clips:
+            raise InputError("no motion has a caption", where="TokenWindows", expected="at least one")
+        if weights is None:  # a long take counts more, but not in proportion: it says the same again
+            weights = [len(clip.phases[0]) ** 0.5 for clip in self.clips]
+        self.bounds = np.cumsum(np.asarray(weights, float) / np.sum(weights))
+        self.end, self.pad = codes, codes + 1
+        self.count, self.seed, self.recipe = count, seed, recipe or TokenRecipe()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[str, np.ndarray, np.ndarray, int]:
+        """Caption, inputs (max_tokens,), targets (max_tokens + 1,), number of held tokens in front."""
+        rng, recipe = np.random.default_rng([self.seed, index]), self.recipe
+        clip = self.clips[min(int(np.searchsorted(self.bounds, rng.random())), len(self.clips) - 1)]
+        codes, poses = clip.phases[rng.integers(len(clip.phases))], clip.poses
+        held = int(rng.integers(1, poses.shape[1] + 1)) if rng.random() < recipe.held_share else 0
+        room = recipe.max_tokens - held
+        start = 0
+        if len(codes) > room:
+            start = int(rng.integers(len(codes) - room + 1))
+        elif rng.random() < recipe.early_start_share:
+            start = int(rng.integers(max(1, len(codes) // 2)))
+        body = codes[start : start + room]
+        ends = start + len(body) == len(codes)
+        tokens = np.concatenate([poses[start, :held], body])
+        inputs = np.full(recipe.max_tokens, self.pad, np.int64)
+        targets = np.full(recipe.max_tokens + 1, self.pad, np.int64)
+        inputs[: len(tokens)] = tokens
+        targets[held : len(tokens)] = body
+        if ends:
+            targets[len(tokens)] = self.end
+        caption = clip.captions[rng.integers(len(clip.captions))]
+        if rng.random() < recipe.paraphrase_share:
+            caption = paraphrase(caption, lambda n: int(rng.integers(n)))
+        return caption, inputs, targets, held
+
+
+def collate_tokens(items: Sequence[tuple[str, np.ndarray, np.ndarray, int]]) -> dict[str, object]:
+    """``text`` list of B, ``inputs`` (B, N), ``targets`` (B, N + 1), ``held`` (B,)."""
+    texts, inputs, targets, held = zip(*items)
+    return {
+        "text": list(texts),
+        "inputs": torch.from_numpy(np.stack(inputs)),
+        "targets": torch.from_numpy(np.stack(targets)),
+        "held": torch.tensor(held),
+    }
+
+
+class MotionDataModule(pl.LightningDataModule):
+    """Training and validation examples for one of the two modules of :mod:`posesyn.training.motion`.
+
+    Args:
+        train, val: Data sets (:class:`FeatureWindows` or :class:`TokenWindows`); fixed windows for validation.
+        batch_size: Examples per step.
+        num_workers: Loader processes; the examples do not depend on it.
+    """
+
+    def __init__(self, train: Dataset, val: Dataset, batch_size: int, num_workers: int = 0) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise InputError("batch_size must be positive", where="MotionDataModule", got=batch_size)
+        self.train, self.val, self.batch_size, self.num_workers = train, val, batch_size, num_workers
+
+    def _loader(self, data: Dataset) -> DataLoader:
+        collate: Callable | None = collate_tokens if isinstance(data, TokenWindows) else None
+        return DataLoader(data, self.batch_size, num_workers=self.num_workers, collate_fn=collate)
+
+    def train_dataloader(self) -> DataLoader:
+        # Items are random already; their order needs no shuffling.
+        return self._loader(self.train)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader(self.val)
+
+
+def reconstruction_error_mm(prior_or_vqvae, normalizer, clips: Sequence[FeatureClip], window: int = 196) -> dict[str, float]:
+    """How far joints move when motions pass through the tokens: mm, mean over joints and frames.
+
+    Clips are cut into windows of at most ``window`` frames. ``MPJPE [mm]`` compares joints after the heading and path
+    were rebuilt from the decoded features; ``root-relative [mm]`` removes the pelvis of each frame.
+    """
+    from posesyn.synthesis.motion.features import recover_joints
+
+    vqvae = prior_or_vqvae.vqvae if isinstance(prior_or_vqvae, MotionPriorModel) else prior_or_vqvae
+    errors, relative, step = [], [], vqvae.config.frames_per_token
+    for clip in clips:
+        for start in range(0, len(clip.features) - step + 1, window):
+            frames = (min(window, len(clip.features) - start)) // step * step
+            if frames < step:
+                continue
+            features = torch.from_numpy(clip.features[start : start + frames])[None]
+            decoded = vqvae.decode(vqvae.encode(features))
+            truth, got = (recover_joints(normalizer.denormalize(x)).numpy()[0] for x in (features, decoded))
+            errors.append(np.linalg.norm(got - truth, axis=-1).mean(-1))
+            difference = (got - got[:, :1]) - (truth - truth[:, :1])
+            relative.append(np.linalg.norm(difference, axis=-1).mean(-1))
+    return {
+        "MPJPE [mm]": float(np.concatenate(errors).mean() * 1000),
+        "root-relative [mm]": float(np.concatenate(relative).mean() * 1000),
+        "frames": int(sum(map(len, errors))),
+    }
+
+
+def features_of(motions, target_offsets: np.ndarray | None, speeds: Sequence[float] = (1.0,)) -> list[FeatureClip]:
+    """Features, not normalised, of captioned mocap at each speed; too short results are left out.
+
+    Args:
+        motions: :class:`posesyn.data.motion_captions.CaptionedMotion` objects at 20 fps.
+        target_offsets: (22, 3) bone vectors of the body the prior is for.
+        speeds: Playback speeds; other than 1 are an augmentation (our own choice).
+    """
+    clips = []
+    for motion in motions:
+        for speed in speeds:
+            joints = motion.joints_world if speed == 1 else warped(motion.joints_world, speed)
+            if len(joints) < 9:
+                continue
+            features = motion_features(joints, target_offsets, continuous_heading=True)
+            clips.append(FeatureClip(f"{motion.motion_id}x{speed:g}", features.astype(np.float32), motion.captions))
+    return clips

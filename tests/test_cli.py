@@ -1,0 +1,81 @@
+"""The command line: what a user sees when it goes right and when it does not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from posesyn import cli
+
+
+def test_help_lists_all_stages(capsys):
+    with pytest.raises(SystemExit) as ending:
+        cli.main(["--help"])
+    assert ending.value.code == 0
+    text = capsys.readouterr().out
+    for name in ("demo", "run", "extract", "synthesize", "render", "filter", "train", "evaluate", "report"):
+        assert name in text
+
+
+def test_help_loads_no_torch():
+    code = (
+        "import sys, posesyn.cli\n"
+        "try: posesyn.cli.main(['run', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "False"
+
+
+def test_unknown_estimator_is_a_clear_error(tmp_path, capsys):
+    (tmp_path / "a.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
+    arguments = ["extract", "--data.annotations", str(tmp_path / "a.json"), "--data.images", str(tmp_path)]
+    status = cli.main([*arguments, "--out", str(tmp_path / "out"), "--estimator.name", "hrm_small"])
+    message = capsys.readouterr().err
+    assert status == 2
+    assert "hrm_small" in message and "hmr_small" in message
+    assert "Traceback" not in message
+
+
+def test_missing_motions_is_a_clear_error(tmp_path, capsys):
+    assert cli.main(["render", "--motions", str(tmp_path / "nothing"), "--out", str(tmp_path / "o")]) == 2
+    assert "there are no motions" in capsys.readouterr().err
+
+
+def test_wrong_setting_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ending:
+        cli.main(["run", "--data.images", "x", "--out", str(tmp_path), "--settings.num_motions", "0"])
+    assert ending.value.code == 2
+    assert "num_motions" in capsys.readouterr().err
+
+
+def test_interrupt_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(**arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("posesyn.commands.COMMANDS", {"demo": interrupted, "run": interrupted})
+    assert cli.main(["demo"]) == cli.INTERRUPTED
+    assert "to resume" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("name", "persons"), [("coco", 27), ("mpii", 3)])
+def test_extract_ranks_the_photos(shared, tmp_path, capsys, name, persons):
+    folder = shared / "data" / "images" / name
+    out = tmp_path / "übung 1"
+    arguments = ["--data.annotations", str(folder / "annotations.json"), "--data.images", str(folder)]
+    status = cli.main(["extract", "--data.format", name, *arguments, "--out", str(out)])
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    report = (out / "report.html").read_text()
+    ranked = int(next(line for line in printed.out.splitlines() if "ranked" in line).split()[0])
+    skipped = int(next(line for line in printed.out.splitlines() if "ranked" in line).split(", ")[1].split()[0])
+    with open(folder / "annotations.json") as handle:
+        content = json.load(handle)
+    annotated = len(content["annotations"]) if name == "coco" else len(content)
+    assert ranked + skipped <= annotated and ranked >= annotated - 2
+    assert "<script" not in report and "data:image" in report

@@ -1,0 +1,193 @@
+"""Trains the shipped motion prior on the train split of the CMU pack and writes posesyn/assets/motion_prior.safetensors.
+
+    python tools/train_prior.py --data ../shared/data/cmu --work runs/prior --out posesyn/assets/motion_prior.safetensors
+
+Only captions of the sources ``cmu-index`` and ``rewritten`` are used (see data/cmu/README.md), with mirrored copies,
+time warping and reworded captions. Weights are chosen on the validation split; the test split is only reported on.
+``--threads 1`` on a 2-core machine takes about half an hour for each stage. A finished stage in ``--work`` is reused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from posesyn.body import load_body
+from posesyn.data.motion_captions import load_mocap
+from posesyn.storage.checkpoints import load_into, load_weights, save_weights
+from posesyn.synthesis.motion.features import body_offsets
+from posesyn.synthesis.motion.normalizer import Normalizer
+from posesyn.synthesis.motion.prior import MotionPriorModel
+from posesyn.synthesis.motion.text import HashTextEncoder, SentenceTextEncoder
+from posesyn.synthesis.motion.transformer import TransformerConfig
+from posesyn.synthesis.motion.vqvae import MotionVQVAE, VQVAEConfig
+from posesyn.training.motion import MotionTransformerModule, MotionVQVAEModule, TransformerRecipe, VQVAERecipe
+from posesyn.training.motion_data import (
+    FeatureClip,
+    FeatureWindows,
+    MotionDataModule,
+    TokenRecipe,
+    TokenWindows,
+    features_of,
+    reconstruction_error_mm,
+    tokenize,
+)
+
+VQVAE = VQVAEConfig(codes=512, code_dim=128, width=128)
+TRANSFORMER = {"codes": 512, "width": 192, "layers": 2, "heads": 6, "dropout": 0.25}
+SPEEDS = (1.0, 0.85, 1.15)
+GUIDANCE = 2.0
+
+
+def prepare(args: argparse.Namespace) -> tuple[Normalizer, dict[str, list[FeatureClip]]]:
+    """Normaliser and normalised features of the three splits; kept in ``--work``."""
+    clips = raw_features(args)
+    normalizer = Normalizer.from_features("posesyn-cmu-train", [clip.features for clip in clips["train"]])
+    scaled = {
+        split: [FeatureClip(c.clip_id, normalizer.normalize(c.features), c.captions) for c in own]
+        for split, own in clips.items()
+    }
+    return normalizer, scaled
+
+
+def raw_features(args: argparse.Namespace) -> dict[str, list[FeatureClip]]:
+    path = args.work / "features.npz"
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as stored:
+            index = json.loads(str(stored["index"]))
+            return {
+                split: [FeatureClip(n, stored[f"{split}{i}"], tuple(c)) for i, (n, c) in enumerate(own)]
+                for split, own in index.items()
+            }
+    offsets = np.load(args.offsets) if args.offsets else body_offsets(load_body("anny", size="small"))
+    clips = {}
+    for split in ("train", "val", "test"):
+        train = split == "train"
+        motions = load_mocap(args.data, split, min_frames=24, mirrored=train)
+        clips[split] = features_of(motions, offsets, SPEEDS if train else (1.0,))
+    arrays = {f"{split}{i}": c.features for split, own in clips.items() for i, c in enumerate(own)}
+    index = {split: [(c.clip_id, c.captions) for c in own] for split, own in clips.items()}
+    np.savez(path, index=json.dumps(index), **arrays)
+    return clips
+
+
+def fit(module: pl.LightningModule, data: MotionDataModule, steps: int, folder: Path, every: int) -> None:
+    """Trains and leaves the weights of the lowest validation loss in ``module``."""
+    best = ModelCheckpoint(folder, "best", monitor="val/loss", save_weights_only=True, enable_version_counter=False)
+    trainer = pl.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=pl.loggers.CSVLogger(folder, name="log", version=""),
+        callbacks=[best],
+        gradient_clip_val=1.0,
+        val_check_interval=every,
+        log_every_n_steps=50,
+        enable_progress_bar=True,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, data)
+    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    module.load_state_dict(state)
+
+
+def train_vqvae(args: argparse.Namespace, clips: dict[str, list[FeatureClip]]) -> MotionVQVAE:
+    path = args.work / "vqvae.safetensors"
+    module = MotionVQVAEModule(VQVAE, VQVAERecipe.small_data(args.vqvae_steps))
+    if not path.is_file():
+        recipe = module.recipe
+        data = MotionDataModule(
+            FeatureWindows(clips["train"], recipe.window, recipe.steps * recipe.batch_size, args.seed),
+            FeatureWindows(clips["val"], recipe.window, 256, seed=1),
+            recipe.batch_size,
+        )
+        fit(module, data, recipe.steps, args.work / "vqvae", every=args.every)
+        save_weights(path, module.model.state_dict())
+    load_into(module.model, load_weights(path), where=path)
+    return module.model.eval()
+
+
+def train_transformer(args: argparse.Namespace, tokens: dict[str, list], text: str) -> MotionTransformerModule:
+    path = args.work / f"transformer-{text}.safetensors"
+    encoder = HashTextEncoder() if text == "hash" else SentenceTextEncoder()
+    recipe = TransformerRecipe.small_data(args.transformer_steps)
+    module = MotionTransformerModule(encoder, TransformerConfig(text_dim=encoder.dim, **TRANSFORMER), recipe)
+    if not path.is_file():
+        plain = TokenRecipe(held_share=0.5, paraphrase_share=0.0, early_start_share=0.0)
+        data = MotionDataModule(
+            TokenWindows(tokens["train"], VQVAE.codes, recipe.steps * recipe.batch_size, args.seed),
+            TokenWindows(tokens["val"], VQVAE.codes, 256, seed=1, recipe=plain),
+            recipe.batch_size,
+        )
+        fit(module, data, recipe.steps, args.work / f"transformer-{text}", every=args.every)
+        save_weights(path, module.state_dict())
+    load_into(module, load_weights(path), where=path)
+    return module.eval()
+
+
+@torch.no_grad()
+def held_out_loss(module: MotionTransformerModule, clips: list, paraphrases: float, texts: bool = True) -> dict[str, float]:
+    """Cross-entropy and accuracy on 512 held-out examples; ``texts=False`` gives every example a wrong caption."""
+    recipe = TokenRecipe(held_share=0.0, paraphrase_share=paraphrases, early_start_share=0.0)
+    data = MotionDataModule(None, TokenWindows(clips, VQVAE.codes, 512, seed=2, recipe=recipe), 64)
+    results = []
+    for batch in data.val_dataloader():
+        if not texts:
+            batch["text"] = batch["text"][1:] + batch["text"][:1]
+        results.append([float(value) for value in module.loss(batch)])
+    loss, accuracy = np.mean(results, 0)
+    return {"cross-entropy": round(loss, 4), "accuracy": round(accuracy, 4)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/cmu"))
+    parser.add_argument("--work", type=Path, default=Path("runs/prior"))
+    parser.add_argument("--out", type=Path, default=Path("posesyn/assets/motion_prior.safetensors"))
+    parser.add_argument("--text", choices=("hash", "sentence"), default="hash")
+    parser.add_argument("--vqvae-steps", type=int, default=3000)
+    parser.add_argument("--transformer-steps", type=int, default=2500)
+    parser.add_argument("--every", type=int, default=250, help="steps between validations")
+    parser.add_argument("--offsets", type=Path, help="(22, 3) bone vectors .npy instead of the free body's")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    pl.seed_everything(args.seed)
+    args.work.mkdir(parents=True, exist_ok=True)
+
+    start = time.time()
+    normalizer, clips = prepare(args)
+    report: dict = {"frames": {split: sum(len(c.features) for c in own) for split, own in clips.items()}}
+    report["seconds"] = {"features": round(time.time() - start)}
+    vqvae = train_vqvae(args, clips)
+    report["seconds"]["vqvae"] = round(time.time() - start)
+    report["reconstruction"] = {s: reconstruction_error_mm(vqvae, normalizer, clips[s]) for s in ("val", "test")}
+    tokens = {split: tokenize(vqvae, normalizer, own) for split, own in clips.items()}
+    module = train_transformer(args, tokens, args.text)
+    report["seconds"]["transformer"] = round(time.time() - start)
+    report["held out"] = {
+        split: {
+            "as written": held_out_loss(module, tokens[split], 0.0),
+            "reworded": held_out_loss(module, tokens[split], 1.0),
+            "wrong caption": held_out_loss(module, tokens[split], 0.0, texts=False),
+        }
+        for split in ("val", "test")
+    }
+    prior = MotionPriorModel(
+        vqvae, module.model, module.text_encoder, normalizer, f"posesyn-cmu-{args.text}", guidance=GUIDANCE
+    )
+    prior.save(args.out)
+    report["megabytes"] = round(args.out.stat().st_size / 1e6, 2)
+    (args.work / f"report-{args.text}.json").write_text(json.dumps(report, indent=1))
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
