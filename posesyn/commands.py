@@ -153,7 +153,7 @@ def render(
     from posesyn.pipeline import thin_motion
     from posesyn.storage.shards import ClipWriter
     from posesyn.synthesis.extraction_report import load_report
-    from posesyn.synthesis.rendering.renderer import AnimationRenderer
+    from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
 
     if motions.is_dir():
         found = [motion_files.load_motion(path) for path in sorted(motions.glob("*.npz"))]
@@ -170,9 +170,9 @@ def render(
             raise InputError("appearances need the data set", where="render", fix="give --data beside --extraction")
         appearances = load_report(extraction, data.load()).non_challenging
     renderer = AnimationRenderer("mesh", image_size=(image_size, image_size), backgrounds=backgrounds)
-    with ClipWriter(out, plan=[motion.motion_id for motion in found], config={"seed": seed}) as writer:
-        pending = set(writer.pending())
-        todo = [motion for motion in found if motion.motion_id in pending]
+    by_id = {clip_id(motion.motion_id, seed): motion for motion in found}
+    with ClipWriter(out, plan=list(by_id), config={"seed": seed}) as writer:
+        todo = [by_id[name] for name in writer.pending()]
         for clip in renderer.render(todo, appearances=appearances, seed=seed):
             writer.write(clip)
     print(f"{len(found)} clips in {out}")

@@ -30,7 +30,7 @@ from posesyn.synthesis.extraction import ErrorExtractor
 from posesyn.synthesis.extraction_report import load_report
 from posesyn.synthesis.filtering import ClipFilter
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
-from posesyn.synthesis.rendering.renderer import AnimationRenderer
+from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
 from posesyn.training.fine_tuning import fine_tune
 from posesyn.types import ErrorReport, Motion, Person, batched
 
@@ -101,7 +101,7 @@ class Pipeline:
     def renderer(self) -> AnimationRenderer:
         size = self.settings.image_size
         return self._renderer or AnimationRenderer(
-            "mesh", image_size=(size, size), backgrounds=self.settings.backgrounds, progress=self.progress
+            "mesh", image_size=(size, size), backgrounds=self.settings.backgrounds
         )
 
     @property
@@ -159,12 +159,13 @@ class Pipeline:
 
     def render(self, motions: Sequence[Motion], report: ErrorReport) -> ClipStore:
         """Labelled clips of the motions, dressed as the non-challenging persons, in tar shards."""
-        picked = [self.frames_around_anchor(motion) for motion in motions]
-        by_id = {motion.motion_id: motion for motion in picked}
-        folder = self.out / "clips"
-        with self._timed("render"), ClipWriter(folder, plan=list(by_id), config={"seed": self.settings.seed}) as writer:
+        seed, folder = self.settings.seed, self.out / "clips"
+        by_id = {clip_id(motion.motion_id, seed): self.frames_around_anchor(motion) for motion in motions}
+        with self._timed("render"), ClipWriter(folder, plan=list(by_id), config={"seed": seed}) as writer:
             pending = [by_id[name] for name in writer.pending()]
-            clips = self.renderer.render(pending, appearances=report.non_challenging, seed=self.settings.seed)
+            clips = self.renderer.render(
+                pending, appearances=report.non_challenging, seed=seed, progress=self.progress
+            )
             for clip in clips:
                 writer.write(clip)
         return ClipStore(folder)

@@ -4,7 +4,8 @@
 
 Only captions of the sources ``cmu-index`` and ``rewritten`` are used (see data/cmu/README.md), with mirrored copies,
 time warping and reworded captions. Weights are chosen on the validation split; the test split is only reported on.
-``--threads 1`` on a 2-core machine takes about half an hour for each stage. A finished stage in ``--work`` is reused.
+``--threads 1`` on a 2-core machine takes about half an hour for each stage. A finished stage in ``--work`` is reused; an
+interrupted tokeniser goes on from its best weights, for ``--vqvae-steps`` more.
 """
 
 from __future__ import annotations
@@ -107,6 +108,9 @@ def train_vqvae(args: argparse.Namespace, clips: dict[str, list[FeatureClip]]) -
             FeatureWindows(clips["val"], recipe.window, 256, seed=1),
             recipe.batch_size,
         )
+        interrupted = args.work / "vqvae" / "best.ckpt"
+        if interrupted.is_file():
+            load_into(module, load_weights(interrupted, key="state_dict"), where=interrupted)
         fit(module, data, recipe.steps, args.work / "vqvae", every=args.every)
         save_weights(path, module.model.state_dict())
     load_into(module.model, load_weights(path), where=path)

@@ -28,17 +28,22 @@ There are no pose correctives: ``posedirs`` is absent and counts as zero.
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from posesyn.body.arrays import NUM_JOINTS, BodyArrays, smpl_parents
 from posesyn.errors import FileError
+from posesyn.storage.arrays import read_npz
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 SIZES = ("full", "small")
 FORMAT = "posesyn-body-1"
+KEYS = (
+    "v_template shapedirs weights_joint weights_value J_regressor_row J_regressor_column J_regressor_value kintree_table f uv "
+    "uv_faces vertex_ids vertex_names part_of_vertex part_names"
+).split()
+MAX_BYTES = 64 << 20  # the full body inflates to 5 MB
 
 
 def read_free_body(path: Path) -> BodyArrays:
@@ -47,17 +52,12 @@ def read_free_body(path: Path) -> BodyArrays:
     Raises:
         FileError: The file is missing, damaged or of another format.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            data = {key: archive[key] for key in archive.files}
-    except FileNotFoundError as error:
-        raise FileError(
-            "the free body is missing", where=path, fix="reinstall posesyn, or run tools/bake_body.py in a checkout"
-        ) from error
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise FileError("cannot read the body file", where=path, got=error, fix="reinstall posesyn") from error
+    data = read_npz(path, max_bytes=MAX_BYTES)
     if str(data.get("format")) != FORMAT:
         raise FileError("not a free body of this version", where=path, expected=FORMAT, got=data.get("format"))
+    missing = sorted(set(KEYS) - data.keys())
+    if missing:
+        raise FileError("the body file lacks arrays", where=path, got=f"no {missing}", fix="reinstall posesyn")
     if tuple(int(p) for p in data["kintree_table"][0]) != smpl_parents():
         raise FileError("the kinematic tree is not SMPL's", where=path, got=data["kintree_table"][0].tolist())
     template = data["v_template"].astype(np.float32)

@@ -16,7 +16,7 @@ from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.ledger import rng_of
 from posesyn.storage.shards import ClipWriter
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
-from posesyn.synthesis.rendering.renderer import AnimationRenderer
+from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
 from posesyn.types import Motion, Person
 
 ANNOTATION_SKELETON = "coco17"
@@ -82,16 +82,16 @@ def _render_part(
     seed: int,
     progress: bool,
 ) -> ClipStore:
-    ids = [f"{name}/{index:04d}" for index in range(count)]
-    renderer = AnimationRenderer("mesh", image_size=(settings.image_size,) * 2, style=style, progress=False)
-    with ClipWriter(folder, plan=ids, config={"part": name, "seed": seed}) as writer:
+    ids = {clip_id(motion_id, seed): motion_id for motion_id in (f"{name}/{index:04d}" for index in range(count))}
+    renderer = AnimationRenderer("mesh", image_size=(settings.image_size,) * 2, style=style)
+    with ClipWriter(folder, plan=list(ids), config={"part": name, "seed": seed}) as writer:
         pending = writer.pending()
         bar = tqdm(total=count, initial=count - len(pending), desc=f"world: {name}", disable=not progress)
         with bar:
             for start in range(0, len(pending), 16):
                 chunk = pending[start : start + 16]
-                motions = [_motion(synthesizer, motion_id, texts, settings, seed) for motion_id in chunk]
-                for clip in renderer.render(motions, seed=seed):
+                motions = [_motion(synthesizer, motion_id, texts, settings, seed) for motion_id in map(ids.get, chunk)]
+                for clip in renderer.render(motions, seed=seed, progress=False):
                     writer.write(clip)
                     bar.update(1)
     return ClipStore(folder)

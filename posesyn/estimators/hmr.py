@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,9 +31,12 @@ from posesyn.storage.checkpoints import load_into, load_weights
 from posesyn.types import Person, PoseBatch, batched
 
 SPIN_SPEC = EstimatorSpec("hmr", input_size=(224, 224), rot6d_layout="interleaved")
-SMALL_SPEC = EstimatorSpec("hmr_small", input_size=(128, 128), rot6d_layout="interleaved")
+SMALL_SPEC = EstimatorSpec("hmr_small", input_size=(96, 96), rot6d_layout="interleaved")
 # Chosen among nine networks by forward + backward speed on one core; the figures are in assets/ESTIMATOR.md.
 SMALL_BACKBONE = "regnetx_002"
+
+# Width of the small network's neck; our own choice.
+SMALL_NECK = 64
 
 _HEAD = ("fc1.", "fc2.", "decpose.", "decshape.", "deccam.", "init_")
 
@@ -45,7 +49,9 @@ class HMR(nn.Module):
 
     Args:
         spec: Input, crop rule, camera and 6D layout.
-        backbone: Name of a timm network that ends in pooled features.
+        backbone: Name of a timm network.
+        neck: None averages the last feature map, as SPIN does. A number C keeps its places apart: a 1x1 convolution
+            to C channels, flattened. Our own choice for small networks trained from scratch.
         hidden, iterations, dropout: See :class:`posesyn.estimators.regressor.IterativeRegressor`.
         body: Body model; default the free one in its small version.
         loss_weights: Default: SPIN's.
@@ -57,6 +63,7 @@ class HMR(nn.Module):
         spec: EstimatorSpec = SPIN_SPEC,
         backbone: str = "resnet50",
         *,
+        neck: int | None = None,
         hidden: int = 1024,
         iterations: int = 3,
         dropout: float = 0.5,
@@ -66,8 +73,10 @@ class HMR(nn.Module):
     ) -> None:
         super().__init__()
         self.spec = spec
-        self.backbone = timm.create_model(backbone, pretrained=False, num_classes=0)
-        self.regressor = IterativeRegressor(self.backbone.num_features, hidden, iterations, dropout)
+        pool = {} if neck is None else {"global_pool": ""}
+        self.backbone = timm.create_model(backbone, pretrained=False, num_classes=0, **pool)
+        self.neck, features = _neck(self.backbone, neck, spec.input_size)
+        self.regressor = IterativeRegressor(features, hidden, iterations, dropout)
         self.loss_weights = loss_weights or LossWeights()
         self.batch_size = batch_size
         # In __dict__ and not a submodule, so that its buffers stay out of state_dict() and parameters().
@@ -76,7 +85,7 @@ class HMR(nn.Module):
     @classmethod
     def small(cls, **options: Any) -> HMR:
         """The architecture of the shipped weights, at random."""
-        return cls(SMALL_SPEC, SMALL_BACKBONE, **{"dropout": 0.0, **options})
+        return cls(SMALL_SPEC, SMALL_BACKBONE, **{"neck": SMALL_NECK, "dropout": 0.0, **options})
 
     @classmethod
     def from_official(cls, path: str | os.PathLike[str], **options: Any) -> HMR:
@@ -120,7 +129,7 @@ class HMR(nn.Module):
                 got=tuple(images.shape),
                 fix="crop them with posesyn.data.crops",
             )
-        pose, betas, cam = self.regressor(self.backbone(images))
+        pose, betas, cam = self.regressor(self.neck(self.backbone(images)))
         rotmat = rot6d_to_matrix(pose.view(-1, 24, 6), layout=self.spec.rot6d_layout)
         return {"pose_rotmat": rotmat, "betas": betas, "cam": cam}
 
@@ -181,6 +190,16 @@ class HMR(nn.Module):
             "intrinsics": camera,
         }
         return {name: value.float().cpu().numpy() for name, value in result.items()}
+
+
+def _neck(backbone: nn.Module, channels: int | None, input_size: tuple[int, int]) -> tuple[nn.Module, int]:
+    """The layers between feature map and regressor, and the number of features they give."""
+    if channels is None:
+        return nn.Identity(), backbone.num_features
+    stride = backbone.feature_info[-1]["reduction"]
+    places = math.prod(math.ceil(side / stride) for side in input_size)
+    layers = (nn.Conv2d(backbone.num_features, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(), nn.Flatten())
+    return nn.Sequential(*layers), channels * places
 
 
 def _from_spin(name: str) -> str:

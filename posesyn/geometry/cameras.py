@@ -7,6 +7,7 @@ Pixels: the integer pixel is the pixel's centre, so an image of width W covers -
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -80,7 +81,7 @@ def full_image_focal(crop_focal: float, crop_size: float, width: float, height: 
 
 
 def padded_box(
-    box_xyxy: np.ndarray, input_size: int | tuple[int, int], scale: float = 1.2, aspect: float = 1.0
+    box_xyxy: np.ndarray | Sequence[float], input_size: int | tuple[int, int], scale: float = 1.2, aspect: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """The region of the full image that a network sees of a person.
 
@@ -123,7 +124,7 @@ def _input_size(input_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def crop_affine(
-    box_xyxy: np.ndarray,
+    box_xyxy: np.ndarray | Sequence[float],
     input_size: int | tuple[int, int],
     scale: float = 1.2,
     aspect: float = 1.0,

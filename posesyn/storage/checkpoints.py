@@ -23,6 +23,8 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "trans"
 # Our own choice: the largest published estimator (HMR2) is 2.7 GB.
 MAX_BYTES = 16 << 30
 _SHOWN = 8
+# How PyTorch says that it met something else than tensors and plain values.
+_REFUSALS = ("unsupported global", "trying to call reduce", "can only build", "unsupported class", "is blocked")
 
 
 def load_weights(
@@ -158,13 +160,13 @@ def _load_torch(path: Path) -> Any:
                     raise FileError("a file is not a PyTorch checkpoint", where=path, got="a compressed archive")
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Weights only load failed" not in str(error) or "Unsupported global" not in str(error):
-            raise FileError("a checkpoint is damaged", where=path, got=_first_line(error)) from error
+        if not any(word in str(error).lower() for word in _REFUSALS):
+            raise FileError("a checkpoint is damaged", where=path, got=_reason(error)) from error
         raise UnsafeFileError(
             "a checkpoint would run code when read",
             where=path,
             expected="tensors and plain values only",
-            got=_refused_global(error),
+            got=_reason(error),
             fix="convert it to safetensors in the environment that wrote it",
         ) from error
     except FileError:
@@ -174,19 +176,14 @@ def _load_torch(path: Path) -> Any:
             "a file is not a readable checkpoint",
             where=path,
             expected="safetensors, or a file written by torch.save",
-            got=_first_line(error),
+            got=_reason(error),
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
-def _refused_global(error: Exception) -> str:
-    for line in str(error).splitlines():
-        if "Unsupported global" in line:
-            return line.strip()[:200]
-    return _first_line(error)
+def _reason(error: Exception) -> str:
+    """The line of PyTorch's long message that says what it stumbled over."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in lines if any(word in line.lower() for word in _REFUSALS)), lines[0])[:200]
 
 
 def _pick(content: Any, key: str | None, path: Path) -> dict[str, torch.Tensor]:

@@ -18,6 +18,7 @@ from posesyn.protocols import TextEncoder
 from posesyn.synthesis.motion.transformer import MotionTransformer, TransformerConfig
 from posesyn.synthesis.motion.vqvae import MotionVQVAE, VQOutput, VQVAEConfig
 
+ROOT = slice(0, 4)  # yaw step, root velocity, root height
 POSITIONS = slice(4, 67)  # local joint positions, the part that the "velocity" loss of T2M-GPT really covers
 
 
@@ -69,11 +70,12 @@ class VQVAERecipe:
     window: int = 64
     commitment: float = 0.02
     positions: float = 0.5
+    root: float = 0.0  # extra weight of yaw step, root velocity and height; the published loss has none
 
     @classmethod
     def small_data(cls, steps: int = 3000) -> VQVAERecipe:
-        schedule = Schedule(6e-4, warmup=150, cosine_steps=steps)
-        return cls(schedule, steps=steps, batch_size=32)
+        schedule = Schedule(6e-4, warmup=100, cosine_steps=steps)
+        return cls(schedule, steps=steps, batch_size=32, root=0.25)
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,17 @@ class MotionVQVAEModule(pl.LightningModule):
         self.model, self.recipe = MotionVQVAE(config), recipe or VQVAERecipe()
 
     def loss(self, features: Tensor) -> tuple[Tensor, VQOutput]:
-        """SmoothL1 of all features + ``commitment`` * MSE(z, code) + ``positions`` * SmoothL1 of local positions."""
+        """SmoothL1 of all features + ``commitment`` * MSE(z, code) + ``positions`` * SmoothL1 of local positions.
+
+        Plus ``root`` * SmoothL1 of the root, where the recipe has it.
+        """
         output = self.model(features)
         loss = functional.smooth_l1_loss(output.reconstruction, features)
         local = functional.smooth_l1_loss(output.reconstruction[..., POSITIONS], features[..., POSITIONS])
-        return loss + self.recipe.commitment * output.commitment + self.recipe.positions * local, output
+        loss = loss + self.recipe.commitment * output.commitment + self.recipe.positions * local
+        if self.recipe.root:
+            loss = loss + self.recipe.root * functional.smooth_l1_loss(output.reconstruction[..., ROOT], features[..., ROOT])
+        return loss, output
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         loss, output = self.loss(batch)

@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from posesyn.errors import InputError
-from posesyn.synthesis.motion.features import motion_features
+from posesyn.synthesis.motion.features import motion_features, recover_joints
 from posesyn.synthesis.motion.lexicon import paraphrase
-from posesyn.synthesis.motion.prior import MotionPriorModel
 from posesyn.synthesis.motion.vqvae import MotionVQVAE
 
 
@@ -213,30 +212,28 @@ class MotionDataModule(pl.LightningDataModule):
         return self._loader(self.val)
 
 
-def reconstruction_error_mm(prior_or_vqvae, normalizer, clips: Sequence[FeatureClip], window: int = 196) -> dict[str, float]:
+def reconstruction_error_mm(vqvae: MotionVQVAE, normalizer, clips: Sequence[FeatureClip], window: int = 64) -> dict[str, float]:
     """How far joints move when motions pass through the tokens: mm, mean over joints and frames.
 
-    Clips are cut into windows of at most ``window`` frames. ``MPJPE [mm]`` compares joints after the heading and path
-    were rebuilt from the decoded features; ``root-relative [mm]`` removes the pelvis of each frame.
+    Clips are cut into windows of at most ``window`` frames. ``local`` compares root-relative joints in each frame's own
+    heading; ``path`` compares joints after heading and path were rebuilt from the start of the window, so errors add up.
     """
-    from posesyn.synthesis.motion.features import recover_joints
-
-    vqvae = prior_or_vqvae.vqvae if isinstance(prior_or_vqvae, MotionPriorModel) else prior_or_vqvae
-    errors, relative, step = [], [], vqvae.config.frames_per_token
+    errors, local, step = [], [], vqvae.config.frames_per_token
     for clip in clips:
         for start in range(0, len(clip.features) - step + 1, window):
-            frames = (min(window, len(clip.features) - start)) // step * step
+            frames = min(window, len(clip.features) - start) // step * step
             if frames < step:
                 continue
             features = torch.from_numpy(clip.features[start : start + frames])[None]
             decoded = vqvae.decode(vqvae.encode(features))
-            truth, got = (recover_joints(normalizer.denormalize(x)).numpy()[0] for x in (features, decoded))
-            errors.append(np.linalg.norm(got - truth, axis=-1).mean(-1))
-            difference = (got - got[:, :1]) - (truth - truth[:, :1])
-            relative.append(np.linalg.norm(difference, axis=-1).mean(-1))
+            truth, got = (normalizer.denormalize(x)[0] for x in (features, decoded))
+            errors.append((recover_joints(got) - recover_joints(truth)).norm(dim=-1).mean(-1))
+            offsets = (got - truth)[:, 4:67].unflatten(-1, (21, 3))
+            offsets = offsets - (got - truth)[:, None, 3:4] * offsets.new_tensor([0.0, 1.0, 0.0])
+            local.append(offsets.norm(dim=-1).mean(-1))
     return {
-        "MPJPE [mm]": float(np.concatenate(errors).mean() * 1000),
-        "root-relative [mm]": float(np.concatenate(relative).mean() * 1000),
+        "local [mm]": float(torch.cat(local).mean() * 1000),
+        "path [mm]": float(torch.cat(errors).mean() * 1000),
         "frames": int(sum(map(len, errors))),
     }
 

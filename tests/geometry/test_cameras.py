@@ -13,7 +13,7 @@ from posesyn.geometry import cameras
 
 @pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
 def test_project_against_opencv(rng, batch):
-    points = rng.normal(size=(*batch, 8, 3)) + [0, 0, 4]
+    points = rng.normal(size=(*batch, 8, 3)) + np.array([0, 0, 4])
     matrix = np.array([[800.0, 1.5, 320], [0, 780, 240], [0, 0, 1]])
     pixels = cameras.project(torch.from_numpy(points), torch.from_numpy(matrix))
     for i in np.ndindex(*batch):
@@ -88,7 +88,7 @@ def test_padding(box, size, aspect, expected):
 
 
 def test_crop_intrinsics_project_like_the_affine(rng):
-    points = torch.from_numpy(rng.normal(size=(9, 3)) + [0, 0, 5])
+    points = torch.from_numpy(rng.normal(size=(9, 3)) + np.array([0, 0, 5]))
     full = cameras.intrinsics(900.0, 640, 480).double()
     affine = cameras.crop_affine((200, 100, 400, 420), 224, rotation=0.4)
     inside = cameras.crop_intrinsics(full.numpy(), affine)
@@ -100,11 +100,11 @@ def test_crop_intrinsics_project_like_the_affine(rng):
 
 
 def test_rotated_crop_equals_rotated_scene(rng):
-    points = torch.from_numpy(rng.normal(size=(9, 3)) + [0, 0, 5])
+    points = torch.from_numpy(rng.normal(size=(9, 3)) + np.array([0, 0, 5]))
     full = cameras.intrinsics(900.0, 640, 480).double()
     box = (119.5, 39.5, 519.5, 439.5)  # around the principal point
     turned = cameras.apply_affine(cameras.crop_affine(box, 224, rotation=0.7), cameras.project(points, full).numpy())
-    scene = points @ cameras.in_plane_rotation(torch.tensor(0.7).double()).T
+    scene = points @ cameras.in_plane_rotation(torch.tensor(0.7, dtype=torch.float64)).T
     upright = cameras.apply_affine(cameras.crop_affine(box, 224), cameras.project(scene, full).numpy())
     np.testing.assert_allclose(turned, upright, atol=1e-9)
     assert cameras.in_plane_rotation(torch.zeros(3, 2)).shape == (3, 2, 3, 3)

@@ -123,3 +123,13 @@ def test_no_frames(frames):
 def test_bad_fps():
     with pytest.raises(InputError, match="fps"):
         animation.encode_animation(moving(2), -1)
+
+
+def test_motion_without_joints_is_posed_by_the_body(make_motion):
+    motion = make_motion(2, joints_world=None, transl_world=np.tile([[0.0, 1.15, 0.0]], (2, 1)))
+    frames = motion_frames(motion, 128, azimuth=0.0, elevation=0.0).astype(int)
+    blue = np.argwhere(np.abs(frames[0] - (86, 180, 233)).sum(-1) < 30)
+    yellow = np.argwhere(np.abs(frames[0] - (230, 159, 0)).sum(-1) < 30)
+    # A T-pose that faces the eye: as wide as high, the person's left on the right side.
+    assert blue[:, 1].max() - yellow[:, 1].min() > 60
+    assert blue[:, 1].min() >= yellow[:, 1].max() - 1

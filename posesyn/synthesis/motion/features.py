@@ -77,7 +77,7 @@ def motion_features(joints: Array, target_offsets: Array | None = None, *, conti
     """
     world = _place(_checked_joints(joints), None if target_offsets is None else _bone_lengths(target_offsets))
     heading = _smoothed_heading(world)
-    rotations = _quaternion_matrix(_bone_rotations(world, heading))[:-1]
+    rotations = _first_two_columns(_bone_rotations(world, heading)[:-1, 1:])
 
     turn = _quaternion_multiply(heading[1:], _quaternion_conjugate(heading[:-1]))
     yaw_step = turn[:, 2] * np.where(turn[:, 0] < 0, -1.0, 1.0) if continuous_heading else turn[:, 2]
@@ -95,7 +95,7 @@ def motion_features(joints: Array, target_offsets: Array | None = None, *, conti
             root_velocity[:, [0, 2]],
             world[:-1, 0, 1:2],
             local.reshape(frames, -1),
-            rotations[:, 1:, :, :2].swapaxes(-1, -2).reshape(frames, -1),
+            rotations.reshape(frames, -1),
             velocities.reshape(frames, -1),
             contacts,
         ],
@@ -304,8 +304,12 @@ def _rotate(q: np.ndarray, v: np.ndarray) -> np.ndarray:
     return v + q[..., :1] * twice + np.cross(axis, twice)
 
 
-def _quaternion_matrix(q: np.ndarray) -> np.ndarray:
-    return np.stack([_rotate(q, np.broadcast_to(axis, q[..., 1:].shape)) for axis in np.eye(3)], axis=-1)
+def _first_two_columns(q: np.ndarray) -> np.ndarray:
+    """(..., 4) unit quaternions → (..., 6): first column of the matrix, then the second."""
+    w, x, y, z = np.moveaxis(q, -1, 0)
+    first = (1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y))
+    second = (2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x))
+    return np.stack([*first, *second], axis=-1)
 
 
 def _recover_root(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

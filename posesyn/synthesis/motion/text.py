@@ -146,7 +146,7 @@ class SentenceTextEncoder:
         if not Path(path).is_dir():
             raise FileError("there is no sentence encoder folder", where=path)
         self.model = SentenceTransformer(str(path), device="cpu", local_files_only=True)
-        self.dim = int(self.model.get_sentence_embedding_dimension())
+        self.dim = int(self.model.encode(["walk"], show_progress_bar=False).shape[1])
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:

@@ -60,7 +60,7 @@ class GroundShadow:
         reach = drop / np.where(below, -rays[..., 1], 1)
         self._pixels = torch.from_numpy(np.flatnonzero(below))
         offsets = (rays[..., (0, 2)] * reach[..., None]).reshape(-1, 2)[below.reshape(-1)]
-        self._offsets = torch.from_numpy(offsets.astype(np.float32))
+        self._offsets = torch.from_numpy((offsets.T / _CELL).astype(np.float32).copy())  # (2, P) cells
         self._eyes = torch.from_numpy(camera.position[:, (0, 2)].astype(np.float32))
         self._size = image_size
 
@@ -81,8 +81,8 @@ class GroundShadow:
         # A closed skin covers every spot about twice.
         darkness = self._strength * (1 - torch.exp(-1.2 * cast))
         light = (1 - darkness) * (1 - _CONTACT * (1 - torch.exp(-0.8 * touch)))
-        grid = self._offsets + (self._eyes[frames] - centre)[:, None]
-        seen = _bilinear(light, grid / _CELL + (_CELLS - 1) / 2)
+        shift = (self._eyes[frames] - centre) / _CELL + (_CELLS - 1) / 2
+        seen = _bilinear(light, self._offsets[0] + shift[:, :1], self._offsets[1] + shift[:, 1:])
         rows, columns = self._size
         out = torch.ones(len(light), rows * columns)
         out[:, self._pixels] = seen
@@ -116,19 +116,20 @@ def pixel_rays(camera: CameraPath, image_size: tuple[int, int]) -> np.ndarray:
 
 
 def _bilinear(
-    images: Float[torch.Tensor, "T N N"], position: Float[torch.Tensor, "T P 2"]
+    images: Float[torch.Tensor, "T N N"], x: Float[torch.Tensor, "T P"], y: Float[torch.Tensor, "T P"]
 ) -> Float[torch.Tensor, "T P"]:
-    """Values at (x, y) cell coordinates; 1 outside the map."""
-    frames, size = images.shape[:2]
-    inside: Bool[torch.Tensor, "T P"] = ((position >= 0) & (position <= size - 1)).all(-1)
-    out = torch.ones(position.shape[:2])
-    frame, pixel = torch.nonzero(inside, as_tuple=True)
-    x, y = position[frame, pixel].unbind(-1)
+    """Values at cell coordinates; 1 outside the map."""
+    size = images.shape[1]
+    out = torch.ones(x.shape)
+    inside: Bool[torch.Tensor, "T P"] = (torch.minimum(x, y) >= 0) & (torch.maximum(x, y) <= size - 1)
+    index = torch.nonzero(inside.view(-1))[:, 0]
+    frame = torch.div(index, x.shape[1], rounding_mode="floor")
+    x, y = x.reshape(-1)[index], y.reshape(-1)[index]
     column, row = x.floor().clamp_max(size - 2), y.floor().clamp_max(size - 2)
     right, down = x - column, y - row
     first = (frame * size + row.long()) * size + column.long()
     flat = images.reshape(-1)
     top = flat[first] * (1 - right) + flat[first + 1] * right
     bottom = flat[first + size] * (1 - right) + flat[first + size + 1] * right
-    out[frame, pixel] = top * (1 - down) + bottom * down
+    out.view(-1)[index] = top * (1 - down) + bottom * down
     return out

@@ -14,7 +14,7 @@ from posesyn.types import Motion
 
 # Own choices, in metres. A joint inside the body counts as seen if what is seen in front of it is its own part of the
 # body and not thicker than a chest; anything else hides it unless it lies no deeper than the skin around it.
-_OWN_PART, _CLOTH = 0.22, 0.04
+_OWN_PART, _CLOTH = 0.28, 0.04
 _TORSO = (0, 3, 6, 9, 12, 13, 14)
 # Parts beside the kinematic neighbours that belong to a joint: the chest to the shoulders, the belly to the hips.
 _BESIDE = {1: (3,), 2: (3,), 16: (9,), 17: (9,), 15: (12,)}

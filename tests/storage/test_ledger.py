@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+
+import pytest
+
+from posesyn.errors import InputError, RunError
+from posesyn.storage.ledger import Finished, RunLedger, changed_keys, check_budget, sample_id, sample_seed
+
+
+def test_resume_is_plan_minus_ledger(tmp_path):
+    with RunLedger(tmp_path / "run", {"seed": 0}) as ledger:
+        ledger.plan("render", ["c", "a", "b"])
+        ledger.commit("render", [Finished("a", "a.tar", "00")])
+        assert ledger.pending("render") == ["c", "b"]
+    with RunLedger(tmp_path / "run", {"seed": 0}, error_budget=1) as ledger:
+        ledger.plan("render", ["c", "a", "b"])
+        ledger.quarantine("render", "c", "broken <b>")
+        assert ledger.pending("render") == ["b"]
+        assert ledger.finished("render") == {"a": Finished("a", "a.tar", "00")}
+        assert ledger.pending("other stage") == []
+    assert '"reason": "broken <b>"' in (tmp_path / "run" / "quarantine.jsonl").read_text()
+    assert (tmp_path / "run" / "plan.jsonl").read_text().count("\n") == 3
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    RunLedger(tmp_path, {"seed": 0, "render": {"size": [256, 256], "fps": 20}, "old": 1}).close()
+    RunLedger(tmp_path, {"seed": 0, "render": {"size": (256, 256), "fps": 20}, "old": 1}).close()
+    with pytest.raises(RunError, match=r"changed new \(absent -> 2\), old \(1 -> absent\), render\.fps \(20 -> 30\)"):
+        RunLedger(tmp_path, {"seed": 0, "render": {"size": (256, 256), "fps": 30}, "new": 2})
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(RunError, match=r"other files.*thesis\.tex"):
+        RunLedger(tmp_path, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_another_plan_is_refused(tmp_path):
+    with RunLedger(tmp_path, {}) as ledger:
+        ledger.plan("x", ["a", "b"])
+        with pytest.raises(RunError, match="position 1"):
+            ledger.plan("x", ["a", "c"])
+        with pytest.raises(InputError, match="twice"):
+            ledger.plan("y", ["a", "a"])
+        ledger.plan("y", ["a", "c"])
+
+
+def _try_to_open(folder, queue):
+    try:
+        RunLedger(folder, {})
+        queue.put("opened")
+    except RunError as error:
+        queue.put(str(error))
+
+
+def test_a_second_process_is_refused(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    with RunLedger(tmp_path, {}), pytest.raises(RunError, match="another process"):
+        RunLedger(tmp_path, {})
+    with RunLedger(tmp_path, {}):
+        process = context.Process(target=_try_to_open, args=(tmp_path, queue))
+        process.start()
+        assert "another process" in queue.get(timeout=60)
+        process.join()
+    RunLedger(tmp_path, {}).close()
+
+
+def test_the_error_budget(tmp_path):
+    with RunLedger(tmp_path, {}, error_budget=0.5) as ledger:
+        ledger.plan("x", list("abcd"))
+        ledger.quarantine("x", "a", "bad")
+        ledger.quarantine("x", "b", "bad")
+        with pytest.raises(RunError, match=r"at most 2 of 4.*no good"):
+            ledger.quarantine("x", "c", "no good")
+    check_budget(1, 3, 0.1, "x", "")  # a fraction tolerates at least one
+    with pytest.raises(RunError):
+        check_budget(1, 3, 0, "x", "")
+
+
+def test_a_damaged_ledger(tmp_path):
+    RunLedger(tmp_path, {}).close()
+    (tmp_path / "ledger.sqlite").write_bytes(b"not a database, but long enough to be one" * 10)
+    with pytest.raises(RunError, match="ledger is damaged"):
+        RunLedger(tmp_path, {})
+
+
+def test_side_files_of_a_killed_run_are_removed(tmp_path):
+    RunLedger(tmp_path, {}).close()
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / ".0123.partial").write_bytes(b"half")
+    RunLedger(tmp_path, {}).close()
+    assert list((tmp_path / "parts").iterdir()) == []
+
+
+def test_sample_names_and_seeds_depend_on_everything_but_order():
+    base = sample_id({"a": 1, "b": (2, 3)}, "coco/1#2", 0)
+    assert base == sample_id({"b": [2, 3], "a": 1}, "coco/1#2", 0)
+    others = {sample_id({"a": 2}, "coco/1#2", 0), sample_id({"a": 1, "b": (2, 3)}, "coco/1#2", 1), base}
+    assert len(others) == 3
+    assert sample_seed(0, base) == sample_seed(0, base) != sample_seed(1, base)
+    assert 0 <= sample_seed(0, base) < 2**63
+    # Part of the reproducibility promise: the upper 63 bits of SHA-256 over "seed/name".
+    assert sample_seed(0, "a") == int(hashlib.sha256(b"0/a").hexdigest()[:16], 16) // 2
+
+
+def test_changed_keys_of_nested_settings():
+    assert changed_keys({"a": {"b": 1}}, {"a": {"b": 2}}) == ["a.b (1 -> 2)"]
+    assert changed_keys({"a": 1}, {"a": 1}) == []

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+
+from posesyn import types
+from posesyn.errors import InputError
+
+IMAGE = types.ArrayImage(np.zeros((8, 9, 3), np.uint8))
+
+
+def _person(**changes) -> types.Person:
+    values = {
+        "person_id": "set/1#0",
+        "image": IMAGE,
+        "box_xyxy": np.array([0, 0, 8, 8]),
+        "keypoints_px": np.ones((17, 2)),
+        "visible": np.ones(17),
+        "skeleton": "coco17",
+    }
+    return types.Person(**(values | changes))
+
+
+def _batch(count=3, **changes) -> types.PoseBatch:
+    values = {
+        "person_ids": tuple(f"p{i}" for i in range(count)),
+        "skeleton": "coco17",
+        "joints_cam": np.arange(count * 51.0).reshape(count, 17, 3),
+        "keypoints_px": np.zeros((count, 17, 2)),
+        "betas": np.arange(count * 10.0).reshape(count, 10),
+    }
+    return types.PoseBatch(**(values | changes))
+
+
+def _motion(frames=6, **changes) -> types.Motion:
+    values = {
+        "motion_id": "m",
+        "pose_rotvec": np.arange(frames * 72.0).reshape(frames, 24, 3),
+        "transl_world": np.zeros((frames, 3)),
+        "betas": np.zeros(10),
+        "fps": 20.0,
+    }
+    return types.Motion(**(values | changes))
+
+
+def _clip(frames=4, **changes) -> types.Clip:
+    values = {
+        "clip_id": "c",
+        "frames": np.zeros((frames, 8, 9, 3), np.uint8),
+        "pose_rotvec": np.zeros((frames, 24, 3)),
+        "betas": np.zeros(10),
+        "transl_cam": np.zeros((frames, 3)),
+        "joints_cam": np.zeros((frames, 45, 3)),
+        "keypoints_px": np.zeros((frames, 45, 2)),
+        "visible": np.ones((frames, 45), bool),
+        "mask": np.zeros((frames, 8, 9), bool),
+        "depth": np.zeros((frames, 8, 9), np.float16),
+        "intrinsics": np.eye(3),
+        "fps": 20.0,
+    }
+    return types.Clip(**(values | changes))
+
+
+def test_person_normalises_its_arrays():
+    keypoints, visible = np.ones((17, 2)), np.ones(17)
+    keypoints[3], visible[3] = np.nan, 0
+    person = _person(keypoints_px=keypoints, visible=visible)
+    assert person.keypoints_px.dtype == np.float32 and person.visible.dtype == bool
+    assert np.isfinite(person.keypoints_px).all() and not person.visible[3]
+    assert np.isnan(keypoints[3]).all()
+    with pytest.raises(FrozenInstanceError):
+        person.person_id = "other"
+    again = pickle.loads(pickle.dumps(person))  # noqa: S301 - our own bytes
+    assert again.person_id == person.person_id
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"keypoints_px": np.zeros((24, 2))}, r"\(J=17\).*\(24, 2\).*skeletons.convert"),
+        ({"visible": np.ones(16)}, "visible"),
+        ({"keypoints_px": np.full((17, 2), np.nan)}, "nose"),
+        ({"box_xyxy": np.zeros(3)}, "box_xyxy"),
+        ({"box_xyxy": np.array([0, 0, np.inf, 1])}, "box_xyxy"),
+        ({"skeleton": "coco"}, "unknown skeleton"),
+    ],
+)
+def test_bad_person(changes, message):
+    with pytest.raises(InputError, match=message):
+        _person(**changes)
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((8, 9), np.uint8), np.zeros((8, 9, 4), np.uint8), np.zeros((8, 9, 3))])
+def test_bad_image(pixels):
+    with pytest.raises(InputError, match="ArrayImage"):
+        types.ArrayImage(pixels)
+
+
+def test_image_is_an_image_source():
+    assert isinstance(IMAGE, types.ImageSource) and IMAGE.load().shape == (8, 9, 3)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2, -1])
+def test_one_person_of_a_batch(index):
+    batch = _batch()
+    one = batch[index]
+    assert len(one) == 1 and one.person_ids == (batch.person_ids[index],)
+    assert (one.joints_cam[0] == batch.joints_cam[index]).all() and (one.betas[0] == batch.betas[index]).all()
+    assert one.pose_rotmat is None and len(batch[1:]) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"joints_cam": np.zeros((3, 24, 3))},
+        {"keypoints_px": np.zeros((3, 17, 3))},
+        {"keypoints_px": None},
+        {"betas": np.zeros((3, 11))},
+        {"pose_rotmat": np.zeros((3, 24, 3))},
+        {"intrinsics": np.eye(3)},
+    ],
+)
+def test_bad_batch(changes):
+    with pytest.raises(InputError, match=next(iter(changes))):
+        _batch(**changes)
+
+
+def test_cut_moves_the_anchor():
+    motion = _motion(anchor_frame=3, joints_world=np.zeros((6, 22, 3)))
+    part = motion.cut(2, 5)
+    assert len(part) == 3 and part.anchor_frame == 1 and part.joints_world.shape == (3, 22, 3)
+    assert (part.pose_rotvec == motion.pose_rotvec[2:5]).all()
+    assert motion.cut(0, 3).anchor_frame is None and _motion().cut(1, 2).anchor_frame is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pose_rotvec": np.zeros((0, 24, 3))},
+        {"pose_rotvec": np.zeros((6, 22, 3))},
+        {"pose_rotvec": np.full((6, 24, 3), np.nan)},
+        {"transl_world": np.zeros((5, 3))},
+        {"betas": np.zeros(16)},
+        {"joints_world": np.zeros((6, 24, 3))},
+        {"fps": 0.0},
+    ],
+)
+def test_bad_motion(changes):
+    with pytest.raises(InputError):
+        _motion(**changes)
+
+
+def test_clip():
+    assert len(_clip().frames) == 4
+    for changes in ({"joints_cam": np.zeros((4, 24, 3))}, {"mask": np.zeros((4, 8, 8), bool)}):
+        with pytest.raises(InputError):
+            _clip(**changes)
