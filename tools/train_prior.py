@@ -41,7 +41,7 @@ from posesyn.training.motion_data import (
     tokenize,
 )
 
-VQVAE = VQVAEConfig(codes=512, code_dim=128, width=128)
+VQVAE = VQVAEConfig(codes=512, code_dim=128, width=128, dead_below=0.05)
 TRANSFORMER = {"codes": 512, "width": 192, "layers": 2, "heads": 6, "dropout": 0.25}
 SPEEDS = (1.0, 0.85, 1.15)
 GUIDANCE = 2.0

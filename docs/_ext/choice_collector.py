@@ -59,7 +59,7 @@ def _from_comments(module: str, source: str) -> Iterator[Choice]:
                 blocks.append((row, row, [text]))
         else:
             trailing.append((row, text))
-    commented = {row for row, _ in trailing}
+    commented = {row for row, text in trailing if MARK.search(text)}
     assignments, enclosing = {}, {}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:

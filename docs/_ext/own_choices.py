@@ -28,7 +28,7 @@ def _table(choices: list[Choice]) -> nodes.table:
     head, body = nodes.thead(), nodes.tbody()
     head += _row(*(nodes.paragraph(text, text) for text in ("name", "value", "what the source says")))
     for choice in choices:
-        name, value = (_code(text) for text in (choice.name, choice.value))
+        name, value = _code(choice.name or "(module)"), _code(choice.value)
         body += _row(name, value, nodes.paragraph(choice.text, choice.text.replace("``", "")))
     group += [head, body]
     table = nodes.table(classes=["own-choices"])

@@ -58,7 +58,9 @@ class BodyArrays:
             raise FileError("faces name vertices that do not exist", where=where, expected=f"0 to {count - 1}")
         for name, sums in (("joint_regressor", self.joint_regressor.sum(1)), ("weights", self.weights.sum(1))):
             if np.abs(sums - 1).max() > 1e-2:
-                raise FileError(f"rows of '{name}' must sum to 1", where=where, got=f"{sums.min():.3f} to {sums.max():.3f}")
+                raise FileError(
+                    f"rows of '{name}' must sum to 1", where=where, got=f"{sums.min():.3f} to {sums.max():.3f}"
+                )
         return self
 
 

@@ -52,7 +52,9 @@ class Body(torch.nn.Module):
         self.part_of_vertex, self.part_names = arrays.part_of_vertex, arrays.part_names
         self.vertex_ids = dict(arrays.vertex_ids or smplx.vertex_ids.vertex_ids["smplh"])
         count = len(arrays.v_template)
-        posedirs = np.zeros((count, 3, 9 * (NUM_JOINTS - 1)), np.float32) if arrays.posedirs is None else arrays.posedirs
+        posedirs = (
+            np.zeros((count, 3, 9 * (NUM_JOINTS - 1)), np.float32) if arrays.posedirs is None else arrays.posedirs
+        )
         data = SimpleNamespace(
             v_template=arrays.v_template,
             shapedirs=arrays.shapedirs,

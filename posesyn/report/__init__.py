@@ -12,6 +12,8 @@ _PUBLIC = {
     "clip_to_webp": "animation",
     "draw_persons": "overlays",
     "draw_skeleton": "overlays",
+    "encode_figure": "embedding",
+    "encode_image": "embedding",
     "error_by_rank": "plots",
     "error_histogram": "plots",
     "figure_uri": "embedding",

@@ -126,6 +126,7 @@ def _table() -> dict[str, Any]:
         names[name] = type("Sparse", (_Sparse,), {"class_name": name})
     for module in ("builtins", "__builtin__"):
         names |= {f"{module}.{t.__name__}": t for t in (object, set, frozenset, complex, slice)}
+        names[f"{module}.bytes"] = _Function(lambda: b"")  # how Python 3 writes no bytes in protocol 2
     for module in ("copyreg", "copy_reg"):
         names[f"{module}._reconstructor"] = _Function(_reconstruct_object)
     return names
@@ -206,7 +207,9 @@ def _check_instructions(data: bytes, where: object) -> None:
     """Walks the instructions without executing them: memo slots far beyond the count would make the unpickler allocate."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data), 1):
         if count > MAX_INSTRUCTIONS:
-            raise UnsafeFileError("the pickle has too many instructions", where=where, expected=f"<= {MAX_INSTRUCTIONS}")
+            raise UnsafeFileError(
+                "the pickle has too many instructions", where=where, expected=f"<= {MAX_INSTRUCTIONS}"
+            )
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument) <= count:
             raise UnsafeFileError("the pickle reserves memory it has no use for", where=where, got=f"slot {argument}")
 

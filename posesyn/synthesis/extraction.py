@@ -43,7 +43,7 @@ class ErrorExtractor:
             K_NC they are divided in that proportion (our own choice).
         joint_weights: ``"limbs"``, ``"uniform"`` or weights by joint name; the values are our own choice.
         normalizer: ``"box"``, ``"area"`` or ``"keypoints"``; our own choice.
-        min_joints: Persons with fewer comparable joints are skipped; our own choice.
+        min_joints: Persons with fewer comparable joints are skipped; our own choice (a root-relative error needs two).
         batch_size: Persons per call of the estimator.
         num_threads: Threads that decode images ahead of it.
         error_budget: Unreadable images tolerated: a fraction of the persons (float, at least one) or a number (int).
@@ -60,7 +60,7 @@ class ErrorExtractor:
         *,
         joint_weights: str | Mapping[str, float] = "limbs",
         normalizer: Normalizer = "box",
-        min_joints: int = 4,
+        min_joints: int = 2,
         batch_size: int = 32,
         num_threads: int = 2,
         error_budget: float | int = 0.1,

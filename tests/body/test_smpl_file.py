@@ -102,7 +102,9 @@ def test_chumpy_pickle_loads_and_follows_smpls_equations(tmp_path, model, chumpy
 
 
 def test_npz_and_folder_and_environment(tmp_path, model, monkeypatch):
-    plain = {k: v for k, v in model.items() if isinstance(v, np.ndarray)} | {"J_regressor": model["J_regressor"].toarray()}
+    plain = {k: v for k, v in model.items() if isinstance(v, np.ndarray)} | {
+        "J_regressor": model["J_regressor"].toarray()
+    }
     folder = tmp_path / "smpl"
     folder.mkdir()
     np.savez(folder / "SMPL_FEMALE.npz", **plain)

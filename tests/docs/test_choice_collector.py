@@ -16,7 +16,7 @@ FIRST = 1
 SECOND = 2
 
 # Both are our own choice.
-THIRD, FOURTH = 3, 4
+THIRD, FOURTH = 3, 4  # with a remark
 FIFTH: int = 5
 
 SIXTH = 6  # own choice: six

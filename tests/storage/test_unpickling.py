@@ -153,7 +153,7 @@ def _attacks(sentinel) -> dict[str, bytes]:
         + command.encode()
         + b"\x85R.",
         "persistent": text("Pabc", "."),
-        "operator": text("c_operator", "attrgetter", "(S'system'", "tR(cos", "tR."),
+        "operator": text("c_operator", "attrgetter", "(S'system'", "tR."),
         "builtins of our module": text("cposesyn.storage.unpickling", "os.system", f"(S'{command}'", "tR."),
         "load": text("cpickle", "loads", "(S'x'", "tR."),
     }

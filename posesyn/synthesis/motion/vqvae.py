@@ -33,6 +33,8 @@ class VQVAEConfig:
         depth: Residual blocks per halving.
         dilation_growth: Dilations are its powers, largest first, in encoder and decoder.
         decay: EMA factor mu of the codebook.
+        dead_below: A code with fewer uses per step (EMA) is replaced. 1 as published, for batches of 8 vectors per code;
+            with small batches that would replace half the codebook at every step.
     """
 
     features: int = 263
@@ -43,6 +45,7 @@ class VQVAEConfig:
     depth: int = 3
     dilation_growth: int = 3
     decay: float = 0.99
+    dead_below: float = 1.0
 
     @property
     def frames_per_token(self) -> int:
@@ -124,9 +127,9 @@ class _Decoder(nn.Module):
 class EMAQuantizer(nn.Module):
     """Codebook trained by exponential moving averages, with resets of unused codes (no gradient reaches it)."""
 
-    def __init__(self, codes: int, dim: int, decay: float) -> None:
+    def __init__(self, codes: int, dim: int, decay: float = 0.99, dead_below: float = 1.0) -> None:
         super().__init__()
-        self.decay = decay
+        self.decay, self.dead_below = decay, dead_below
         self.register_buffer("codebook", torch.zeros(codes, dim))
         self.register_buffer("ema_sum", torch.zeros(codes, dim))
         self.register_buffer("ema_count", torch.zeros(codes))
@@ -179,7 +182,7 @@ class EMAQuantizer(nn.Module):
         sums = torch.zeros_like(self.ema_sum).index_add_(0, index, vectors)
         self.ema_sum.mul_(self.decay).add_(sums, alpha=1 - self.decay)
         self.ema_count.mul_(self.decay).add_(usage, alpha=1 - self.decay)
-        alive = (self.ema_count >= 1.0)[:, None]
+        alive = (self.ema_count >= self.dead_below)[:, None]
         mean = self.ema_sum / self.ema_count.clamp_min(1e-6)[:, None]
         self.codebook.copy_(torch.where(alive, mean, self._pick(vectors, len(self.codebook))))
 
@@ -191,7 +194,7 @@ class _Networks(nn.Module):
         super().__init__()
         self.encoder = _Encoder(config)
         self.decoder = _Decoder(config)
-        self.quantizer = EMAQuantizer(config.codes, config.code_dim, config.decay)
+        self.quantizer = EMAQuantizer(config.codes, config.code_dim, config.decay, config.dead_below)
 
 
 class MotionVQVAE(nn.Module):

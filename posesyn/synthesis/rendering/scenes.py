@@ -45,11 +45,11 @@ class Room:
         cos, sin = np.cos(self.turn), np.sin(self.turn)
         spin = np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]])
         start = spin @ (np.asarray(eye, float) - self.origin)
-        rays = rays @ spin.T
+        rays = (rays @ spin.T).astype(np.float32)
+        start, low, high = start.astype(np.float32), self.low.astype(np.float32), self.high.astype(np.float32)
         # The eye is inside the box, so that a ray leaves through the nearest of the three planes that it heads for.
-        bound = np.where(rays > 0, self.high, self.low)
-        reach = np.maximum(bound - start, 0.05 * np.sign(bound - start)) / np.where(np.abs(rays) < 1e-9, 1e-9, rays)
-        reach = np.where(np.abs(rays) < 1e-9, np.inf, np.abs(reach))
+        bound = np.where(rays > 0, high, low)
+        reach = np.abs(bound - start) / np.maximum(np.abs(rays), 1e-9)
         axis = reach.argmin(-1)
         hit = start + rays * np.take_along_axis(reach, axis[..., None], -1)
         side = np.take_along_axis(rays, axis[..., None], -1)[..., 0] > 0
@@ -64,8 +64,9 @@ class Room:
             drop = (self.high[1] - hit[on, 1]) / (self.high[1] - self.low[1])
             out[on] = shades[i] * _stretch(self.walls[i], hit[on, along] / _WALL_SIZE[0], drop)
         # Corners receive less light: darken towards the edges of the box.
-        gap = np.minimum(hit - self.low, self.high - hit)
-        nearest = np.partition(gap, 1, -1)[..., 1]
+        gap = np.minimum(hit - low, high - hit)
+        a, b, c = gap[..., 0], gap[..., 1], gap[..., 2]
+        nearest = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))  # the middle one: 0 is the wall itself
         out *= (1 - 0.25 * np.exp(-nearest / 0.25))[..., None].astype(np.float32)
         return out, on_floor
 

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.nn import functional
+
+from posesyn.errors import InputError
+from posesyn.synthesis.motion.features import motion_features
+from posesyn.synthesis.motion.normalizer import Normalizer
+from posesyn.synthesis.motion.text import HashTextConfig, HashTextEncoder
+from posesyn.synthesis.motion.transformer import TransformerConfig
+from posesyn.synthesis.motion.vqvae import VQVAEConfig
+from posesyn.training.motion import (
+    MotionTransformerModule,
+    MotionVQVAEModule,
+    Schedule,
+    TransformerRecipe,
+    VQVAERecipe,
+)
+from posesyn.training.motion_data import (
+    FeatureClip,
+    FeatureWindows,
+    MotionDataModule,
+    TokenClip,
+    TokenRecipe,
+    TokenWindows,
+    features_of,
+    held_pose,
+    reconstruction_error_mm,
+    tokenize,
+    warped,
+)
+
+VQ = VQVAEConfig(codes=12, code_dim=8, width=12)
+GPT = TransformerConfig(codes=12, width=16, text_dim=10, layers=1, heads=2)
+
+
+@dataclass
+class Mocap:
+    motion_id: str
+    joints_world: np.ndarray
+    captions: tuple[str, ...]
+
+
+@pytest.fixture
+def mocap(rng):
+    rest = rng.normal(size=(22, 3)) * 0.3
+    steps = rng.normal(size=(3, 90, 22, 3)).cumsum(1) * 0.01
+    words = ("a person walks", "someone dances", "a person jumps to the left")
+    return [Mocap(f"m{i}", (rest + steps[i]).astype(np.float32), (words[i],)) for i in range(3)]
+
+
+@pytest.fixture
+def clips(mocap):
+    raw = features_of(mocap, None)
+    normalizer = Normalizer.from_features("test", [clip.features for clip in raw])
+    return normalizer, [FeatureClip(c.clip_id, normalizer.normalize(c.features), c.captions) for c in raw]
+
+
+def trainer(folder, steps):
+    return pl.Trainer(
+        default_root_dir=folder,
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def test_vqvae_loss_is_the_published_sum(clips):
+    torch.manual_seed(0)
+    module = MotionVQVAEModule(VQ).eval()
+    module.model.vqvae.quantizer.codebook.normal_()
+    batch = torch.from_numpy(np.stack([clip.features[:64] for clip in clips[1]]))
+    loss, output = module.loss(batch)
+    difference = (output.reconstruction - batch).double()
+    huber = torch.where(difference.abs() < 1, 0.5 * difference**2, difference.abs() - 0.5)
+    vectors = module.model.encode_vectors(batch)
+    codes = module.model.vqvae.quantizer.codebook[output.codes]
+    expected = huber.mean() + 0.02 * ((vectors - codes) ** 2).mean() + 0.5 * huber[..., 4:67].mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    rooted = MotionVQVAEModule(VQ, VQVAERecipe(root=0.25)).eval()
+    rooted.load_state_dict(module.state_dict())
+    assert rooted.loss(batch)[0].item() == pytest.approx((expected + 0.25 * huber[..., :4].mean()).item(), rel=1e-5)
+
+
+def test_published_recipes():
+    vqvae, transformer = VQVAERecipe(), TransformerRecipe()
+    assert (vqvae.batch_size, vqvae.window, vqvae.commitment, vqvae.positions) == (256, 64, 0.02, 0.5)
+    rates = [vqvae.schedule.learning_rate * vqvae.schedule.scale(step) for step in (499, 999, 100_000, 201_000)]
+    np.testing.assert_allclose(rates, [1e-4, 2e-4, 2e-4, 1e-5])
+    assert (transformer.batch_size, transformer.keep, transformer.schedule.betas) == (128, 0.5, (0.5, 0.9))
+    rates = [transformer.schedule.learning_rate * transformer.schedule.scale(step) for step in (0, 149_999, 150_000)]
+    np.testing.assert_allclose(rates, [1e-4, 1e-4, 5e-6])
+    assert Schedule(1.0, cosine_steps=100).scale(100) == pytest.approx(0.02)
+
+
+def test_vqvae_learns_and_all_random_states_are_seeded(clips, tmp_path):
+    losses = []
+    for _ in range(2):
+        pl.seed_everything(3, verbose=False)
+        module = MotionVQVAEModule(VQ, VQVAERecipe(Schedule(3e-3), batch_size=4, window=32))
+        data = MotionDataModule(FeatureWindows(clips[1], 32, 160), FeatureWindows(clips[1], 32, 8, seed=1), 4)
+        batch = torch.stack([data.val[i] for i in range(8)])
+        before = module.eval().loss(batch)[0].item()
+        trainer(tmp_path, 40).fit(module, data)
+        losses.append(module.eval().loss(batch)[0].item())
+        assert losses[-1] < 0.9 * before
+    assert losses[0] == losses[1]
+
+
+@pytest.fixture
+def token_clips(rng):
+    long, short = rng.integers(0, 12, 80), rng.integers(0, 12, 9)
+    return [
+        TokenClip("long", (long, long[1:]), rng.integers(0, 12, (80, 2)), ("a person dances",)),
+        TokenClip("short", (short,), rng.integers(0, 12, (9, 2)), ("a person walks", "walk")),
+        TokenClip("silent", (short,), rng.integers(0, 12, (9, 2)), ()),
+    ]
+
+
+def test_examples_hold_prompt_body_and_end(token_clips):
+    windows = TokenWindows(token_clips, 12, 300, seed=1)
+    kinds = set()
+    for index in range(300):
+        caption, inputs, targets, held = windows[index]
+        tokens = inputs[inputs != 13]
+        assert len(inputs) == 50 and len(targets) == 51
+        assert (targets[:held] == 13).all()
+        np.testing.assert_array_equal(targets[held : len(tokens)], tokens[held:])
+        rest = targets[len(tokens) :]
+        assert set(rest[1:]) <= {13} and rest[0] in (12, 13)
+        source = next(c for c in token_clips if any(word in caption for word in ("danc",)) == (c.clip_id == "long"))
+        body = tokens[held:].tolist()
+        found = [
+            start
+            for codes in source.phases
+            for start in range(len(codes) - len(body) + 1)
+            if codes[start : start + len(body)].tolist() == body
+        ]
+        assert found
+        if held:
+            assert any(source.poses[start, :held].tolist() == tokens[:held].tolist() for start in found)
+        ends = rest[0] == 12
+        assert ends == any(found[0] + len(body) == len(codes) for codes in source.phases) or source.clip_id == "long"
+        kinds.add((source.clip_id, bool(ends), held))
+    assert {("short", True, 0), ("short", True, 2), ("long", False, 0), ("long", False, 1)} <= kinds
+    assert not any(kind[0] == "silent" for kind in kinds)
+
+
+def test_examples_depend_on_seed_and_index_only(token_clips):
+    first, second = TokenWindows(token_clips, 12, 50, seed=4), TokenWindows(token_clips, 12, 9, seed=4)
+    for one, other in zip(first[7], second[7]):
+        np.testing.assert_array_equal(one, other)
+    assert any(first[i][0] != TokenWindows(token_clips, 12, 50, seed=5)[i][0] for i in range(50))
+
+
+def test_transformer_loss_is_the_published_mean(token_clips):
+    torch.manual_seed(0)
+    module = MotionTransformerModule(HashTextEncoder(HashTextConfig(64, 8, 10)), GPT).eval()
+    data = MotionDataModule(TokenWindows(token_clips, 12, 6), TokenWindows(token_clips, 12, 6), 6)
+    batch = next(iter(data.val_dataloader()))
+    loss, _ = module.loss(batch)
+    scores = module.model(module.text_encoder.encode(batch["text"]), batch["inputs"])
+    rows = []
+    for row in range(6):  # the published code's loop
+        used = batch["targets"][row] != 13
+        rows.append(functional.cross_entropy(scores[row][used], batch["targets"][row][used]).item())
+    assert loss.item() == pytest.approx(np.mean(rows), rel=1e-5)
+
+
+def test_corruption_spares_the_prompt():
+    torch.manual_seed(0)
+    module = MotionTransformerModule(HashTextEncoder(HashTextConfig(64, 8, 10)), GPT, TransformerRecipe(keep=0.5))
+    inputs = torch.full((4000, 10), 13)
+    corrupted = module.corrupted(inputs, torch.tensor([0, 2]).repeat(2000))
+    changed = (corrupted != inputs).float()
+    assert changed[1::2, :2].sum() == 0
+    assert changed[::2].mean().item() == pytest.approx(0.5, abs=0.02)
+    assert corrupted[corrupted != 13].max() < 12
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_transformer_learns_what_text_means(token_clips, tmp_path, frozen):
+    pl.seed_everything(0, verbose=False)
+    encoder = HashTextEncoder(HashTextConfig(256, 16, 10))
+    if frozen:
+        inner = encoder.eval()
+
+        class Frozen:
+            dim = 10
+            calls = 0
+
+            def encode(self, texts):
+                Frozen.calls += len(texts)
+                return inner.encode(texts)
+
+        encoder = Frozen()
+    recipe = TransformerRecipe(Schedule(5e-3), batch_size=8, keep=0.9, text_dropout=0.1)
+    module = MotionTransformerModule(encoder, GPT, recipe)
+    plain = TokenRecipe(held_share=0.0, paraphrase_share=0.0, early_start_share=0.0)
+    data = MotionDataModule(
+        TokenWindows(token_clips, 12, 1600, recipe=plain), TokenWindows(token_clips, 12, 32, 1, plain), 8
+    )
+    trainer(tmp_path, 200).fit(module, data)
+    module.eval()
+    right = torch.stack([module.loss(batch)[0] for batch in data.val_dataloader()]).mean()
+    wrong = []
+    for batch in data.val_dataloader():
+        batch["text"] = ["a person dances" if "walk" in text else "a person walks" for text in batch["text"]]
+        wrong.append(module.loss(batch)[0])
+    assert right < torch.stack(wrong).mean()
+    if frozen:
+        assert Frozen.calls <= 4  # every text once
+
+
+def test_held_poses_are_what_a_repeated_pose_gives(mocap):
+    features = motion_features(mocap[0].joints_world, None)
+    held = held_pose(features[:1], 8)[0]
+    again = motion_features(np.repeat(mocap[0].joints_world[:1], 9, 0), None)
+    assert held.shape == again.shape == (8, 263)
+    np.testing.assert_allclose(held[:, :3], again[:, :3], atol=1e-5)
+    np.testing.assert_allclose(held[:, 193:], again[:, 193:], atol=1e-5)
+
+
+def test_time_warping_keeps_the_path():
+    joints = np.linspace(0, 1, 41)[:, None, None] * np.ones((41, 22, 3), np.float32)
+    fast, slow = warped(joints, 2.0), warped(joints, 0.5)
+    assert (len(fast), len(slow)) == (21, 81)
+    np.testing.assert_allclose(fast[:, 0, 0], np.linspace(0, 1, 21), atol=1e-6)
+    np.testing.assert_allclose(slow[:, 0, 0], np.linspace(0, 1, 81), atol=1e-6)
+
+
+def test_tokens_of_clips_are_those_of_the_model(clips):
+    normalizer, own = clips
+    torch.manual_seed(0)
+    model = MotionVQVAEModule(VQ).model.eval()
+    model.vqvae.quantizer.codebook.normal_()
+    tokens = tokenize(model, normalizer, own)
+    for clip, token in zip(own, tokens):
+        for start, phase in zip((0, 2), token.phases):
+            expected = model.encode(torch.from_numpy(clip.features[start:])[None])[0]
+            np.testing.assert_array_equal(phase, expected)
+        assert token.poses.shape == (len(token.phases[0]), 2)
+    errors = reconstruction_error_mm(model, normalizer, own)
+    assert errors["local [mm]"] > 0 and errors["frames"] > 200
+
+
+def test_bad_data_is_refused(clips, token_clips):
+    with pytest.raises(InputError, match="long enough"):
+        FeatureWindows(clips[1], 500, 4)
+    with pytest.raises(InputError, match="caption"):
+        TokenWindows(token_clips[2:], 12, 4)
+    with pytest.raises(InputError, match="batch_size"):
+        MotionDataModule(FeatureWindows(clips[1], 8, 4), FeatureWindows(clips[1], 8, 4), 0)
