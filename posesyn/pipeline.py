@@ -26,7 +26,7 @@ from posesyn.storage.atomic import read_json, write_json
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.ledger import Finished, RunLedger
 from posesyn.storage.shards import ClipWriter
-from posesyn.synthesis.extraction import ErrorExtractor
+from posesyn.synthesis.extraction import ErrorExtractor, estimator_fingerprint
 from posesyn.synthesis.extraction_report import load_report
 from posesyn.synthesis.filtering import ClipFilter
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
@@ -77,6 +77,7 @@ class Pipeline:
             "kind": "run",
             "settings": _plain(asdict(self.settings)),
             "estimator": estimator.spec.name,
+            "estimator_fingerprint": estimator_fingerprint(estimator),
             "persons": len(persons),
             "captions": self.captions,
             "source": _plain(dict(source or {})),
@@ -163,9 +164,7 @@ class Pipeline:
         by_id = {clip_id(motion.motion_id, seed): self.frames_around_anchor(motion) for motion in motions}
         with self._timed("render"), ClipWriter(folder, plan=list(by_id), config={"seed": seed}) as writer:
             pending = [by_id[name] for name in writer.pending()]
-            clips = self.renderer.render(
-                pending, appearances=report.non_challenging, seed=seed, progress=self.progress
-            )
+            clips = self.renderer.render(pending, appearances=report.non_challenging, seed=seed, progress=self.progress)
             for clip in clips:
                 writer.write(clip)
         return ClipStore(folder)

@@ -86,7 +86,9 @@ class MotionPrior(Protocol):
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """(B, N) codes → (B, 4 N, D) motion features; rows are independent."""
 
-    def sample(self, text_embedding: torch.Tensor, prefix_codes: torch.Tensor | None = None, **options: Any) -> list[torch.Tensor]:
+    def sample(
+        self, text_embedding: torch.Tensor, prefix_codes: torch.Tensor | None = None, **options: Any
+    ) -> list[torch.Tensor]:
         """Codes of each sampled motion, prefix included, END excluded."""
 
 

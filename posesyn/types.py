@@ -302,10 +302,10 @@ class Motion:
 class Clip:
     """Rendered frames of a motion with exact labels, camera frame.
 
-    Shapes: frames (T, H, W, 3) uint8 RGB; pose_rotvec (T, 24, 3), root in the camera frame; betas (10,); transl_cam (T, 3);
-    joints_cam (T, 45, 3); keypoints_px (T, 45, 2); visible (T, 45) bool, inside the image and not hidden by the body itself or the image;
-    mask (T, H, W) bool; depth (T, H, W) float16 metres, 0 where there is no body; intrinsics (3, 3);
-    keep (T,) bool, frames that survived the filter.
+    Shapes: frames (T, H, W, 3) uint8 RGB; pose_rotvec (T, 24, 3), root in the camera frame; betas (10,);
+    transl_cam (T, 3); joints_cam (T, 45, 3); keypoints_px (T, 45, 2); visible (T, 45) bool, inside the image and not
+    hidden by the body itself; mask (T, H, W) bool; depth (T, H, W) float16 metres, 0 where there is no body;
+    intrinsics (3, 3); keep (T,) bool, frames that survived the filter.
     """
 
     clip_id: str
@@ -346,7 +346,8 @@ class Clip:
         for name, shape in wanted.items():
             got = np.shape(getattr(self, name))
             if got != shape:
-                raise InputError(f"Clip.{name} has the wrong shape", where=f"clip '{self.clip_id}'", expected=shape, got=got)
+                where = f"clip '{self.clip_id}'"
+                raise InputError(f"Clip.{name} has the wrong shape", where=where, expected=shape, got=got)
 
     def __len__(self) -> int:
         return len(self.frames)

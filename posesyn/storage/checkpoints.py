@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -85,6 +86,16 @@ def save_weights(
     data = safetensors.torch.save(tensors, strings or None)
     with atomic_file(path) as handle:
         handle.write(data)
+
+
+def fingerprint(module: torch.nn.Module) -> str:
+    """SHA-256 over names, shapes and values of all weights: tells apart two checkpoints of one architecture."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()
 
 
 def load_into(

@@ -1,9 +1,9 @@
 """Reads pickles of old data sets and body models without running anything they ask for.
 
-A pickle names functions and classes and calls them with arguments of its choice. Here every name is looked up in a fixed
-table, nothing is ever imported, and what the table holds are records that only keep their arguments: NumPy's own
-unpickling code is not reached either. After loading, the records become arrays, with every size checked against the bytes
-that are there. Other classes can be let in as inert :class:`PickledObject` with ``allow``.
+A pickle names functions and classes and calls them with arguments of its choice. Here every name is looked up in a
+fixed table, nothing is ever imported, and what the table holds are records that only keep their arguments: NumPy's own
+unpickling code is not reached either. After loading, the records become arrays, with every size checked against the
+bytes that are there. Other classes can be let in as inert :class:`PickledObject` with ``allow``.
 """
 
 from __future__ import annotations
@@ -170,8 +170,8 @@ def restricted_load(
 
     Args:
         path: The file, of any pickle protocol, written by Python 2 or 3.
-        allow: Further classes, as full names (``"chumpy.ch.Ch"``) or whole packages (``"chumpy.*"``). They are not imported:
-            their objects become :class:`PickledObject` records.
+        allow: Further classes, as full names (``"chumpy.ch.Ch"``) or whole packages (``"chumpy.*"``). They are not
+            imported: their objects become :class:`PickledObject` records.
         encoding: For strings written by Python 2.
         max_bytes: Largest file to read.
 
@@ -204,7 +204,7 @@ def restricted_load(
 
 
 def _check_instructions(data: bytes, where: object) -> None:
-    """Walks the instructions without executing them: memo slots far beyond the count would make the unpickler allocate."""
+    """Walks the instructions without executing any: memo slots far beyond their count would be allocated."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data), 1):
         if count > MAX_INSTRUCTIONS:
             raise UnsafeFileError(

@@ -1,7 +1,7 @@
 """Training batches: what ``training_losses`` of an estimator gets.
 
-A batch is a plain dict. Everything is in the frame of the **crop**, after augmentation (rotation and mirroring included),
-and in the common skeleton ``smpl45``, whatever the data set's own. B persons:
+A batch is a plain dict. Everything is in the frame of the **crop**, after augmentation (rotation and mirroring
+included), and in the common skeleton ``smpl45``, whatever the data set's own. B persons:
 
 =================  ====================  =========================================================================
 key                shape, dtype          meaning
@@ -10,10 +10,11 @@ key                shape, dtype          meaning
 ``keypoints_px``   (B, 45, 2) float32    crop pixels (integer pixel = pixel centre); 0 where not visible
 ``keypoints_norm`` (B, 45, 2) float32    the same with the middle of the crop at 0 and its borders at -1 and 1
 ``visible``        (B, 45) bool          joints with a 2D annotation
-``has_labels``     (B,) bool             persons with 3D truth; the next six rows mean nothing for the others
+``has_labels``     (B,) bool             persons with 3D truth; the next seven rows mean nothing for the others
 ``pose_rotmat``    (B, 24, 3, 3)         local rotations, root in the camera frame turned with the crop; else identity
 ``betas``          (B, 10)               shape; else zero
 ``joints``         (B, 45, 3)            metres, relative to the pelvis (joint 0); else zero
+``joints_norm``    (B, 45, 2)            where ``joints`` are in the crop, hidden ones too, as ``keypoints_norm``; else zero
 ``transl_cam``     (B, 3)                SMPL translation, metres; else zero
 ``intrinsics``     (B, 3, 3)             camera of the crop; else identity
 ``affine``         (B, 2, 3)             full-image pixels → crop pixels
@@ -83,6 +84,7 @@ def training_sample(
         "pose_rotmat": np.tile(np.eye(3), (24, 1, 1)),
         "betas": np.zeros(10),
         "joints": np.zeros((_JOINTS, 3)),
+        "joints_norm": np.zeros((_JOINTS, 2)),
         "transl_cam": np.zeros(3),
         "intrinsics": np.eye(3),
         "affine": crop.affine,
@@ -95,6 +97,8 @@ def training_sample(
     if crop.labels is not None:
         labels = crop.labels
         sample["joints"] = labels.joints_cam - labels.joints_cam[:1]
+        points = labels.joints_cam @ labels.intrinsics.T
+        sample["joints_norm"] = normalise_keypoints(points[:, :2] / points[:, 2:], spec.input_size)
         for name in ("pose_rotmat", "betas", "transl_cam", "intrinsics"):
             sample[name] = getattr(labels, name)
     return {

@@ -91,7 +91,9 @@ class MixedBatchSampler:
         if (stream, number) not in self._orders:
             order = rng_of(self.seed, f"order/{stream}/{number}").permutation(self.sizes[stream])
             # Two passes per stream are alive where a batch crosses from one into the next.
-            self._orders = {key: value for key, value in self._orders.items() if key[0] != stream or key[1] == number - 1}
+            self._orders = {
+                key: value for key, value in self._orders.items() if key[0] != stream or key[1] == number - 1
+            }
             self._orders[stream, number] = order
         return self._orders[stream, number]
 

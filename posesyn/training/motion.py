@@ -120,7 +120,9 @@ class MotionVQVAEModule(pl.LightningModule):
         local = functional.smooth_l1_loss(output.reconstruction[..., POSITIONS], features[..., POSITIONS])
         loss = loss + self.recipe.commitment * output.commitment + self.recipe.positions * local
         if self.recipe.root:
-            loss = loss + self.recipe.root * functional.smooth_l1_loss(output.reconstruction[..., ROOT], features[..., ROOT])
+            loss = loss + self.recipe.root * functional.smooth_l1_loss(
+                output.reconstruction[..., ROOT], features[..., ROOT]
+            )
         return loss, output
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:

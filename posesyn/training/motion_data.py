@@ -73,7 +73,9 @@ class FeatureWindows(Dataset):
     def __init__(self, clips: Sequence[FeatureClip], window: int, count: int, seed: int = 0) -> None:
         self.clips = [clip for clip in clips if len(clip.features) >= window]
         if not self.clips:
-            raise InputError("no motion is long enough for the window", where="FeatureWindows", expected=f">= {window} frames")
+            raise InputError(
+                "no motion is long enough for the window", where="FeatureWindows", expected=f">= {window} frames"
+            )
         self.window, self.count, self.seed = window, count, seed
         starts = np.array([len(clip.features) - window + 1 for clip in self.clips], float)
         self.bounds = np.cumsum(starts / starts.sum())
@@ -212,11 +214,14 @@ class MotionDataModule(pl.LightningDataModule):
         return self._loader(self.val)
 
 
-def reconstruction_error_mm(vqvae: MotionVQVAE, normalizer, clips: Sequence[FeatureClip], window: int = 64) -> dict[str, float]:
+def reconstruction_error_mm(
+    vqvae: MotionVQVAE, normalizer, clips: Sequence[FeatureClip], window: int = 64
+) -> dict[str, float]:
     """How far joints move when motions pass through the tokens: mm, mean over joints and frames.
 
-    Clips are cut into windows of at most ``window`` frames. ``local`` compares root-relative joints in each frame's own
-    heading; ``path`` compares joints after heading and path were rebuilt from the start of the window, so errors add up.
+    Clips are cut into windows of at most ``window`` frames. ``local`` compares root-relative joints in each frame's
+    own heading; ``path`` compares joints after heading and path were rebuilt from the start of the window, so errors
+    add up.
     """
     errors, local, step = [], [], vqvae.config.frames_per_token
     for clip in clips:

@@ -49,7 +49,9 @@ class PoseEstimatorModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         name = getattr(getattr(estimator, "spec", None), "name", type(estimator).__name__)
-        missing = [item for item in ("spec", "predict", "training_losses", "parameters") if not hasattr(estimator, item)]
+        missing = [
+            item for item in ("spec", "predict", "training_losses", "parameters") if not hasattr(estimator, item)
+        ]
         if missing:
             raise InputError(
                 "the estimator cannot be fine-tuned",

@@ -55,7 +55,14 @@ _MUTED: tuple[Colour, ...] = (
 )
 _LAB_TOPS: tuple[Colour, ...] = ((60, 64, 72), (70, 92, 132), (190, 190, 188))
 _LAB_BOTTOMS: tuple[Colour, ...] = ((36, 38, 44), (44, 58, 92))
-_SHOES: tuple[Colour, ...] = ((30, 30, 32), (232, 232, 230), (110, 72, 46), (150, 150, 152), (170, 40, 40), (40, 70, 140))
+_SHOES: tuple[Colour, ...] = (
+    (30, 30, 32),
+    (232, 232, 230),
+    (110, 72, 46),
+    (150, 150, 152),
+    (170, 40, 40),
+    (40, 70, 140),
+)
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,11 @@ def _wild(rng: np.random.Generator) -> Appearance:
 def _garment(rng: np.random.Generator, patterned: float, patterns: tuple[str, ...] = PATTERNS) -> Garment:
     pattern = str(rng.choice(patterns[1:])) if rng.random() < patterned else "plain"
     return Garment(
-        _cloth(rng), _cloth(rng), pattern, scale=float(rng.uniform(0.03, 0.12)), thickness=float(rng.uniform(0.004, 0.02))
+        _cloth(rng),
+        _cloth(rng),
+        pattern,
+        scale=float(rng.uniform(0.03, 0.12)),
+        thickness=float(rng.uniform(0.004, 0.02)),
     )
 
 

@@ -73,7 +73,9 @@ def crop_to(image: np.ndarray, image_size: tuple[int, int], rng: np.random.Gener
     if rng.random() < 0.5:
         part = part[:, ::-1]
     shrinks = tall > height
-    part = cv2.resize(np.ascontiguousarray(part), (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    part = cv2.resize(
+        np.ascontiguousarray(part), (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
     return part
 
 
@@ -129,7 +131,8 @@ def _picture(rng: np.random.Generator, kind: str, image_size: tuple[int, int], l
         return np.clip(textures.clutter(rng, image_size), 0, 255).astype(np.float32)
     saturation = 0.05 if lab else 0.5
     first, second = (
-        np.array(from_hsv(rng.random(), rng.uniform(0, saturation), rng.uniform(0.45, 0.9)), np.float32) for _ in range(2)
+        np.array(from_hsv(rng.random(), rng.uniform(0, saturation), rng.uniform(0.45, 0.9)), np.float32)
+        for _ in range(2)
     )
     if kind == "plain":
         return np.broadcast_to(first, (height, width, 3)).copy()

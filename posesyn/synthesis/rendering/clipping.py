@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 def clip_near(
     corners: Float[torch.Tensor, "N 3 3"], near: float
-) -> tuple[Float[torch.Tensor, "M 3 3"], Int[torch.Tensor, "M"]]:
+) -> tuple[Float[torch.Tensor, "M 3 3"], Int[torch.Tensor, " M"]]:
     """Keeps the parts of triangles with z ≥ ``near`` (Sutherland and Hodgman, CACM 1974, for one plane).
 
     Args:

@@ -10,7 +10,8 @@ from jaxtyping import Float, UInt8
 
 from posesyn.synthesis.rendering.appearance import check_style
 
-_GRAIN_SIDE = 64  # own choice: the grain tile is drawn this much larger than the picture and shifted from frame to frame
+# Own choice: the grain is drawn this much larger than the picture and shifted from frame to frame.
+_GRAIN_SIDE = 64
 
 
 @dataclass(frozen=True)

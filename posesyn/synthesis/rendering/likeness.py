@@ -12,6 +12,7 @@ import torch
 from posesyn import skeletons
 from posesyn.protocols import BodyModel
 from posesyn.synthesis.rendering.appearance import Appearance, Colour, Garment, sample_appearance
+from posesyn.synthesis.rendering.painting import SKIN_TINT
 from posesyn.synthesis.rendering.rasterizer import rasterize
 from posesyn.types import Person, PoseBatch, ScoredPerson
 
@@ -21,11 +22,12 @@ _PICTURE_SIDE = 480  # the picture is shrunk to this before the person is painte
 _MAX_COVERED = 0.6  # share of the picture that can be painted over
 _ALIKE = 22.0  # CIE Lab distance below which two patches are the same material
 _PATTERNED = 26.0  # spread of a garment's Lab colours above which it has a pattern
+_LIGHT = 1.15  # how much brighter a material is than its middle colour in a photo
 # Skin in YCrCb: Chai and Ngan, "Face segmentation using skin-color map in videophone applications", IEEE TCSVT 1999.
 _SKIN_CR, _SKIN_CB = (133, 173), (77, 127)
 
-_JOINTS = skeletons.get("coco17").joints
-_NOSE, _EYES, _SHOULDERS, _ELBOWS, _WRISTS, _HIPS, _KNEES, _ANKLES = 0, (1, 2), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)
+# Joints of coco17.
+_NOSE, _EYES, _SHOULDERS, _HIPS = 0, (1, 2), (5, 6), (11, 12)
 _BONES = ((5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16), (5, 6), (11, 12), (5, 11), (6, 12))
 
 
@@ -47,7 +49,9 @@ class _Pose:
             return None
         return self.image[y - reach : y + reach + 1, x - reach : x + reach + 1].reshape(-1, 3)
 
-    def between(self, pairs: tuple[tuple[int, int], ...], shares: tuple[float, ...], radius: float) -> np.ndarray | None:
+    def between(
+        self, pairs: tuple[tuple[int, int], ...], shares: tuple[float, ...], radius: float
+    ) -> np.ndarray | None:
         """Pixels at the given shares of the way between joints; None if none can be had."""
         found = []
         for start, end in pairs:
@@ -81,9 +85,9 @@ def likeness(
     person = source.person if isinstance(source, ScoredPerson) else source
     prediction = source.prediction if isinstance(source, ScoredPerson) else None
     look = replace(sample_appearance(rng, style), source=person.person_id)
-    left, top, right, bottom = (float(value) for value in person.box_xyxy)
-    if bottom - top < _MIN_BOX_HEIGHT:
-        reason = f"everything: the person is {bottom - top:.0f} px high, {_MIN_BOX_HEIGHT} are needed"
+    tall = float(person.box_xyxy[3] - person.box_xyxy[1])
+    if tall < _MIN_BOX_HEIGHT:
+        reason = f"everything: the person is {tall:.0f} px high, {_MIN_BOX_HEIGHT} are needed"
         return replace(look, source="random", notes=(f"person {person.person_id}", reason))
     image = person.image.load()
     pose = _locate(image, person, prediction)
@@ -112,13 +116,15 @@ def _dress(look: Appearance, pose: _Pose, notes: list[str]) -> Appearance:
     if skin is None:
         notes.append("skin: no skin-coloured face, arm or hand")
     else:
-        look = replace(look, skin=_lifted(skin))
+        look = replace(look, skin=_lit(skin / SKIN_TINT))
     reference = np.asarray(look.skin) if skin is None else skin
     torso = pose.between(((5, 12), (6, 11), (5, 11), (6, 12)), (0.35, 0.5, 0.65), 0.06)
     if torso is None:
         notes.append("shirt: outside the picture")
     else:
-        look = replace(look, top=_garment(torso, look.top), sleeve=_sleeve(pose, _median(torso), reference, look.sleeve))
+        look = replace(
+            look, top=_garment(torso, look.top), sleeve=_sleeve(pose, _median(torso), reference, look.sleeve)
+        )
     thigh = pose.between(((11, 13), (12, 14)), (0.25, 0.4, 0.55), 0.05)
     if thigh is None:
         notes.append("trousers: outside the picture")
@@ -131,26 +137,27 @@ def _dress(look: Appearance, pose: _Pose, notes: list[str]) -> Appearance:
     if foot is None:
         notes.append("shoes: outside the picture")
     else:
-        look = replace(look, shoes=_colour(_median(foot)))
+        look = replace(look, shoes=_lit(_median(foot)))
     return _hair(look, pose, reference, notes)
 
 
 def _skin(pose: _Pose) -> np.ndarray | None:
-    """(3,) sRGB of skin: the face if it is turned to the camera, else hands and forearms."""
+    """(3,) sRGB of skin: the middle of face, hands and forearms, as far as they are skin-coloured."""
     places = []
     if pose.present[_NOSE]:
         places.append(pose.patch(pose.points[_NOSE], 0.05))
         eyes = [eye for eye in _EYES if pose.present[eye]]
         places += [pose.patch(1.6 * pose.points[_NOSE] - 0.6 * pose.points[eye], 0.03) for eye in eyes]
     places += [pose.between(((7, 9), (8, 10)), shares, 0.03) for shares in ((1.1,), (0.9,), (0.6,))]
+    found = []
     for patch in places:
         if patch is None:
             continue
         colour = _median(patch)
         _, cr, cb = cv2.cvtColor(np.uint8([[colour]]), cv2.COLOR_RGB2YCrCb)[0, 0]
         if _SKIN_CR[0] <= cr <= _SKIN_CR[1] and _SKIN_CB[0] <= cb <= _SKIN_CB[1]:
-            return colour
-    return None
+            found.append(colour)
+    return np.median(found, 0) if found else None
 
 
 def _sleeve(pose: _Pose, cloth: np.ndarray, skin: np.ndarray, fallback: float) -> float:
@@ -174,8 +181,9 @@ def _hair(look: Appearance, pose: _Pose, skin: np.ndarray, notes: list[str]) -> 
         return look
     colour = _median(patch)
     if _lab_distance(colour, skin) < 0.6 * _ALIKE:
-        return replace(look, hair_style="bald")
-    return replace(look, hair=_colour(colour), hair_style="short" if look.hair_style == "bald" else look.hair_style)
+        notes.append("hair: not to be told from the forehead")
+        return look
+    return replace(look, hair=_lit(colour), hair_style="short" if look.hair_style == "bald" else look.hair_style)
 
 
 def _garment(pixels: np.ndarray, random: Garment) -> Garment:
@@ -183,12 +191,10 @@ def _garment(pixels: np.ndarray, random: Garment) -> Garment:
     lab = cv2.cvtColor(pixels[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
     spread = float(np.linalg.norm(lab - np.median(lab, 0), axis=1).mean())
     if spread < _PATTERNED:
-        return replace(random, colour=_colour(_median(pixels)), pattern="plain")
+        return replace(random, colour=_lit(_median(pixels)), pattern="plain")
     bright = lab[:, 0] > np.median(lab[:, 0])
     pattern = random.pattern if random.pattern not in ("plain", "block", "raglan") else "camouflage"
-    return replace(
-        random, colour=_colour(_median(pixels[~bright])), second=_colour(_median(pixels[bright])), pattern=pattern
-    )
+    return replace(random, colour=_lit(_median(pixels[~bright])), second=_lit(_median(pixels[bright])), pattern=pattern)
 
 
 def _surroundings(
@@ -268,9 +274,9 @@ def _colour(rgb: np.ndarray) -> Colour:
     return red, green, blue
 
 
-def _lifted(skin: np.ndarray) -> Colour:
-    """Undoes the darkening that painting applies to skin tones, since this one was seen on lit skin already."""
-    return _colour(skin / (0.9, 0.85, 0.82))
+def _lit(rgb: np.ndarray) -> Colour:
+    """Reflectance from a colour seen in a photo: brighter, since light and shading have darkened it."""
+    return _colour(np.asarray(rgb) * _LIGHT)
 
 
 def _lab_distance(first: np.ndarray, second: np.ndarray) -> float:

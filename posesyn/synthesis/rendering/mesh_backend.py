@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
@@ -17,6 +16,7 @@ from posesyn.protocols import BodyModel
 from posesyn.synthesis.rendering.appearance import Appearance, check_style, sample_appearance
 from posesyn.synthesis.rendering.backgrounds import Backgrounds
 from posesyn.synthesis.rendering.cameras import MODES, CameraPath, sample_camera
+from posesyn.synthesis.rendering.compositing import feathered, halved, place_background
 from posesyn.synthesis.rendering.film import FilmDeveloper, sample_film
 from posesyn.synthesis.rendering.ground_shadow import GroundShadow, pixel_rays
 from posesyn.synthesis.rendering.labels import JointVisibility, camera_labels
@@ -51,7 +51,7 @@ class MeshBackend:
         body: Body to draw; default the small free body.
         backgrounds: Folder of photographs, or ``"procedural"``.
         style: ``"wild"`` or ``"lab"``, see :func:`posesyn.synthesis.rendering.appearance.sample_appearance`.
-        camera: ``"auto"``, ``"fixed"`` or ``"tracking"``, see :func:`posesyn.synthesis.rendering.cameras.sample_camera`.
+        camera: ``"auto"``, ``"fixed"`` or ``"tracking"``, see :func:`.cameras.sample_camera`.
         supersample: 1 softens the silhouette by one pixel, 2 averages four samples per pixel (about half the speed).
             Labels are those of the pixel centres in both cases.
         frames_per_pass: Frames drawn at once; changes memory and speed, never a byte of the result.
@@ -72,7 +72,9 @@ class MeshBackend:
     ) -> None:
         check_style(style)
         if len(image_size) != 2 or min(image_size) < 16 or max(image_size) > 4096:
-            raise InputError("image_size must be (height, width)", where="rendering", expected="16 to 4096", got=image_size)
+            raise InputError(
+                "image_size must be (height, width)", where="rendering", expected="16 to 4096", got=image_size
+            )
         if camera not in MODES:
             raise InputError("unknown camera mode", where="rendering", expected=", ".join(MODES), got=camera)
         if supersample not in (1, 2) or frames_per_pass < 1:
@@ -242,43 +244,10 @@ class MeshBackend:
         layer[where, :3] = light.clamp_(0, 1) ** (1 / _GAMMA) * 255
         layer[where, 3] = 1
         layer = layer.view(*fragments.face_index.shape, 4)
-        layer = _halved(layer) if self.supersample == 2 else _feathered(layer)
+        layer = halved(layer) if self.supersample == 2 else feathered(layer)
         pictures = stage.pictures[rows] if len(stage.pictures) > 1 else stage.pictures
         ground = pictures * stage.shadow(vertices, rows)[..., None]
         return stage.film(layer[..., :3] + (1 - layer[..., 3:]) * ground, rows.start).numpy(), labels
-
-
-def place_background(
-    picture: np.ndarray,
-    box: tuple[float, float, float, float] | None,
-    keypoints: np.ndarray,
-    image_size: tuple[int, int],
-) -> np.ndarray:
-    """Cuts a picture so that the place where a person stood comes behind the rendered person.
-
-    Args:
-        picture: (H, W, 3) uint8.
-        box: Where the person stood, pixels of the picture, or None for the middle.
-        keypoints: (T, J, 2) pixels of the rendered person.
-        image_size: (height, width) of the result.
-
-    Returns:
-        (height, width, 3) uint8; the cut-out is shrunk and moved as needed to stay inside the picture.
-    """
-    height, width = image_size
-    tall, wide = picture.shape[:2]
-    low, high = keypoints.min((0, 1)), keypoints.max((0, 1))
-    left, top, right, bottom = box if box is not None else (0.3 * wide, 0.1 * tall, 0.7 * wide, 0.95 * tall)
-    scale = (bottom - top) / max(high[1] - low[1], 1.0)  # picture pixels per rendered pixel
-    scale = float(np.clip(scale, 0.15, min(tall / height, wide / width)))
-    # Feet on feet, middle on middle.
-    x = (left + right) / 2 - (low[0] + high[0]) / 2 * scale
-    y = bottom - high[1] * scale
-    x, y = np.clip(x, 0, wide - width * scale), np.clip(y, 0, tall - height * scale)
-    columns = max(1, min(int(width * scale), wide - int(x)))
-    lines = max(1, min(int(height * scale), tall - int(y)))
-    part = np.ascontiguousarray(picture[int(y) : int(y) + lines, int(x) : int(x) + columns])
-    return cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR)
 
 
 def _turned(points: torch.Tensor, rotation: np.ndarray) -> torch.Tensor:
@@ -286,32 +255,3 @@ def _turned(points: torch.Tensor, rotation: np.ndarray) -> torch.Tensor:
     x, y, z = points.unbind(-1)
     rows = [[float(value) for value in row] for row in rotation]
     return torch.stack([a * x + b * y + c * z for a, b, c in rows], -1)
-
-
-def _halved(layer: torch.Tensor) -> torch.Tensor:
-    """(T, 2H, 2W, 4) → (T, H, W, 4): mean of four samples."""
-    return 0.25 * (layer[:, ::2, ::2] + layer[:, 1::2, ::2] + layer[:, ::2, 1::2] + layer[:, 1::2, 1::2])
-
-
-def _feathered(layer: torch.Tensor) -> torch.Tensor:
-    """Softens the silhouette by one pixel; the inside stays sharp.
-
-    Args:
-        layer: (T, H, W, 4) colours and coverage, 0 outside. Changed in place.
-    """
-    width = layer.shape[2]
-    padded = torch.nn.functional.pad(layer[..., 3].to(torch.uint8), (1, 1, 1, 1))
-    rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
-    count = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
-    rim = (count > 0) & (count < 9)
-    rim[:, [0, -1]] = False
-    rim[:, :, [0, -1]] = False
-    index = torch.nonzero(rim.view(-1))[:, 0]
-    flat = layer.view(-1, 4)
-    soft = torch.zeros(len(index), 4)
-    weights = (0.2, 0.6, 0.2)
-    for down in (-1, 0, 1):
-        for right in (-1, 0, 1):
-            soft += weights[down + 1] * weights[right + 1] * flat[index + down * width + right]
-    flat[index] = soft
-    return layer

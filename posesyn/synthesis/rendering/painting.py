@@ -8,15 +8,17 @@ from posesyn.synthesis.rendering.appearance import Appearance, Garment
 from posesyn.synthesis.rendering.patterns import noise, pattern_share
 from posesyn.synthesis.rendering.surface import SurfacePoints
 
-# Our own choices, looked up on rendered pictures.
+# The skin scale's swatches are seen on a screen; lit skin is darker and redder than its lightest tones.
+SKIN_TINT = np.array([0.9, 0.85, 0.82], np.float32)
+# These and the following are our own choices, judged on rendered pictures.
 _FOLD_DEPTH = 0.10  # how much creases darken cloth
 _HAIR_VOLUME = {"bald": 0.0, "short": 0.010, "medium": 0.018, "long": 0.020, "cap": 0.016}
 # Hairline: face_forward against the lowest face_up that is still hair.
 _HAIRLINES = {
-    "short": ((-2.0, -0.1, 0.25, 0.55, 0.8, 1.1, 2.0), (-1.1, -0.9, 0.15, 0.35, 0.85, 0.95, 0.95)),
-    "medium": ((-2.0, 0.1, 0.35, 0.6, 0.8, 1.1, 2.0), (-1.7, -1.5, -0.6, 0.25, 0.75, 0.85, 0.85)),
-    "long": ((-2.0, 0.2, 0.4, 0.6, 0.8, 1.1, 2.0), (-9.0, -3.0, -1.0, 0.2, 0.7, 0.85, 0.85)),
-    "cap": ((-2.0, -0.3, 0.5, 0.8, 1.1, 2.0), (0.1, 0.1, 0.3, 0.5, 0.6, 0.55)),
+    "short": ((-2.0, -0.1, 0.25, 0.55, 0.8, 1.1, 2.0), (-0.7, -0.6, 0.1, 0.3, 0.55, 0.6, 0.6)),
+    "medium": ((-2.0, 0.1, 0.35, 0.6, 0.8, 1.1, 2.0), (-1.1, -1.0, -0.45, 0.2, 0.5, 0.55, 0.55)),
+    "long": ((-2.0, 0.2, 0.4, 0.6, 0.8, 1.1, 2.0), (-9.0, -3.0, -0.8, 0.15, 0.45, 0.55, 0.55)),
+    "cap": ((-2.0, -0.3, 0.5, 0.8, 1.1, 2.0), (0.05, 0.05, 0.15, 0.3, 0.4, 0.35)),
 }
 _LONG_HAIR_END = 0.78  # on SurfacePoints.height: between the shoulder blades
 
@@ -28,9 +30,8 @@ def paint(points: SurfacePoints, appearance: Appearance) -> np.ndarray:
         (N, 3) float32 linear reflectance, 0 to 1 (sRGB colours decoded with gamma 2.2).
     """
     colour = np.empty((len(points), 3), np.float32)
-    # The scale's swatches are seen on a screen; lit skin is darker and redder than its lightest tones.
-    colour[:] = np.asarray(appearance.skin) * (0.9, 0.85, 0.82)
-    _blend(colour, 0.05 + 0.08 * noise(points.position, 0.09, appearance.fold_seed), (190, 70, 50))
+    colour[:] = np.asarray(appearance.skin) * SKIN_TINT
+    _blend(colour, 0.03 + 0.06 * noise(points.position, 0.09, appearance.fold_seed), (180, 75, 55))
     _paint_face(colour, points, appearance)
     layers = [(_bottom(points, appearance), appearance.bottom), (_top(points, appearance), appearance.top)]
     if appearance.socks is not None:
@@ -105,7 +106,7 @@ def _paint_face(colour: np.ndarray, points: SurfacePoints, look: Appearance) -> 
     side, up = np.abs(points.eye_offset[:, 0]), points.eye_offset[:, 1]
     mouth_side, mouth_up = np.abs(points.mouth_offset[:, 0]), points.mouth_offset[:, 1]
     if look.beard:
-        beard = front & (points.face_up < -0.75) & ~((mouth_side < 0.022) & (np.abs(mouth_up) < 0.007))
+        beard = front & (points.face_up < -0.55) & ~((mouth_side < 0.022) & (np.abs(mouth_up) < 0.007))
         colour[beard] += look.beard * (hair - colour[beard])
     lips = front & ((mouth_side / 0.025) ** 2 + (mouth_up / 0.009) ** 2 < 1)
     colour[lips] = colour[lips] * (0.80, 0.55, 0.55)
@@ -120,7 +121,7 @@ def _paint_face(colour: np.ndarray, points: SurfacePoints, look: Appearance) -> 
 def _paint_hair_below_cap(colour: np.ndarray, points: SurfacePoints, cap: np.ndarray) -> None:
     colour[_hair(points, "short") & ~cap] = (56, 42, 32)
     # The peak: a darker rim above the forehead.
-    colour[cap & (points.face_forward > 0.75) & (points.face_up < 0.85)] *= 0.6
+    colour[cap & (points.face_forward > 0.7) & (points.face_up < 0.55)] *= 0.6
 
 
 def _cloth(points: SurfacePoints, covered: np.ndarray, garment: Garment, seed: int) -> np.ndarray:

@@ -90,7 +90,7 @@ def barycentrics(
     vertices_cam: Float[torch.Tensor, "B V 3"],
     faces: Int[torch.Tensor, "F 3"] | np.ndarray,
     intrinsics: Float[torch.Tensor, "B 3 3"],
-) -> tuple[Int[torch.Tensor, "N"], Float[torch.Tensor, "N 3"]]:
+) -> tuple[Int[torch.Tensor, " N"], Float[torch.Tensor, "N 3"]]:
     """Perspective-correct barycentric coordinates of the seen pixels, by cutting the pixel's ray with the triangle.
 
     Returns:
@@ -151,7 +151,9 @@ class _Triangles:
 def _check(vertices: torch.Tensor, faces: torch.Tensor, intrinsics: torch.Tensor, image_size) -> None:
     where = "rasterize()"
     if vertices.ndim != 3 or vertices.shape[-1] != 3:
-        raise InputError("vertices_cam has the wrong shape", where=where, expected="(B, V, 3)", got=tuple(vertices.shape))
+        raise InputError(
+            "vertices_cam has the wrong shape", where=where, expected="(B, V, 3)", got=tuple(vertices.shape)
+        )
     if faces.ndim != 2 or faces.shape[-1] != 3:
         raise InputError("faces has the wrong shape", where=where, expected="(F, 3)", got=tuple(faces.shape))
     if intrinsics.shape != (len(vertices), 3, 3):

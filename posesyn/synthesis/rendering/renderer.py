@@ -26,7 +26,7 @@ class AnimationRenderer:
     """Renders motions as clips with exact labels.
 
     Args:
-        backend: ``"mesh"``, the name of a registered backend, or an object with ``render(motion, appearance, *, seed)``.
+        backend: ``"mesh"``, another registered name, or an object with ``render(motion, appearance, *, seed)``.
         image_size: (height, width) or one side, pixels.
         body: Body to draw; default the small free body, which looks the same as the full one up to 256 px.
         backgrounds: Folder with photographs, or ``"procedural"`` (default).
@@ -78,9 +78,9 @@ class AnimationRenderer:
 
         Args:
             motions: World frame; their ids must differ.
-            appearances: Persons whose colours and surroundings the rendered persons take over, one drawn per motion; with
-                None or an empty list all looks are random. What a person's image cannot tell (too small, hidden) is drawn
-                at random and listed in ``clip.meta["appearance"]["notes"]``.
+            appearances: Persons whose colours and surroundings the rendered persons take over, one drawn per motion;
+                with None or an empty list all looks are random. What a person's image cannot tell (too small, hidden)
+                is drawn at random and listed in ``clip.meta["appearance"]["notes"]``.
             seed: With the motion's id, decides everything random in its clip, whatever else is rendered.
             frame_stride: Takes every n-th frame; ``clip.fps`` is divided by it.
             progress: Shows a progress bar.
@@ -111,7 +111,7 @@ class AnimationRenderer:
     ) -> Clip:
         """One motion as a clip; the same bytes as within a longer :meth:`render`."""
         own_seed = clip_seed(seed, motion.motion_id)
-        look = self._look(appearances, own_seed) if appearances else None
+        look = self._look(appearances, own_seed, seed) if appearances else None
         motion = _strided(motion, frame_stride)
         clip = self.backend.render(motion, look, seed=own_seed)
         meta = {**clip.meta, "run_seed": seed, "frame_stride": frame_stride}
@@ -119,15 +119,17 @@ class AnimationRenderer:
             meta["anchor_frame"] = motion.anchor_frame
         return replace(clip, clip_id=clip_id(motion.motion_id, seed), meta=meta)
 
-    def _look(self, appearances: Sequence[ScoredPerson | Person | Appearance], own_seed: int) -> Appearance:
-        rng = np.random.default_rng((own_seed, 1))
-        index = int(rng.integers(len(appearances)))
-        chosen = appearances[index]
+    def _look(
+        self, appearances: Sequence[ScoredPerson | Person | Appearance], own_seed: int, run_seed: int
+    ) -> Appearance:
+        chosen = appearances[int(np.random.default_rng((own_seed, 1)).integers(len(appearances)))]
         if isinstance(chosen, Appearance):
             return chosen
         person = chosen.person if isinstance(chosen, ScoredPerson) else chosen
-        key = (person.person_id, own_seed)
+        key = (person.person_id, run_seed)
         if key not in self._looks:
+            # A person keeps one look throughout a run, also in what its picture does not tell.
+            rng = np.random.default_rng((clip_seed(run_seed, person.person_id), 2))
             self._looks[key] = likeness(chosen, rng, self.style, getattr(self.backend, "body", None))
             if len(self._looks) > _KEPT_LOOKS:
                 self._looks.popitem(last=False)

@@ -18,8 +18,8 @@ class Scene(Protocol):
     """Something that can be looked at."""
 
     def look(self, eye: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """From the world position (3,) along the rays (H, W, 3): colours (H, W, 3) float32 0 to 255, and where the floor
-        is seen, (H, W) bool."""
+        """From the world position (3,) along the rays (H, W, 3): colours (H, W, 3) float32 0 to 255, and where the
+        floor is seen, (H, W) bool."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ class Outdoors:
         below = elevation < -1e-3
         share = np.clip(elevation / 1.0, 0, 1)[..., None] ** 0.6
         out = (self.haze + share * (self.zenith - self.haze)).astype(np.float32)
-        cloud = _tile(self.clouds, np.stack([bearing * 0.5, elevation * 0.9], -1).reshape(-1, 2)).reshape(*below.shape, 1)
+        aloft = np.stack([bearing * 0.5, elevation * 0.9], -1).reshape(-1, 2)
+        cloud = _tile(self.clouds, aloft).reshape(*below.shape, 1)
         out += np.clip(cloud, 0, 1.5) * 30 * np.clip(elevation * 6, 0, 1)[..., None]
         index = ((bearing / (2 * np.pi) % 1) * len(self.skyline)).astype(int) % len(self.skyline)
         built = ~below & (elevation < self.skyline[index])
@@ -165,7 +166,8 @@ def sample_outdoors(rng: np.random.Generator, floor: float) -> Outdoors:
         edges = np.sort(rng.integers(0, 720, 28))
         block = np.searchsorted(edges, np.arange(720)) % 28
         skyline = rng.uniform(0.03, 0.45, 28)[block]
-        colour = np.array([from_hsv(rng.random(), rng.uniform(0, 0.35), rng.uniform(0.3, 0.85)) for _ in range(28)])[block]
+        paints = [from_hsv(rng.random(), rng.uniform(0, 0.35), rng.uniform(0.3, 0.85)) for _ in range(28)]
+        colour = np.array(paints)[block]
     else:
         waves = rng.normal(0, 1, (12, 2)) / np.arange(1, 13)[:, None] ** (1.2 if kind == "hills" else 0.4)
         skyline = sum(a * np.sin(k * azimuth) + b * np.cos(k * azimuth) for k, (a, b) in enumerate(waves, 1))
@@ -174,7 +176,14 @@ def sample_outdoors(rng: np.random.Generator, floor: float) -> Outdoors:
         colour = np.array(green) + rng.normal(0, 9 if kind == "trees" else 1, (720, 1))
     clouds = textures.fractal(rng, slope=1.7)
     return Outdoors(
-        ground.astype(np.float32), floor, zenith, haze, np.maximum(skyline, 0), colour.astype(float), kind == "houses", clouds
+        ground.astype(np.float32),
+        floor,
+        zenith,
+        haze,
+        np.maximum(skyline, 0),
+        colour.astype(float),
+        kind == "houses",
+        clouds,
     )
 
 

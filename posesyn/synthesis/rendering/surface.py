@@ -37,8 +37,8 @@ class SurfacePoints:
         arm_s: 0 at the shoulder, 1 at the elbow, 2 at the wrist; negative towards the chest.
         leg_s: 0 at the hip, 1 at the knee, 2 at the ankle.
         height: 0 at the pelvis, 1 at the neck.
-        face_forward, face_up, face_side: position on the head in units of the distance from ears to eyes, origin between the
-            ears at the height of the eyes.
+        face_forward, face_side: on the head, in units of the distance from ears to eyes; 0 between the ears.
+        face_up: on the head, 0 at the height of the eyes, 1 at the crown; the chin lies near -1.
         eye_offset, mouth_offset: (N, 3) metres from the eye of the same side and from the middle of the mouth.
         sole: metres above the lowest point of the body.
         neck_joint: (3,) metres, the SMPL joint 12; the same for all points.
@@ -136,7 +136,8 @@ def _locate(position: np.ndarray, weights: np.ndarray, joints: np.ndarray, verti
     ears, eyes, nose = joints[[27, 28]].mean(0), joints[[25, 26]].mean(0), joints[24]
     unit = float(eyes[2] - ears[2])
     centre = np.array([0, eyes[1], ears[2]])
-    on_face = (position - centre) / unit
+    crown = float(vertices[:, 1].max() - eyes[1])
+    on_face = (position - centre) / (unit, crown, unit)
     # The mouth lies below the nose by about as much as the nose below the eyes.
     mouth = nose + (nose - eyes) * np.array([0, 0.8, 0])
     eye = np.where(left[:, None], joints[26], joints[25])

@@ -96,9 +96,11 @@ def clutter(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
         along = (columns - x) * np.cos(angle) + (rows - y) * np.sin(angle)
         across = (rows - y) * np.cos(angle) - (columns - x) * np.sin(angle)
         box = rng.random() < 0.6
-        inside = np.maximum(np.abs(along) / long, np.abs(across) / short) < 1 if box else np.hypot(
-            along / long, across / short
-        ) < 1
+        inside = (
+            np.maximum(np.abs(along) / long, np.abs(across) / short) < 1
+            if box
+            else np.hypot(along / long, across / short) < 1
+        )
         colour = np.array(from_hsv(rng.random(), rng.uniform(0, 0.6), rng.uniform(0.1, 1)))
         shade = 1 + 0.3 * np.sin(along[inside] * rng.uniform(5, 80))[:, None] * (rng.random() < 0.5)
         image[inside] = colour * shade
