@@ -80,14 +80,13 @@ def extract(
     from posesyn.report import write_extraction_report
     from posesyn.synthesis.extraction import ErrorExtractor
 
-    persons = data.load()
     extractor = ErrorExtractor(
         estimator.load(),
         num_challenging=selection.num_challenging,
         num_non_challenging=selection.num_non_challenging,
         batch_size=selection.batch_size,
     )
-    report = extractor.extract(persons, out=out)
+    report = extractor.extract(data.load(), out=out)
     write_extraction_report(out / "report.html", report)
     print(
         f"{len(report)} persons ranked, {len(report.skipped)} skipped, {len(report.challenging)} challenging, "

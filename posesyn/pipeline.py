@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -282,14 +282,7 @@ def thin_motion(motion: Motion, frames: int, stride: int) -> Motion:
     position = int(np.searchsorted(candidates, anchor))
     start = max(0, min(position - frames // 2, len(candidates) - frames))
     rows = candidates[start : start + frames]
-    return replace(
-        motion,
-        pose_rotvec=motion.pose_rotvec[rows],
-        transl_world=motion.transl_world[rows],
-        joints_world=None if motion.joints_world is None else motion.joints_world[rows],
-        fps=motion.fps / stride,
-        anchor_frame=int(np.argmin(np.abs(rows - anchor))) if motion.anchor_frame is not None else None,
-    )
+    return motion.take(rows)
 
 
 def _plain(value: Any) -> Any:

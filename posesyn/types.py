@@ -284,18 +284,38 @@ class Motion:
     def __len__(self) -> int:
         return len(self.pose_rotvec)
 
-    def cut(self, start: int, stop: int) -> Motion:
-        """Frames ``start`` to ``stop`` (exclusive) as a motion of their own; the anchor is moved or dropped."""
-        joints = None if self.joints_world is None else self.joints_world[start:stop]
+    def take(self, rows: Sequence[int] | np.ndarray, **changes: Any) -> Motion:
+        """Some frames as a motion of their own.
+
+        Args:
+            rows: Frame numbers, evenly spaced and increasing; ``fps`` is divided by their spacing.
+            changes: Other fields to replace.
+
+        The anchor becomes the frame nearest to it, or None where it lies outside the taken range.
+        """
+        rows = np.asarray(rows)
+        if rows.ndim != 1 or len(rows) == 0 or rows[0] < 0 or rows[-1] >= len(self):
+            raise InputError(
+                "Motion.take needs frame numbers of the motion",
+                where=f"motion '{self.motion_id}'",
+                expected=f"0 to {len(self) - 1}",
+                got=rows.tolist()[:5],
+            )
+        steps = np.unique(np.diff(rows))
+        if len(steps) > 1 or (len(steps) and steps[0] < 1):
+            raise InputError(
+                "Motion.take needs evenly spaced, increasing frames", where=f"motion '{self.motion_id}'", got=rows[:8]
+            )
         anchor = self.anchor_frame
-        anchor = anchor - start if anchor is not None and start <= anchor < stop else None
-        return replace(
-            self,
-            pose_rotvec=self.pose_rotvec[start:stop],
-            transl_world=self.transl_world[start:stop],
-            joints_world=joints,
-            anchor_frame=anchor,
-        )
+        inside = anchor is not None and rows[0] <= anchor <= rows[-1]
+        fields = {
+            "pose_rotvec": self.pose_rotvec[rows],
+            "transl_world": self.transl_world[rows],
+            "joints_world": None if self.joints_world is None else self.joints_world[rows],
+            "fps": self.fps / int(steps[0]) if len(steps) else self.fps,
+            "anchor_frame": int(np.argmin(np.abs(rows - anchor))) if inside else None,
+        }
+        return replace(self, **{**fields, **changes})
 
 
 @dataclass(frozen=True)

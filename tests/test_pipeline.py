@@ -37,7 +37,7 @@ def test_thin_motion_keeps_the_anchor(frames, anchor, count, stride):
     assert rows[thin.anchor_frame] == anchor
     assert len(rows) == min(count, len(range(anchor % stride, frames, stride)))
     assert (np.diff(rows) == stride).all()
-    assert thin.fps == pytest.approx(20 / stride)
+    assert len(rows) == 1 or thin.fps == pytest.approx(20 / stride)
 
 
 def test_thin_motion_without_anchor_takes_the_middle():

@@ -128,12 +128,20 @@ def test_bad_batch(changes):
         _batch(**changes)
 
 
-def test_cut_moves_the_anchor():
+def test_take_moves_the_anchor_and_the_rate():
     motion = _motion(anchor_frame=3, joints_world=np.zeros((6, 22, 3)))
-    part = motion.cut(2, 5)
+    part = motion.take(range(2, 5))
     assert len(part) == 3 and part.anchor_frame == 1 and part.joints_world.shape == (3, 22, 3)
-    assert (part.pose_rotvec == motion.pose_rotvec[2:5]).all()
-    assert motion.cut(0, 3).anchor_frame is None and _motion().cut(1, 2).anchor_frame is None
+    assert (part.pose_rotvec == motion.pose_rotvec[2:5]).all() and part.fps == motion.fps
+    thinned = motion.take([1, 3, 5], motion_id="thin")
+    assert thinned.motion_id == "thin" and thinned.anchor_frame == 1 and thinned.fps == motion.fps / 2
+    assert motion.take(range(3)).anchor_frame is None and _motion().take([1]).anchor_frame is None
+
+
+@pytest.mark.parametrize("rows", [[], [0, 6], [-1, 0], [0, 1, 3], [2, 1], [1, 1], [[0, 1]]])
+def test_take_refuses_other_rows(rows):
+    with pytest.raises(InputError, match=r"Motion\.take"):
+        _motion(joints_world=np.zeros((6, 22, 3))).take(rows)
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ NUM_BETAS = 10
 
 @dataclass(frozen=True)
 class BodyArrays:
-    """Shapes: v_template (V, 3) metres, T-pose, +y up, facing +z; shapedirs (V, 3, 10); posedirs (V, 3, 207) or None for no
-    pose correctives; joint_regressor (24, V), rows sum to 1; weights (V, 24), rows sum to 1; faces (F, 3).
+    """Shapes: v_template (V, 3) metres, T-pose, +y up, facing +z; shapedirs (V, 3, 10); posedirs (V, 3, 207) or None
+    for no pose correctives; joint_regressor (24, V), rows sum to 1; weights (V, 24), rows sum to 1; faces (F, 3).
 
-    uv (Vt, 2) in [0, 1] with v upwards and uv_faces (F, 3), or None. part_of_vertex (V,) is an index into ``part_names``,
-    or None. vertex_ids names the vertices that become joints 24 to 44 of ``smpl45``; None stands for those that smplx knows
-    for the mesh of 6890 vertices.
+    uv (Vt, 2) in [0, 1] with v upwards and uv_faces (F, 3), or None. part_of_vertex (V,) is an index into
+    ``part_names``, or None. vertex_ids names the vertices that become joints 24 to 44 of ``smpl45``; None stands for
+    those that smplx knows for the mesh of 6890 vertices.
     """
 
     v_template: np.ndarray

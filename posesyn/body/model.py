@@ -28,18 +28,19 @@ class BodyOutput(NamedTuple):
 
 
 class Body(torch.nn.Module):
-    """Linear blend skinning by ``smplx.SMPL`` with 24 joints and 10 betas; moves between devices and dtypes as a module.
+    """Linear blend skinning by ``smplx.SMPL`` with 24 joints and 10 betas; moves between devices and dtypes.
 
-    Made by :func:`posesyn.body.load_body`. The pelvis of the rest pose is not at the origin, as in SMPL: with translation t the
-    root joint stands at ``rest_joints(betas)[:, 0] + t``.
+    Made by :func:`posesyn.body.load_body`. The pelvis of the rest pose is not at the origin, as in SMPL: with
+    translation t the root joint stands at ``rest_joints(betas)[:, 0] + t``.
 
     Attributes:
         name: ``anny`` or the path of the SMPL file.
         faces: (F, 3) int64, counter-clockwise seen from outside.
         parents: Parents of the 24 joints, -1 for the root.
-        uv, uv_faces: (Vt, 2) float32 in [0, 1], v upwards, and (F, 3) int64; None for files without texture coordinates.
-        part_of_vertex, part_names: (V,) int64 index into the names (``scalp``, ``face``, ``chest``, ``lthigh`` ...); None and
-            ``()`` for licensed files.
+        uv, uv_faces: (Vt, 2) float32 in [0, 1], v upwards, and (F, 3) int64; None for files without texture
+            coordinates.
+        part_of_vertex, part_names: (V,) int64 index into the names (``scalp``, ``face``, ``chest``, ``lthigh`` ...);
+            None and ``()`` for licensed files.
         vertex_ids: Names and vertices of the joints 24 to 44.
     """
 

@@ -37,8 +37,8 @@ _NAMES = {
 
 
 def find_smpl_file(path: str | Path | None, gender: str) -> Path:
-    """The file to read: ``path`` itself, the file of that gender in the folder ``path`` (or in its ``smpl`` or ``models``
-    folder), or the same for the environment variable ``POSESYN_SMPL`` if ``path`` is None.
+    """The file to read: ``path`` itself, the file of that gender in the folder ``path`` (or in its ``smpl`` or
+    ``models`` folder), or the same for the environment variable ``POSESYN_SMPL`` if ``path`` is None.
 
     Raises:
         InputError: Unknown gender.
@@ -60,8 +60,9 @@ def find_smpl_file(path: str | Path | None, gender: str) -> Path:
         where=place or f"the environment variable {ENVIRONMENT}, which is not set",
         expected=f"a .pkl or .npz file, or a folder with {_NAMES[gender][0]}",
         fix=(
-            "register at https://smpl.is.tue.mpg.de, download 'SMPL for Python', unpack it anywhere and pass the folder to "
-            f'load_body(...) or set {ENVIRONMENT} to it; or use the free body, which needs neither: load_body("anny")'
+            "register at https://smpl.is.tue.mpg.de, download 'SMPL for Python', unpack it anywhere, and pass the "
+            f"folder to load_body(...) or set {ENVIRONMENT} to it; or use the free body, which needs neither: "
+            'load_body("anny")'
         ),
     )
 
@@ -115,8 +116,8 @@ def _dense(value: Any, name: str, path: Path) -> np.ndarray:
 
 
 def _chumpy_value(value: Any, name: str, path: Path) -> np.ndarray:
-    """The array of a chumpy object, from its state: ``Ch`` keeps it in ``x``; ``Select`` (the shape components of SMPL 1.0.0)
-    keeps a source ``a``, flat indices ``idxs`` and the shape of the result.
+    """The array of a chumpy object, from its state: ``Ch`` keeps it in ``x``; ``Select`` (the shape components of SMPL
+    1.0.0) keeps a source ``a``, flat indices ``idxs`` and the shape of the result.
     """
     if not isinstance(value, PickledObject):
         return np.asarray(value)

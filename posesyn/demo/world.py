@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from posesyn import skeletons
 from posesyn.data.rendered import RenderedClips
 from posesyn.demo import captions
 from posesyn.storage.clip_store import ClipStore
-from posesyn.storage.ledger import rng_of
+from posesyn.storage.ledger import rng_of, sample_seed
 from posesyn.storage.shards import ClipWriter
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
@@ -83,38 +83,43 @@ def _render_part(
     progress: bool,
 ) -> ClipStore:
     ids = {clip_id(motion_id, seed): motion_id for motion_id in (f"{name}/{index:04d}" for index in range(count))}
-    renderer = AnimationRenderer("mesh", image_size=(settings.image_size,) * 2, style=style)
-    with ClipWriter(folder, plan=list(ids), config={"part": name, "seed": seed}) as writer:
-        pending = writer.pending()
-        bar = tqdm(total=count, initial=count - len(pending), desc=f"world: {name}", disable=not progress)
-        with bar:
-            for start in range(0, len(pending), 16):
-                chunk = pending[start : start + 16]
-                motions = [_motion(synthesizer, motion_id, texts, settings, seed) for motion_id in map(ids.get, chunk)]
-                for clip in renderer.render(motions, seed=seed, progress=False):
-                    writer.write(clip)
-                    bar.update(1)
+    renderer = AnimationRenderer("mesh", image_size=settings.image_size, style=style)
+    with ClipWriter(folder, plan=list(ids), config={"part": name, "seed": seed, **asdict(settings)}) as writer:
+        pending = [ids[clip] for clip in writer.pending()]
+        if pending:
+            motions = _motions(synthesizer, list(ids.values()), texts, settings, sample_seed(seed, name), progress)
+            todo = [motion for motion in motions if motion.motion_id in set(pending)]
+            stream = renderer.render(todo, seed=seed, progress=False)
+            made = count - len(todo)
+            for clip in tqdm(stream, f"{name}: render", total=count, initial=made, unit="clip", disable=not progress):
+                writer.write(clip)
     return ClipStore(folder)
 
 
-def _motion(
-    synthesizer: MotionSynthesizer, motion_id: str, texts: Sequence[str], settings: WorldSettings, seed: int
-) -> Motion:
-    rng = rng_of(seed, motion_id)
-    text = texts[int(motion_id.rsplit("/", 1)[1]) % len(texts)]
-    motion = synthesizer.from_captions([text], seed=int(rng.integers(2**31)), progress=False)[0]
-    # A short motion gives fewer pictures, not repeated ones.
-    span = (settings.frames_per_motion - 1) * settings.frame_stride + 1
-    start = int(rng.integers(max(1, len(motion) - span + 1)))
-    rows = np.arange(start, min(start + span, len(motion)), settings.frame_stride)
-    return replace(
-        motion,
-        motion_id=motion_id,
-        pose_rotvec=motion.pose_rotvec[rows],
-        transl_world=motion.transl_world[rows],
-        joints_world=None if motion.joints_world is None else motion.joints_world[rows],
-        fps=motion.fps / settings.frame_stride,
-    )
+def _motions(
+    synthesizer: MotionSynthesizer,
+    names: Sequence[str],
+    texts: Sequence[str],
+    settings: WorldSettings,
+    seed: int,
+    progress: bool,
+) -> list[Motion]:
+    """One motion per name, the captions in turn, each cut to a few frames at a random place."""
+    if progress:
+        print(f"sampling {len(names)} motions", flush=True)
+    each = -(-len(names) // len(texts))
+    sampled = synthesizer.from_captions(texts, num_motions=each, seed=seed, progress=progress)
+    # The prior answers caption by caption; here they take turns.
+    ordered = [sampled[row * each + turn] for turn in range(each) for row in range(len(texts))]
+    motions = []
+    for name, motion in zip(names, ordered):
+        rng = rng_of(seed, name)
+        span = (settings.frames_per_motion - 1) * settings.frame_stride + 1
+        start = int(rng.integers(max(1, len(motion) - span + 1)))
+        # A short motion gives fewer pictures, not repeated ones.
+        rows = np.arange(start, min(start + span, len(motion)), settings.frame_stride)
+        motions.append(motion.take(rows, motion_id=name))
+    return motions
 
 
 def as_2d_annotation(person: Person, noise_px: float, seed: int) -> Person:

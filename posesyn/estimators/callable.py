@@ -136,9 +136,7 @@ class CallableEstimator(nn.Module):
         return values
 
 
-def _from_weak_perspective(
-    joints: Tensor, cam: Tensor, crops: CropBatch, spec: EstimatorSpec
-) -> dict[str, np.ndarray]:
+def _from_weak_perspective(joints: Tensor, cam: Tensor, crops: CropBatch, spec: EstimatorSpec) -> dict[str, np.ndarray]:
     sizes = torch.from_numpy(crops.image_sizes)
     focal = torch.tensor([full_image_focal(spec.focal_length, spec.input_size[1], *map(float, size)) for size in sizes])
     centers, extents = torch.from_numpy(crops.box_centers), torch.from_numpy(crops.box_sizes)

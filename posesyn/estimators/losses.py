@@ -11,7 +11,7 @@ from torch import Tensor
 
 from posesyn.errors import InputError
 
-# 'smpl45' without its ten finger tips: nothing in a SMPL body bends them, and ten of 45 joints would weigh down the rest.
+# 'smpl45' without its ten finger tips: nothing in a SMPL body bends them, and ten of 45 joints would outweigh others.
 # Our own choice; SPIN's 24 joints have no fingers either.
 SCORED_JOINTS = 35
 _HIPS = (1, 2)
@@ -19,18 +19,22 @@ _HIPS = (1, 2)
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of SPIN (estimators.md section 3); every term is multiplied by ``total`` as there."""
+    """Weights of SPIN (estimators.md section 3); every term is multiplied by ``total`` as there.
+
+    ``places`` belongs to networks with a ``JointNeck`` only; its weight is our own choice.
+    """
 
     keypoints_2d: float = 5.0
     keypoints_3d: float = 5.0
     pose: float = 1.0
     betas: float = 0.001
     scale: float = 1.0
+    places: float = 1.0
     total: float = 60.0
 
 
 def masked_mean(values: Float[Tensor, "B ..."], mask: Bool[Tensor, "B ..."]) -> Tensor:
-    """Mean over the elements where ``mask`` (broadcast from the left) holds; zero with zero gradient where none does."""
+    """Mean over the elements where ``mask`` (broadcast from the left) holds; zero, with zero gradient, if none does."""
     mask = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)).expand_as(values)
     return torch.where(mask, values, torch.zeros_like(values)).sum() / mask.sum().clamp_min(1)
 
@@ -44,11 +48,13 @@ def smpl_losses(
       runs over all joints, so that a person with few annotated joints counts less.
     * ``keypoints_3d``: squared error in metres, centred at the midpoint of the hips; persons with labels.
     * ``pose``: squared error of rotation matrices; ``betas``: squared error; persons with labels.
+    * ``places``: only if predicted. Absolute error of the joints' places in the crop: x and y in [-1, 1] coordinates,
+      of all joints of persons with labels and of visible joints of others; depth in metres, persons with labels.
     * ``scale``: exp(-10 s)², keeps the scale of the camera positive; every person.
 
     Args:
         prediction: ``pose_rotmat`` (B, 24, 3, 3), ``betas`` (B, 10), ``cam`` (B, 3), ``joints`` (B, 45, 3) metres,
-            ``keypoints_norm`` (B, 45, 2).
+            ``keypoints_norm`` (B, 45, 2); optionally ``places`` (B, 35, 3).
         batch: See :mod:`posesyn.training.batches`.
         weights: Default: SPIN's.
 
@@ -56,7 +62,7 @@ def smpl_losses(
         InputError: A key is missing from the batch.
     """
     weights = weights or LossWeights()
-    needed = ("keypoints_norm", "visible", "has_labels", "joints", "pose_rotmat", "betas")
+    needed = ("keypoints_norm", "visible", "has_labels", "joints", "joints_norm", "pose_rotmat", "betas")
     missing = [name for name in needed if name not in batch]
     if missing:
         raise InputError(
@@ -77,4 +83,9 @@ def smpl_losses(
         "betas": masked_mean((prediction["betas"] - batch["betas"]).square(), labelled),
         "scale": torch.exp(-10 * prediction["cam"][:, 0]).square().mean(),
     }
+    if "places" in prediction:
+        truth = torch.where(labelled[:, None, None], batch["joints_norm"], batch["keypoints_norm"])[:, joints]
+        known = labelled[:, None] | batch["visible"][:, joints]
+        error = (prediction["places"] - torch.cat((truth, batch["joints"][:, joints, 2:]), dim=-1)).abs()
+        terms["places"] = masked_mean(error[..., :2], known) + masked_mean(error[..., 2], labelled)
     return {name: value * getattr(weights, name) * weights.total for name, value in terms.items()}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 # 24 joints x 6D, betas, (s, tx, ty).
 POSE_SIZE, SHAPE_SIZE, CAM_SIZE = 144, 10, 3
-# A SMPL body stands with y up; the camera's y points down: half a turn about x, interleaved 6D (estimators.md section 3).
+# A SMPL body stands with y up, the camera's y points down: half a turn about x, interleaved 6D (estimators.md §3).
 _UPRIGHT = (1.0, 0.0, 0.0, -1.0, 0.0, 0.0)
 _IDENTITY = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
 

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from posesyn import skeletons
 from posesyn.data.boxes import box_problem
 from posesyn.errors import FileError, InputError
 from posesyn.protocols import TargetEstimator
+from posesyn.storage.checkpoints import fingerprint
 from posesyn.storage.ledger import RunLedger, check_budget
 from posesyn.synthesis.extraction_parts import read_part, write_part
 from posesyn.synthesis.pose_error import Normalizer, joint_weights, person_size, pose_error
@@ -36,8 +38,8 @@ class ErrorExtractor:
     without a threshold.
 
     Args:
-        estimator: The frozen estimator. If it has an attribute ``fingerprint`` (a hash of its weights, say), a run is
-            only continued with an estimator of the same one.
+        estimator: The frozen estimator. A run is only continued with an estimator of the same weights: those of a torch
+            module are hashed, any other object may have an attribute ``fingerprint``.
         num_challenging: K_C = 500 largest errors (posesyn.md section 2).
         num_non_challenging: K_NC = 200 smallest errors (same). No person is in both: with fewer persons than K_C +
             K_NC they are divided in that proportion (our own choice).
@@ -91,7 +93,7 @@ class ErrorExtractor:
         """Everything that decides the result apart from the persons, as JSON values."""
         return {
             "estimator": self.estimator.spec.name,
-            "estimator_fingerprint": getattr(self.estimator, "fingerprint", None),
+            "estimator_fingerprint": estimator_fingerprint(self.estimator),
             "num_challenging": self.num_challenging,
             "num_non_challenging": self.num_non_challenging,
             "joint_weights": self.joint_weights if isinstance(self.joint_weights, str) else dict(self.joint_weights),
@@ -270,6 +272,13 @@ class ErrorExtractor:
         settings = {**self.settings(), "root": "pelvis, else mid-hips, thorax, neck, mid-shoulders, mean of the joints"}
         easiest = ranked[len(ranked) - easy :][::-1]
         return ErrorReport(ranked, ranked[:hard], easiest, tuple(skipped), settings)
+
+
+def estimator_fingerprint(estimator: TargetEstimator) -> str | None:
+    """What tells two estimators of one name apart: their own word, else a hash of their weights, else nothing."""
+    if hasattr(estimator, "fingerprint"):
+        return str(estimator.fingerprint)
+    return fingerprint(estimator) if isinstance(estimator, torch.nn.Module) else None
 
 
 def split_sizes(total: int, num_challenging: int, num_non_challenging: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ key                shape, dtype          meaning
 ``pose_rotmat``    (B, 24, 3, 3)         local rotations, root in the camera frame turned with the crop; else identity
 ``betas``          (B, 10)               shape; else zero
 ``joints``         (B, 45, 3)            metres, relative to the pelvis (joint 0); else zero
-``joints_norm``    (B, 45, 2)            where ``joints`` are in the crop, hidden ones too, as ``keypoints_norm``; else zero
+``joints_norm``    (B, 45, 2)            ``joints`` in the crop as ``keypoints_norm``, hidden ones too; else zero
 ``transl_cam``     (B, 3)                SMPL translation, metres; else zero
 ``intrinsics``     (B, 3, 3)             camera of the crop; else identity
 ``affine``         (B, 2, 3)             full-image pixels → crop pixels

@@ -1,4 +1,4 @@
-"""Real and synthetic persons mixed with an exact share per batch, the same in every run and for any number of workers."""
+"""Real and synthetic persons mixed with an exact share per batch, the same for every run and number of workers."""
 
 from __future__ import annotations
 
@@ -65,18 +65,18 @@ class MixedBatchSampler:
 
     def __init__(self, sizes: tuple[int, int], counts: tuple[int, int], seed: int, steps: int) -> None:
         self.sizes, self.counts, self.seed, self.steps = sizes, counts, seed, steps
-        self.start = 0  # first batch of the next epoch, or of the rest of a resumed one
-        self.rest = steps
+        self.next = 0  # first batch of the next epoch
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[list[tuple[int, list[Draw]]]]:
-        start, count = self.start, self.rest
-        self.start, self.rest = start + count, self.steps
-        for index in range(start, start + count):
+        start = self.next
+        for index in range(start, start + self.steps):
             yield [(index, draw) for draw in self.batch(index)]
+        if self.next == start:  # a trainer counts for itself, see MixedPoseDataModule
+            self.next = start + self.steps
 
     def batch(self, index: int) -> list[Draw]:
         """Real persons first, then synthetic ones."""
@@ -166,8 +166,8 @@ class MixedPoseDataModule(pl.LightningDataModule):
     An epoch passes once over the real persons (over the synthetic ones where the fraction is 1), the last batch filled
     up with the beginning of the next pass. PoseSyn states no ratio of real to synthetic data: 0.5 is our own choice.
 
-    The state that a checkpoint keeps makes a resumed training, also from the middle of an epoch, see exactly the batches
-    it would have seen.
+    The state that a checkpoint keeps makes a resumed training, also from the middle of an epoch, see exactly the
+    batches it would have seen.
 
     Args:
         real: Persons, or several sequences of persons (joined: each person is seen equally often).
@@ -216,8 +216,7 @@ class MixedPoseDataModule(pl.LightningDataModule):
         steps = steps_per_epoch or math.ceil(len(self.streams[leading]) / self.counts[leading])
         sizes = tuple(map(len, self.streams))
         self.sampler = MixedBatchSampler(sizes, self.counts, seed, steps)
-        self._next = 0
-        self._epoch_start = 0
+        self._trained = 0
 
     def _spec(self) -> EstimatorSpec:
         module = None if self.trainer is None else self.trainer.lightning_module
@@ -245,20 +244,15 @@ class MixedPoseDataModule(pl.LightningDataModule):
         return DataLoader(self.val, self.batch_size, collate_fn=list)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        # Called when a batch is about to be trained on, however far the loader has read ahead.
+        # Called when a batch is about to be trained on, however far the loader has read ahead, and however often the
+        # trainer has started to iterate without training.
         if self.trainer is not None and self.trainer.training and isinstance(batch, dict):
-            index = batch["batch_index"]
-            if index != self._next:  # a new epoch after one that was cut short
-                self._epoch_start = index
-            self._next = index + 1
-            if self._next - self._epoch_start >= self.sampler.steps:
-                self._epoch_start = self._next
+            self._trained = batch["batch_index"] + 1
         return batch
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "next_batch": self._next,
-            "epoch_start": self._epoch_start,
+            "next_batch": self._trained,
             "sizes": list(self.sampler.sizes),
             "counts": list(self.counts),
             "seed": self.seed,
@@ -280,6 +274,4 @@ class MixedPoseDataModule(pl.LightningDataModule):
                 got={name: own[name] for name in different},
                 fix="use the settings it was started with, or start anew in another folder",
             )
-        self._next, self._epoch_start = state_dict["next_batch"], state_dict["epoch_start"]
-        self.sampler.start = self._next
-        self.sampler.rest = self.sampler.steps - (self._next - self._epoch_start)
+        self._trained = self.sampler.next = state_dict["next_batch"]

@@ -174,7 +174,7 @@ def test_other_chumpy_expressions_and_other_files(tmp_path, model, chumpy):
     with pytest.raises(FileError, match="dictionary"):
         load_body(_save(tmp_path / "m.pkl", [1]))
     (tmp_path / "m.txt").write_text("x")
-    with pytest.raises(FileError, match="suffix|not a SMPL file"):
+    with pytest.raises(FileError, match="not a SMPL file"):
         load_body(tmp_path / "m.txt")
     with pytest.raises(InputError, match="small"):
         load_body(tmp_path / "m.pkl", size="small")

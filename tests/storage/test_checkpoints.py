@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from posesyn.errors import CheckpointError, FileError, UnsafeFileError
-from posesyn.storage.checkpoints import load_into, load_metadata, load_weights, save_weights
+from posesyn.storage.checkpoints import fingerprint, load_into, load_metadata, load_weights, save_weights
 
 
 @pytest.fixture
@@ -136,3 +136,13 @@ def test_load_into_renames_drops_and_allows_optional(network):
         load_into(network, weights, rename=rename)
     load_into(network, weights, rename=rename, optional=("0.bias",))
     assert torch.equal(network.state_dict()["0.weight"], expected)
+
+
+def test_fingerprint_tells_weights_apart():
+    torch.manual_seed(0)
+    layer = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    before = fingerprint(layer)
+    assert fingerprint(layer) == before
+    with torch.no_grad():
+        layer[0].weight[0, 0] += 1e-6
+    assert fingerprint(layer) != before

@@ -87,7 +87,7 @@ def test_python_2_pickle_of_an_array(tmp_path):
         b"(K\x01K\x02\x85cnumpy\ndtype\nU\x02f8K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
         b"\x89U" + bytes([len(raw)]) + raw + b"tbs."
     )
-    pickletools.dis(data, open(os.devnull, "w"))
+    assert list(pickletools.genops(data))
     np.testing.assert_array_equal(restricted_load(_write(tmp_path, data))["a"], [1.5, -2.0])
 
 

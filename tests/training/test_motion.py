@@ -105,11 +105,12 @@ def test_vqvae_learns_and_all_random_states_are_seeded(clips, tmp_path):
     losses = []
     for _ in range(2):
         pl.seed_everything(3, verbose=False)
-        module = MotionVQVAEModule(VQ, VQVAERecipe(Schedule(3e-3), batch_size=4, window=32))
-        data = MotionDataModule(FeatureWindows(clips[1], 32, 160), FeatureWindows(clips[1], 32, 8, seed=1), 4)
+        module = MotionVQVAEModule(VQ, VQVAERecipe(Schedule(5e-3), batch_size=8, window=32))
+        data = MotionDataModule(FeatureWindows(clips[1], 32, 480), FeatureWindows(clips[1], 32, 8, seed=1), 8)
         batch = torch.stack([data.val[i] for i in range(8)])
         before = module.eval().loss(batch)[0].item()
-        trainer(tmp_path, 40).fit(module, data)
+        module.train()
+        trainer(tmp_path, 60).fit(module, data)
         losses.append(module.eval().loss(batch)[0].item())
         assert losses[-1] < 0.9 * before
     assert losses[0] == losses[1]
@@ -222,8 +223,9 @@ def test_transformer_learns_what_text_means(token_clips, tmp_path, frozen):
 
 def test_held_poses_are_what_a_repeated_pose_gives(mocap):
     features = motion_features(mocap[0].joints_world, None)
-    held = held_pose(features[:1], 8)[0]
-    again = motion_features(np.repeat(mocap[0].joints_world[:1], 9, 0), None)
+    held = held_pose(features[5:6], 8)[0]
+    # the first frame of a clip is another matter: its heading is forced to zero
+    again = motion_features(np.repeat(mocap[0].joints_world[5:6], 10, 0), None)[1:]
     assert held.shape == again.shape == (8, 263)
     np.testing.assert_allclose(held[:, :3], again[:, :3], atol=1e-5)
     np.testing.assert_allclose(held[:, 193:], again[:, 193:], atol=1e-5)

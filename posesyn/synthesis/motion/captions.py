@@ -1,4 +1,4 @@
-"""Words for a pose, used where nobody and nothing else describes the person. Rules and thresholds are our own choice."""
+"""Words for a pose, where nobody and nothing else describes the person. Rules and thresholds are our own choice."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def describe_pose(joints: np.ndarray) -> str:
         action = "bends over"
     elif reach[raised_leg] < 0.7 * reach[other_leg] and reach[other_leg] > 1.0:
         high = reach[raised_leg] < 0.3
-        action = f"kicks high with the {raised_leg} leg" if high else f"stands on one leg and lifts the {raised_leg} leg"
+        action = (
+            f"kicks high with the {raised_leg} leg" if high else f"stands on one leg and lifts the {raised_leg} leg"
+        )
     elif max(reach.values()) < 0.75 and max(thighs.values()) < 0.6:
         action = "crouches down"
     elif max(reach.values()) < 1.2 and max(thighs.values()) < 0.75:

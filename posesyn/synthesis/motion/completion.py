@@ -84,11 +84,15 @@ def _complete(points: np.ndarray, present: np.ndarray) -> None:
         put(f"{side}_foot", get(f"{side}_ankle") + 0.3 * length * ahead + 0.12 * lower)
 
 
-def facing_yaw(joints: np.ndarray) -> float:
-    """Angle about y that turns +z to where (22, 3) joints face: up x (hips + shoulders, left to right) (HumanML3D)."""
-    across = joints[2] - joints[1] + joints[17] - joints[16]
-    forward = np.cross([0.0, 1.0, 0.0], across)
-    return float(np.arctan2(forward[0], forward[2]))
+def yaw_between(source: np.ndarray, target: np.ndarray) -> float:
+    """Angle about y by which (22, 3) joints are best turned onto others, both taken relative to joint 0.
+
+    The least-squares rotation about one axis; maximises the sum of dot products of the horizontal parts.
+    """
+    source, target = source - source[:1], target - target[:1]
+    along = (source[:, 0] * target[:, 0] + source[:, 2] * target[:, 2]).sum()
+    across = (source[:, 2] * target[:, 0] - source[:, 0] * target[:, 2]).sum()
+    return float(np.arctan2(across, along))
 
 
 def turned(points: np.ndarray, yaw: float) -> np.ndarray:

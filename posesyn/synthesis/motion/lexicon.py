@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import re
 
-# One line per concept, first its name. A word belongs to every concept that lists it.
+# One entry per concept, first its name; indented lines go on. A word belongs to every concept that lists it.
 _CONCEPTS = """
-walk: walk walks walking walked stroll strolls strolling stride strides striding step steps stepping pace paces march marches marching wander wanders wandering
+walk: walk walks walking walked stroll strolls strolling stride strides striding step steps stepping pace paces
+    march marches marching wander wanders wandering
 run: run runs running jog jogs jogging sprint sprints sprinting dash dashes race races fast
-jump: jump jumps jumping jumped hop hops hopping leap leaps leaping bounce bounces bound bounds vault vaults skip skips
-dance: dance dances dancing dancer dancers ballet salsa pirouette arabesque jete choreography waltz tango charleston groove grooves
+jump: jump jumps jumping jumped hop hops hopping leap leaps leaping bounce bounces bound bounds vault vaults skip
+    skips
+dance: dance dances dancing dancer dancers ballet salsa pirouette arabesque jete choreography waltz tango charleston
+    groove grooves
 ballet: ballet pirouette arabesque jete attitude passe coupe glissade plie ballerina
 salsa: salsa latin mambo
 spin: spin spins spinning turn turns turning twirl twirls rotate rotates rotating whirl whirls pirouette
 kick: kick kicks kicking kicked
 punch: punch punches punching box boxes boxing boxer strike strikes striking jab jabs hit hits
-martial: karate martial kungfu taichi tai chi fight fights fighting fighter combat sword swordplay fencing kata taekwondo judo boxing kick punch
+martial: karate martial kungfu taichi tai chi fight fights fighting fighter combat sword swordplay fencing kata
+    taekwondo judo boxing kick punch
 climb: climb climbs climbing climber climbed ladder ladders stairs staircase upstairs
 hang: hang hangs hanging dangle dangles swing swings swinging bar
-gymnastics: gymnastics gymnast gymnasts cartwheel cartwheels handstand somersault flip flips acrobatics acrobat acrobatic handspring
+gymnastics: gymnastics gymnast gymnasts cartwheel cartwheels handstand somersault flip flips acrobatics acrobat
+    acrobatic handspring
 balance: balance balances balancing tiptoe
-crouch: crouch crouches crouching squat squats squatting kneel kneels kneeling duck ducks ducking crawl crawls crawling
+crouch: crouch crouches crouching squat squats squatting kneel kneels kneeling duck ducks ducking crawl crawls
+    crawling
 bend: bend bends bending bent bow bows bowing stoop stoops lean leans leaning
 sit: sit sits sitting seat seated chair stool sofa bench
 stand: stand stands standing stood still idle rise rises
@@ -34,7 +40,8 @@ leg: leg legs knee knees foot feet ankle ankles hip hips
 wave: wave waves waving point points pointing signal signals direct directs greet greets gesture gestures
 clean: clean cleans sweep sweeps mop mops mopping wash washes washing wipe wipes scrub scrubs window
 drink: drink drinks drinking bottle soda sip sips cup eat eats eating
-exercise: exercise exercises exercising stretch stretches stretching warm warms aerobics jumpingjacks jacks pushup pushups situp lunge lunges workout
+exercise: exercise exercises exercising stretch stretches stretching warm warms aerobics jumpingjacks jacks pushup
+    pushups situp lunge lunges workout
 stop: stop stops stopping halt halts suddenly
 forward: forward forwards ahead straight front
 backward: backward backwards back behind reverse
@@ -51,7 +58,8 @@ circle: circle circles circular around
 """
 
 CONCEPTS: dict[str, frozenset[str]] = {
-    name.strip(): frozenset(words.split()) for name, words in (line.split(":") for line in _CONCEPTS.split("\n") if line)
+    name: frozenset(words.split())
+    for name, words in (entry.split(":") for entry in re.split(r"\n(?! )", _CONCEPTS.strip()))
 }
 CONCEPTS_OF_WORD: dict[str, tuple[str, ...]] = {
     word: tuple(name for name, words in CONCEPTS.items() if word in words)
@@ -59,11 +67,12 @@ CONCEPTS_OF_WORD: dict[str, tuple[str, ...]] = {
 }
 
 # Words that say nothing about the motion.
-FILLERS = frozenset(
-    "a an the of and or to in on at with as if is are be being was were this that it its his her their he she they while "
-    "then from for into onto by some someone somebody person people human man woman figure character individual image "
-    "picture photo shows".split()
-)
+_FILLERS = """
+a an and are as at be being by character figure for from he her his human if image in individual into is
+it its man of on onto or people person photo picture she shows some somebody someone that the their then
+they this to was were while with woman
+"""
+FILLERS = frozenset(_FILLERS.split())
 
 SUBJECTS = ("a person", "someone", "a man", "a woman", "the person", "a human", "a figure", "he", "she", "the man")
 _SUBJECT = re.compile(r"^(?:a person|someone|a man|a woman|the person|a human|he|she)\b")

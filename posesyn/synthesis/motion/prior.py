@@ -147,7 +147,11 @@ class MotionPriorModel(nn.Module):
             model = cls(vqvae, transformer, encoder, normalizer, settings["name"], float(settings["guidance"]))
         except (KeyError, TypeError) as error:
             raise CheckpointError("the motion prior's settings are damaged", where=path, got=error) from error
-        load_into(model, {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}, where=path)
+        load_into(
+            model,
+            {name: value.float() if value.is_floating_point() else value for name, value in weights.items()},
+            where=path,
+        )
         return model.eval()
 
     @classmethod

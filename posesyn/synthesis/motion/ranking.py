@@ -1,6 +1,6 @@
 """How well motions reproject onto a person's 2D truth: the best frame of each, under weak perspective.
 
-PoseSyn never uses the available 2D truth to choose among its samples (posesyn.md section 9); this is posesyn's own step.
+PoseSyn never uses the available 2D truth to choose among its samples (posesyn.md section 9); this step is our own.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def reproject(
     for index, motion in enumerate(motions_cam):
         if np.ndim(motion) != 3 or np.shape(motion)[1:] != (22, 3) or len(motion) == 0 or not np.isfinite(motion).all():
             raise InputError(
-                "a motion must be finite (T, 22, 3) with T > 0", where=f"reproject, motion {index}", got=np.shape(motion)
+                "a motion must be finite (T, 22, 3) with T > 0",
+                where=f"reproject, motion {index}",
+                got=np.shape(motion),
             )
     if not len(yaws):
         raise InputError("at least one yaw is needed", where="reproject")

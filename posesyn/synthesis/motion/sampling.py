@@ -64,8 +64,8 @@ def sample(
         options: How tokens are drawn.
 
     Returns:
-        B * num_samples int64 tensors, all samples of text 0 first: prefix included, END excluded, at most ``max_tokens``
-        long. A motion is empty when END comes first and there is no prefix.
+        B * num_samples int64 tensors, all samples of text 0 first: prefix included, END excluded, at most
+        ``max_tokens`` long. A motion is empty when END comes first and there is no prefix.
 
     Raises:
         InputError: An option out of range, a prefix longer than ``max_tokens`` or with a code outside the codebook,
@@ -175,7 +175,10 @@ def _checked(options: SamplingOptions, most: int) -> SamplingOptions:
         )
     if not options.temperature > 0:
         raise InputError(
-            "temperature must be positive", where=where, got=options.temperature, fix="use greedy=True for the best token"
+            "temperature must be positive",
+            where=where,
+            got=options.temperature,
+            fix="use greedy=True for the best token",
         )
     if options.top_k is not None and options.top_k < 1:
         raise InputError("top_k must be positive", where=where, got=options.top_k)
@@ -214,7 +217,7 @@ def _checked_inputs(
                 got=tuple(prefix.shape),
                 fix="repeat the pose for fewer frames",
             )
-        if len(prefix) and not (0 <= int(prefix.min()) and int(prefix.max()) < config.codes):
+        if len(prefix) and not (int(prefix.min()) >= 0 and int(prefix.max()) < config.codes):
             raise InputError(
                 "a prefix code lies outside the codebook",
                 where=f"{where}, text {index}",

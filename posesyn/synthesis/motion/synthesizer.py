@@ -15,7 +15,7 @@ from posesyn.body import load_body
 from posesyn.body.inverse_kinematics import fit_pose
 from posesyn.errors import InputError
 from posesyn.synthesis.motion.captions import choose_captions
-from posesyn.synthesis.motion.completion import CAM_TO_WORLD, facing_yaw, joints22, turned
+from posesyn.synthesis.motion.completion import CAM_TO_WORLD, joints22, turned, yaw_between
 from posesyn.synthesis.motion.features import FPS, body_offsets, motion_features, recover_joints
 from posesyn.synthesis.motion.prior import MotionPriorModel
 from posesyn.synthesis.motion.ranking import Reprojection, reproject
@@ -77,7 +77,9 @@ class SynthesisSettings:
                 got=self.max_frames,
             )
         if self.oversample < 1 or self.batch_rows < 1 or not self.smoothing >= 0 or not self.yaw_search:
-            raise InputError("oversample and batch_rows must be positive, and yaw_search not empty", where=where, got=self)
+            raise InputError(
+                "oversample and batch_rows must be positive, and yaw_search not empty", where=where, got=self
+            )
         return replace(self, min_frames=min(self.min_frames, self.max_frames))
 
 
@@ -95,8 +97,8 @@ class _Job:
 class MotionSynthesizer:
     """Continues wrong poses with motions sampled from the prior, and ranks them by the persons' 2D truth.
 
-    Follows the published order (posesyn.md section 3): the estimator's wrong pose, repeated ``prefix_frames`` frames, is
-    encoded to prefix tokens; the transformer sees ``[text, prefix, ...]`` and continues; prefix and continuation are
+    Follows the published order (posesyn.md section 3): the estimator's wrong pose, repeated ``prefix_frames`` frames,
+    is encoded to prefix tokens; the transformer sees ``[text, prefix, ...]`` and continues; prefix and continuation are
     decoded together. The text is the user's, else the person's, else a rule-based description of the wrong pose.
 
     The motions stand in a world whose camera direction is the photo's: a camera that looks along -z (level, x to the
@@ -159,22 +161,24 @@ class MotionSynthesizer:
         group = max(1, self.settings.batch_rows // jobs_per_person)
         with tqdm(total=len(challenging), desc="synthesize", unit="person", disable=not progress) as bar:
             for rows in batched(range(len(challenging)), group):
-                jobs, poses, sources = [], [], []
+                jobs, yaws, sources = [], [], []
                 for row in rows:
                     person = challenging[row].person
                     pose = joints22(challenging[row].prediction)
                     own = choose_captions(given[row], person.captions, pose, f"person '{person.person_id}'")
-                    sources.append("user" if given[row] is not None else "person" if own[0] in person.captions else "pose")
-                    prefix = self.prefix_codes(pose)
+                    sources.append(
+                        "user" if given[row] is not None else "person" if own[0] in person.captions else "pose"
+                    )
+                    prefix, yaw = self._prefix(pose)
                     for k in range(jobs_per_person):
                         job_seed = row_seed(seed, person.person_id, k)
                         jobs.append(_Job(person.person_id, own[k % len(own)], job_seed, prefix, k))
-                    poses.append(pose)
+                    yaws.append(yaw)
                 joints = self._sample(jobs)
                 for index, row in enumerate(rows):
                     part = slice(index * jobs_per_person, (index + 1) * jobs_per_person)
                     motions += self._ranked(
-                        challenging[row], jobs[part], joints[part], facing_yaw(poses[index]), num_motions, sources[index]
+                        challenging[row], jobs[part], joints[part], yaws[index], num_motions, sources[index]
                     )
                 bar.update(len(rows))
         return motions
@@ -216,13 +220,17 @@ class MotionSynthesizer:
 
     def prefix_codes(self, pose: np.ndarray) -> torch.Tensor:
         """(22, 3) joints, y up → (prefix_frames // 4,) codes of the pose held still."""
-        # T features need T + 1 frames.
-        held = np.repeat(pose[None], self.settings.prefix_frames + 1, axis=0)
-        features = motion_features(held, self.offsets, continuous_heading=True)
-        return self.prior.encode(torch.from_numpy(features)[None])[0]
+        return self._prefix(pose)[0]
+
+    def _prefix(self, pose: np.ndarray) -> tuple[torch.Tensor, float]:
+        """Codes of the pose held still, and the yaw by which decoded motions must be turned to face as it does."""
+        # T features need T + 1 frames, and the first one differs: HumanML3D forces its heading to zero.
+        held = np.repeat(pose[None], self.settings.prefix_frames + 2, axis=0)
+        features = torch.from_numpy(motion_features(held, self.offsets, continuous_heading=True)[1:])
+        return self.prior.encode(features[None])[0], yaw_between(recover_joints(features[:1])[0].numpy(), pose)
 
     def _sample(self, jobs: Sequence[_Job], settings: SynthesisSettings | None = None) -> list[np.ndarray]:
-        """Joints (T_i, 22, 3) of every job, facing +z at first, standing on the floor."""
+        """Joints (T_i, 22, 3) of every job, facing about +z at first, standing on the floor."""
         settings, step = settings or self.settings, self.prior.frames_per_token
         options: dict[str, Any] = {
             "max_tokens": settings.max_frames // step,
@@ -251,10 +259,9 @@ class MotionSynthesizer:
     ) -> list[Motion]:
         """The ``count`` best of one person's samples as motions, best first."""
         facing = [turned(motion, yaw) for motion in joints]
-        fits: Sequence[Reprojection | None] = (
-            reproject([motion * CAM_TO_WORLD for motion in facing], scored.person, self.settings.yaw_search)
-            or [None] * len(jobs)
-        )
+        fits: Sequence[Reprojection | None] = reproject(
+            [motion * CAM_TO_WORLD for motion in facing], scored.person, self.settings.yaw_search
+        ) or [None] * len(jobs)
         order = sorted(range(len(jobs)), key=lambda i: (0.0 if fits[i] is None else fits[i].error, jobs[i].number))
         motions = []
         for rank, i in enumerate(order[:count]):
@@ -330,5 +337,3 @@ def _captions_by_row(
             fix="pass a list with None for persons without a caption, or a mapping from person_id",
         )
     return list(captions)
-
-

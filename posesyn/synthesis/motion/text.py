@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ class HashTextEncoder(nn.Module):
             padded = f"<{word}>"
             groups = [padded[i : i + n] for n in self.config.letters for i in range(len(padded) - n + 1)]
             parts.extend((f"l:{group}", 0.5 / len(groups) ** 0.5) for group in groups)
-        parts.extend((f"p:{first} {second}", 0.5) for first, second in zip(telling, telling[1:]))
+        parts.extend((f"p:{first} {second}", 0.5) for first, second in pairwise(telling))
         norm = sum(weight * weight for _, weight in parts) ** 0.5
         return [(zlib.crc32(part.encode()) % self.config.buckets, weight / norm) for part, weight in parts]
 
@@ -186,7 +187,7 @@ class ClipTextEncoder:
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """B texts → (B, dim) float32. Texts beyond CLIP's 77 tokens are cut, as ``clip.tokenize(truncate=True)`` does."""
+        """B texts → (B, dim) float32. Texts beyond CLIP's 77 tokens are cut (``clip.tokenize(truncate=True)``)."""
         texts = checked_texts(texts, "ClipTextEncoder")
         if not texts:
             return torch.zeros(0, self.dim)

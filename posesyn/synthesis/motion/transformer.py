@@ -221,7 +221,7 @@ class MotionTransformer(nn.Module):
         min_tokens: int = 0,
         guidance: float = 1.0,
     ) -> list[Tensor]:
-        """Continues the prefix of every text ``num_samples`` times; see :func:`posesyn.synthesis.motion.sampling.sample`."""
+        """Continues the prefix of every text; see :func:`posesyn.synthesis.motion.sampling.sample`."""
         from posesyn.synthesis.motion.sampling import SamplingOptions, sample
 
         options = SamplingOptions(max_tokens, temperature, top_k, greedy, min_tokens, guidance)

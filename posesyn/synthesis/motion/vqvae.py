@@ -2,7 +2,7 @@
 
 Attribute names follow the official state dict (``vqvae.encoder.model.2.1.model.0.conv1.weight`` ...), so that an
 official checkpoint loads strictly. Unlike the official code the EMA state of the codebook is saved with the weights,
-dead codes are replaced by a random subset of the batch, rows of a batch are decoded independently, and any device works.
+dead codes are replaced by a random subset of the batch, rows are decoded independently, and any device works.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class VQVAEConfig:
         depth: Residual blocks per halving.
         dilation_growth: Dilations are its powers, largest first, in encoder and decoder.
         decay: EMA factor mu of the codebook.
-        dead_below: A code with fewer uses per step (EMA) is replaced. 1 as published, for batches of 8 vectors per code;
-            with small batches that would replace half the codebook at every step.
+        dead_below: A code with fewer uses per step (EMA) is replaced. 1 as published, for batches of 8 vectors per
+            code; with small batches that would replace half the codebook at every step.
     """
 
     features: int = 263
@@ -107,7 +107,9 @@ class _Decoder(nn.Module):
         width = config.width
         doublings = (
             nn.Sequential(
-                _ResidualStack(config), nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv1d(width, width, 3, padding=1)
+                _ResidualStack(config),
+                nn.Upsample(scale_factor=2, mode="nearest"),
+                nn.Conv1d(width, width, 3, padding=1),
             )
             for _ in range(config.down)
         )
@@ -261,7 +263,7 @@ class MotionVQVAE(nn.Module):
         """
         if codes.ndim != 2 or codes.shape[1] == 0:
             raise InputError("codes must be (B, N) with N > 0", where="MotionVQVAE.decode", got=tuple(codes.shape))
-        if codes.numel() and not (0 <= int(codes.min()) and int(codes.max()) < self.config.codes):
+        if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.config.codes):
             raise InputError(
                 "a code lies outside the codebook",
                 where="MotionVQVAE.decode",

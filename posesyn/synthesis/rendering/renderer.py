@@ -182,12 +182,4 @@ def _strided(motion: Motion, stride: int) -> Motion:
         return motion
     anchor = motion.anchor_frame
     start = anchor % stride if anchor is not None else 0  # keeps the anchor among the frames
-    rows = slice(start, None, stride)
-    return replace(
-        motion,
-        pose_rotvec=motion.pose_rotvec[rows],
-        transl_world=motion.transl_world[rows],
-        joints_world=None if motion.joints_world is None else motion.joints_world[rows],
-        fps=motion.fps / stride,
-        anchor_frame=None if anchor is None else anchor // stride,
-    )
+    return motion.take(np.arange(start, len(motion), stride))

@@ -20,7 +20,9 @@ def make_prior(seed: int = 0) -> MotionPriorModel:
     for parameter in transformer.parameters():
         parameter.data.mul_(6)
     encoder = HashTextEncoder(HashTextConfig(buckets=64, width=8, dim=10))
-    return MotionPriorModel(vqvae, transformer, encoder, Normalizer("test", standing_features(), np.full(263, 0.05)), "tiny")
+    return MotionPriorModel(
+        vqvae, transformer, encoder, Normalizer("test", standing_features(), np.full(263, 0.05)), "tiny"
+    )
 
 
 def standing_joints() -> np.ndarray:

@@ -89,7 +89,10 @@ def test_foreign_text_encoders_are_not_saved_in_silence(tiny_prior, tmp_path):
 def test_official_files_make_a_prior(tmp_path, monkeypatch):
     from posesyn.synthesis.motion import prior as module
 
-    sizes = VQVAEConfig(codes=6, code_dim=4, width=4), TransformerConfig(codes=6, width=8, text_dim=5, layers=1, heads=2)
+    sizes = (
+        VQVAEConfig(codes=6, code_dim=4, width=4),
+        TransformerConfig(codes=6, width=8, text_dim=5, layers=1, heads=2),
+    )
     vqvae, transformer = MotionVQVAE(sizes[0]), MotionTransformer(sizes[1])
     torch.save({"net": vqvae.official_state_dict()}, tmp_path / "net.pth")
     torch.save({"trans": transformer.state_dict()}, tmp_path / "trans.pth")

@@ -18,7 +18,9 @@ def make_person(joints_cam, scale=180.0, shift=(320.0, 240.0), skeleton="mpii16"
     visible[list(hide)] = False
     keypoints[~visible] = np.nan
     low, high = keypoints[visible].min(0), keypoints[visible].max(0)
-    return Person("p", ArrayImage(np.zeros((4, 4, 3), np.uint8)), np.concatenate([low, high]), keypoints, visible, skeleton)
+    return Person(
+        "p", ArrayImage(np.zeros((4, 4, 3), np.uint8)), np.concatenate([low, high]), keypoints, visible, skeleton
+    )
 
 
 @pytest.fixture
@@ -47,7 +49,9 @@ def test_error_equals_a_numerical_fit_of_one_frame(motion):
     def cost(x):
         return (weight * ((points[:, :2] * x[0] + x[1:] - person.keypoints_px) ** 2).sum(1)).sum()
 
-    best = minimize(cost, [100.0, 300.0, 200.0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9, "maxiter": 9999})
+    best = minimize(
+        cost, [100.0, 300.0, 200.0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9, "maxiter": 9999}
+    )
     residual = np.abs(points[:, :2] * best.x[0] + best.x[1:] - person.keypoints_px).sum(1)
     size = max(person.box_xyxy[2:] - person.box_xyxy[:2])
     assert fit.error == pytest.approx((weight * residual).sum() / weight.sum() / size, rel=1e-3)

@@ -166,7 +166,7 @@ def test_wrong_files_are_refused(tmp_path, capsys):
     state = model.official_state_dict()
     state["surplus"] = state.pop("vqvae.encoder.model.0.bias")
     torch.save({"net": state}, path)
-    with pytest.raises(CheckpointError, match="1 missing: vqvae.encoder.model.0.bias; 1 unexpected: surplus"):
+    with pytest.raises(CheckpointError, match=r"1 missing: vqvae\.encoder\.model\.0\.bias; 1 unexpected: surplus"):
         MotionVQVAE.from_official(path, TINY)
     with pytest.raises(CheckpointError, match="wrongly shaped"):
         MotionVQVAE.from_official(path)

@@ -1,0 +1,148 @@
+import copy
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from posesyn.errors import CheckpointError, FileError, InputError
+from posesyn.estimators.hmr import HMR
+from posesyn.protocols import TrainableEstimator
+from posesyn.storage.checkpoints import save_weights
+from posesyn.training.batches import collate, training_sample
+
+
+@pytest.mark.integration
+def test_official_spin_checkpoint_gives_the_published_numbers(shared, tmp_path, body):
+    folder = shared / "conformance"
+    sys.path.insert(0, str(folder))
+    try:
+        import fill
+    finally:
+        sys.path.remove(str(folder))
+    spec = json.loads((folder / "hmr_spin/spec.json").read_text())
+    vectors = np.load(folder / "hmr_spin/vectors.npz")
+    weights = {name: torch.from_numpy(np.asarray(w)) for name, w in fill.state(spec, given=vectors).items()}
+    official = {"model": weights, "optimizer": {}, "epoch": 1, "dataset_perm": [2, 1], "total_step_count": 3}
+    torch.save(official, tmp_path / "model_checkpoint.pt")
+    model = HMR.from_official(tmp_path / "model_checkpoint.pt", body=body)
+    image = fill.sigmoid(1.5 * fill.blocks("input:image", spec["inputs"]["image"]["shape"], spec["seed"], 16))
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (model.spec.mean, model.spec.std))
+    with torch.no_grad():
+        output = model(torch.from_numpy((image - mean) / std))
+    for ours, theirs in (("pose_rotmat", "rotmat"), ("betas", "betas"), ("cam", "cam")):
+        np.testing.assert_allclose(output[ours].numpy(), vectors[theirs], atol=1e-4, rtol=1e-4)
+    # load_checkpoint tells the two layouts apart by itself.
+    again = HMR(body=body).load_checkpoint(tmp_path / "model_checkpoint.pt")
+    assert torch.equal(again.regressor.fc1.weight, model.regressor.fc1.weight)
+
+
+def test_is_a_trainable_estimator(small):
+    assert isinstance(small, TrainableEstimator)
+
+
+def test_predicts_each_person_in_the_order_given(small, persons):
+    together = small.predict(persons)
+    assert together.person_ids == tuple(person.person_id for person in persons)
+    assert together.skeleton == "smpl45"
+    for i, person in enumerate(persons):
+        alone = small.predict([person])
+        np.testing.assert_allclose(alone.joints_cam[0], together.joints_cam[i], atol=1e-4, rtol=1e-5)
+
+
+def test_chunks_do_not_change_the_result(small, persons):
+    chunked = copy.deepcopy(small)
+    chunked.batch_size = 2
+    np.testing.assert_allclose(chunked.predict(persons).pose_rotmat, small.predict(persons).pose_rotmat, atol=1e-5)
+
+
+def test_joints_project_to_the_keypoints_and_land_in_the_crop_as_the_network_sees_them(small, persons):
+    found = small.predict(persons)
+    rays = found.joints_cam / found.joints_cam[..., 2:]
+    pixels = np.einsum("bij,bkj->bki", found.intrinsics, rays)[..., :2]
+    np.testing.assert_allclose(pixels, found.keypoints_px, atol=1e-2)
+    # The weak-perspective camera of the crop, carried to the full image by the crop's affine map, agrees.
+    sample = collate([training_sample(person, small.spec) for person in persons])
+    with torch.no_grad():
+        output = small(sample["images"])
+        joints = small.body(output["pose_rotmat"], output["betas"]).joints
+    scale, shift = output["cam"][:, None, :1], output["cam"][:, None, 1:]
+    size = small.spec.input_size[0]
+    crop = (scale * (joints[..., :2] + shift) * size / 2 + (size - 1) / 2).numpy()
+    affine = sample["affine"].numpy()
+    expected = np.einsum("bij,bkj->bki", affine[..., :2], found.keypoints_px) + affine[:, None, :, 2]
+    # Orthographic here, a far pinhole there: below a tenth of a crop pixel.
+    assert np.abs(crop - expected).max() < 0.3
+
+
+def test_predict_restores_the_training_mode(small, persons):
+    model = copy.deepcopy(small).train()
+    model.predict(persons[:1])
+    assert model.training
+    assert model.backbone.training
+
+
+def test_losses_are_finite_and_reach_every_parameter(small, persons):
+    model = copy.deepcopy(small).train()
+    losses = model.training_losses(collate([training_sample(person, model.spec) for person in persons]))
+    assert set(losses) == {"keypoints_2d", "keypoints_3d", "pose", "betas", "scale", "places"}
+    assert losses["pose"] == 0
+    sum(losses.values()).backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert without == []
+
+
+def test_a_few_steps_lower_the_loss(small, persons):
+    torch.manual_seed(0)
+    model = copy.deepcopy(small).train()
+    batch = collate([training_sample(person, model.spec) for person in persons])
+    optimizer = torch.optim.Adam(model.parameters(), 3e-4)
+    values = []
+    for _ in range(12):
+        loss = sum(model.training_losses(batch).values())
+        values.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert min(values[-3:]) < values[0]
+
+
+def test_the_body_is_neither_in_the_weights_nor_trained(small):
+    assert not any("body" in name for name in small.state_dict())
+    assert not any("body" in name for name, _ in small.named_parameters())
+    moved = copy.deepcopy(small).double()
+    assert moved.body.v_template.dtype == torch.float64
+    assert small.body.v_template.dtype == torch.float32
+
+
+def test_saved_weights_load_again(small, tmp_path, body, persons):
+    half = {k: v.half() if v.is_floating_point() else v for k, v in small.state_dict().items()}
+    save_weights(tmp_path / "half.safetensors", half)
+    again = HMR.small(body=body).load_checkpoint(tmp_path / "half.safetensors").eval()
+    assert again.regressor.fc1.weight.dtype == torch.float32
+    moved = again.predict(persons).joints_cam - small.predict(persons).joints_cam
+    root_relative = moved - moved[:, :1]
+    assert np.abs(root_relative).max() < 0.01
+
+
+def test_a_checkpoint_of_another_model_is_refused(small, tmp_path, body):
+    other = {name: value for name, value in small.state_dict().items() if "decpose" not in name}
+    save_weights(tmp_path / "other.safetensors", {**other, "discriminator.weight": torch.zeros(2)})
+    with pytest.raises(CheckpointError, match=r"missing: regressor\.decpose.*unexpected: discriminator"):
+        HMR.small(body=body).load_checkpoint(tmp_path / "other.safetensors")
+    with pytest.raises(FileError):
+        HMR.small(body=body).load_checkpoint(tmp_path / "absent.safetensors")
+
+
+def test_bad_input(small, persons):
+    with pytest.raises(InputError, match="at least one person"):
+        small.predict([])
+    with pytest.raises(InputError, match="wrong shape"):
+        small(torch.zeros(1, 3, 224, 224))
+
+
+def test_three_persons_are_no_special_case(small, persons):
+    # torch.cross without dim crosses over a batch of three (estimators.md section 2.6).
+    three, five = small.predict(persons[:3]), small.predict(persons)
+    np.testing.assert_allclose(three.pose_rotmat, five.pose_rotmat[:3], atol=1e-5)

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+
+from posesyn.errors import InputError
+from posesyn.estimators.losses import SCORED_JOINTS, LossWeights, masked_mean, smpl_losses
+
+
+@pytest.fixture
+def pair():
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    prediction = {
+        "pose_rotmat": draw(4, 24, 3, 3),
+        "betas": draw(4, 10),
+        "cam": draw(4, 3).abs(),
+        "joints": draw(4, 45, 3),
+        "keypoints_norm": draw(4, 45, 2),
+    }
+    batch = {
+        "pose_rotmat": draw(4, 24, 3, 3),
+        "betas": draw(4, 10),
+        "joints": draw(4, 45, 3),
+        "keypoints_norm": draw(4, 45, 2),
+        "joints_norm": draw(4, 45, 2),
+        "visible": torch.rand(4, 45, generator=generator) < 0.6,
+        "has_labels": torch.tensor([True, False, True, False]),
+    }
+    return prediction, batch
+
+
+def test_equals_a_loop_over_persons(pair):
+    prediction, batch = pair
+    p, b = ({name: value.double().numpy() for name, value in part.items()} for part in pair)
+    keypoints, joints, pose, betas = 0.0, [], [], []
+    for i in range(4):
+        for j in range(SCORED_JOINTS):
+            if b["visible"][i, j]:
+                keypoints += ((p["keypoints_norm"][i, j] - b["keypoints_norm"][i, j]) ** 2).sum()
+        if b["has_labels"][i]:
+            first, second = (x[i] - (x[i, 1] + x[i, 2]) / 2 for x in (p["joints"], b["joints"]))
+            joints.append(((first - second)[:SCORED_JOINTS] ** 2).mean())
+            pose.append(((p["pose_rotmat"][i] - b["pose_rotmat"][i]) ** 2).mean())
+            betas.append(((p["betas"][i] - b["betas"][i]) ** 2).mean())
+    wanted = {
+        "keypoints_2d": 60 * 5 * keypoints / (4 * SCORED_JOINTS * 2),
+        "keypoints_3d": 60 * 5 * np.mean(joints),
+        "pose": 60 * np.mean(pose),
+        "betas": 60 * 0.001 * np.mean(betas),
+        "scale": 60 * np.mean(np.exp(-10 * p["cam"][:, 0]) ** 2),
+    }
+    got = smpl_losses(prediction, batch)
+    assert got.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert float(got[name]) == pytest.approx(value, rel=1e-5), name
+
+
+def test_persons_without_labels_give_2d_losses_only(pair):
+    prediction, batch = pair
+    batch["has_labels"] = torch.zeros(4, dtype=torch.bool)
+    for name in ("joints", "pose_rotmat", "betas"):
+        prediction[name].requires_grad_()
+        batch[name][:] = torch.nan  # must not leak through the mask
+    losses = smpl_losses(prediction, batch)
+    assert losses["keypoints_3d"] == losses["pose"] == losses["betas"] == 0
+    assert losses["keypoints_2d"] > 0
+    sum(losses.values()).backward()
+    for name in ("joints", "pose_rotmat", "betas"):
+        assert torch.equal(prediction[name].grad, torch.zeros_like(prediction[name]))
+
+
+def test_invisible_and_finger_joints_do_not_count(pair):
+    prediction, batch = pair
+    before = smpl_losses(prediction, batch)
+    batch["keypoints_norm"] = torch.where(batch["visible"][..., None], batch["keypoints_norm"], 1e3)
+    batch["keypoints_norm"][:, SCORED_JOINTS:] = 7
+    batch["joints"][:, SCORED_JOINTS:] = 7
+    after = smpl_losses(prediction, batch)
+    assert {k: float(v) for k, v in before.items()} == {k: float(v) for k, v in after.items()}
+
+
+def test_places_equal_a_loop_over_joints(pair):
+    prediction, batch = pair
+    prediction["places"] = torch.randn(4, SCORED_JOINTS, 3, generator=torch.Generator().manual_seed(1))
+    flat, depth = [], []
+    for i in range(4):
+        for j in range(SCORED_JOINTS):
+            place = prediction["places"][i, j].tolist()
+            if batch["has_labels"][i]:
+                flat += [abs(a - b) for a, b in zip(place, batch["joints_norm"][i, j].tolist())]
+                depth.append(abs(place[2] - float(batch["joints"][i, j, 2])))
+            elif batch["visible"][i, j]:
+                flat += [abs(a - b) for a, b in zip(place, batch["keypoints_norm"][i, j].tolist())]
+    got = float(smpl_losses(prediction, batch)["places"])
+    assert got == pytest.approx(60 * (np.mean(flat) + np.mean(depth)), rel=1e-5)
+
+
+def test_weights_scale_their_terms(pair):
+    one, two = (smpl_losses(*pair, LossWeights(pose=w)) for w in (1.0, 2.0))
+    assert float(two["pose"]) == pytest.approx(2 * float(one["pose"]))
+
+
+def test_masked_mean():
+    values = torch.tensor([[1.0, 3.0], [100.0, 100.0]])
+    assert masked_mean(values, torch.tensor([True, False])) == 2
+    assert masked_mean(values, torch.tensor([False, False])) == 0
+
+
+def test_a_batch_without_labels_keys_is_refused(pair):
+    prediction, batch = pair
+    del batch["visible"]
+    with pytest.raises(InputError, match="no visible"):
+        smpl_losses(prediction, batch)

@@ -1,0 +1,85 @@
+import importlib.metadata
+
+import numpy as np
+import pytest
+
+import posesyn
+from posesyn.errors import CheckpointError, InputError
+from posesyn.estimators import registry
+from posesyn.protocols import EstimatorSpec, TargetEstimator
+from posesyn.storage.checkpoints import load_metadata, save_weights
+from posesyn.types import PoseBatch
+
+
+class Foreign:
+    spec = EstimatorSpec("foreign", skeleton="coco17")
+
+    def predict(self, persons):
+        joints = np.zeros((len(persons), 17, 3), np.float32)
+        return PoseBatch(tuple(p.person_id for p in persons), "coco17", joints, joints[..., :2])
+
+
+def make_foreign(checkpoint):
+    return Foreign()
+
+
+def make_broken(checkpoint):
+    raise RuntimeError("no network")
+
+
+def make_nonsense(checkpoint):
+    return object()
+
+
+@pytest.fixture
+def announced(monkeypatch):
+    points = [
+        importlib.metadata.EntryPoint(name, f"{__name__}:{maker.__name__}", registry.ENTRY_POINTS)
+        for name, maker in (("foreign", make_foreign), ("broken", make_broken), ("nonsense", make_nonsense))
+    ]
+    for point, maker in zip(points, (make_foreign, make_broken, make_nonsense)):
+        vars(point)["load"] = lambda maker=maker: maker
+    monkeypatch.setattr(registry, "_announced", lambda: {point.name: point for point in points})
+
+
+def test_the_shipped_estimator_loads_and_predicts(persons):
+    estimator = posesyn.load_estimator("hmr_small")
+    assert isinstance(estimator, TargetEstimator)
+    assert estimator.spec.name == "hmr_small"
+    assert not estimator.training
+    found = estimator.predict(persons)
+    assert found.joints_cam.shape == (5, 45, 3)
+    assert np.isfinite(found.joints_cam).all()
+
+
+def test_the_shipped_weights_are_small_and_say_what_they_are():
+    assert registry.SHIPPED_WEIGHTS.stat().st_size < 15e6
+    assert load_metadata(registry.SHIPPED_WEIGHTS)["estimator"] == "hmr_small"
+
+
+def test_unknown_name_lists_names_and_near_matches():
+    with pytest.raises(InputError, match=r"unknown estimator 'hrm'.*hmr, hmr_small.*[Dd]id you mean 'hmr'"):
+        posesyn.load_estimator("hrm")
+
+
+def test_hmr_needs_a_checkpoint():
+    with pytest.raises(InputError, match="needs a checkpoint"):
+        posesyn.load_estimator("hmr")
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, small):
+    save_weights(tmp_path / "small.safetensors", small.state_dict())
+    with pytest.raises(CheckpointError, match="do not fit HMR"):
+        posesyn.load_estimator("hmr", checkpoint=tmp_path / "small.safetensors")
+
+
+def test_other_packages_announce_estimators(announced):
+    assert registry.estimator_names() == ["broken", "foreign", "hmr", "hmr_small", "nonsense"]
+    assert posesyn.load_estimator("foreign").spec.name == "foreign"
+
+
+def test_announced_estimators_that_fail_say_who_is_to_blame(announced):
+    with pytest.raises(InputError, match="RuntimeError: no network"):
+        posesyn.load_estimator("broken")
+    with pytest.raises(InputError, match="does not fit the TargetEstimator protocol"):
+        posesyn.load_estimator("nonsense")
