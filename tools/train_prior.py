@@ -47,7 +47,7 @@ from posesyn.training.motion_data import (
 VQVAE = VQVAEConfig(codes=512, code_dim=128, width=128, dead_below=0.05)
 TRANSFORMER = {"codes": 512, "width": 192, "layers": 2, "heads": 6, "dropout": 0.25}
 SPEEDS = (1.0, 0.85, 1.15)
-GUIDANCE = 2.0
+GUIDANCE = 1.0  # more makes motions stand still: it prefers the likeliest tokens
 UNSEEN = {  # wordings for the comparison of text encoders
     "walk": ("a guy is ambling along", "the lady heads off on foot", "they saunter down the road"),
     "steps": ("a guy is ambling along", "the lady heads off on foot", "they saunter down the road"),
@@ -213,7 +213,7 @@ def main() -> None:
         for split in ("val", "test")
     }
     prior = MotionPriorModel(
-        vqvae, module.model, module.text_encoder, normalizer, f"posesyn-cmu-{args.text}", guidance=GUIDANCE
+        vqvae, module.model, module.text_encoder, normalizer, "posesyn-cmu-small", guidance=GUIDANCE
     )
     prior.save(args.out)
     report["megabytes"] = round(args.out.stat().st_size / 1e6, 2)

@@ -38,8 +38,8 @@ class ClipFilter:
     Every frame is checked for sane labels. Then a judge looks at the picture:
 
     - an **estimator** (PoseSyn's rule, posesyn.md section 4): drop frame l if ``Err3D_l > threshold``. With the
-    estimator being
-      improved this also deletes frames that are right but hard for it (section 9); an independent one does not;
+      estimator being improved this also deletes frames that are right but hard for it (section 9); an independent one
+      does not;
     - a **detector** of 2D keypoints, not derived from that estimator: drop frame l if its agreement with the labels is
       below ``threshold``;
     - None: labels only.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,21 +143,37 @@ def as_persons(data: Any, argument: str) -> Sequence[Person]:
         return ()
     if isinstance(data, ClipStore):
         return RenderedClips(data)
+    if not isinstance(data, Sequence | Iterable) or isinstance(data, str | bytes | Mapping):
+        raise _unreadable(argument, data)
     if not isinstance(data, Sequence):
         data = list(data)
     if len(data) == 0 or isinstance(data[0], Person):
         return data
     if isinstance(data[0], Clip):
         return RenderedClips(data)
-    parts = [as_persons(part, argument) for part in data if isinstance(part, Sequence | ClipStore)]
-    if len(parts) != len(data) or isinstance(data, str):
-        raise InputError(
-            f"MixedPoseDataModule cannot read '{argument}'",
-            expected="persons, several sequences of persons, clips or a ClipStore",
-            got=f"a {type(data).__name__} of {type(data[0]).__name__}",
-        )
-    parts = [part for part in parts if len(part)]
+    if not all(isinstance(part, Sequence | ClipStore) for part in data):
+        raise _unreadable(argument, data)
+    parts = [part for part in (as_persons(part, argument) for part in data) if len(part)]
     return _Joined(parts) if parts else ()
+
+
+def _unreadable(argument: str, data: Any) -> InputError:
+    content = f" of {type(data[0]).__name__}" if isinstance(data, Sequence) and len(data) else ""
+    return InputError(
+        f"MixedPoseDataModule cannot read '{argument}'",
+        expected="persons, several sequences of persons, clips or a ClipStore",
+        got=f"{type(data).__name__}{content}",
+    )
+
+
+class _Loader(DataLoader):
+    """Tells Lightning that it can be resumed; its state is that of the data module."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to do: the data module has set the sampler."""
 
 
 class MixedPoseDataModule(pl.LightningDataModule):
@@ -230,7 +246,7 @@ class MixedPoseDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         samples = _Samples(self.streams, self._spec(), self.augment, self.seed)
-        return DataLoader(
+        return _Loader(
             samples,
             batch_sampler=self.sampler,
             num_workers=self.num_workers,
@@ -243,11 +259,15 @@ class MixedPoseDataModule(pl.LightningDataModule):
             return []
         return DataLoader(self.val, self.batch_size, collate_fn=list)
 
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        # Validation batches are lists of persons, which hold no tensors and are not to be walked through.
+        return batch if isinstance(batch, list) else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         # Called when a batch is about to be trained on, however far the loader has read ahead, and however often the
         # trainer has started to iterate without training.
         if self.trainer is not None and self.trainer.training and isinstance(batch, dict):
-            self._trained = batch["batch_index"] + 1
+            self._trained = self.sampler.next = batch["batch_index"] + 1
         return batch
 
     def state_dict(self) -> dict[str, Any]:

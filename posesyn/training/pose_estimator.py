@@ -119,10 +119,6 @@ class PoseEstimatorModule(pl.LightningModule):
         for name, errors in (("val/mpjpe_mm", result.mpjpe_mm), ("val/pa_mpjpe_mm", result.pa_mpjpe_mm)):
             self.log(name, float(errors.mean()), prog_bar=True, batch_size=len(batch), on_epoch=True)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        # Validation batches are lists of persons, which hold no tensors and are not to be walked through.
-        return batch if isinstance(batch, list) else super().transfer_batch_to_device(batch, device, dataloader_idx)
-
     def configure_optimizers(self) -> Any:
         parameters = [parameter for parameter in self.estimator.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(parameters, self.learning_rate, weight_decay=self.weight_decay)

@@ -27,6 +27,12 @@ def module(real=10, synthetic=7, **options) -> MixedPoseDataModule:
     return MixedPoseDataModule(people(real, "r"), people(synthetic, "s") if synthetic else None, **options)
 
 
+def only(data: MixedPoseDataModule) -> dict:
+    """The batch of an epoch of one."""
+    (batch,) = list(data.train_dataloader())
+    return batch
+
+
 def same(first: dict, second: dict) -> bool:
     assert first.keys() == second.keys()
     return all(
@@ -92,11 +98,11 @@ def test_workers_do_not_change_a_byte():
 
 def test_augmentation_changes_from_pass_to_pass_and_can_be_turned_off():
     data = module(real=2, synthetic=0, synthetic_fraction=0.0, batch_size=2)
-    one, two = (list(data.train_dataloader())[0] for _ in range(2))
+    one, two = (only(data) for _ in range(2))
     order = [two["person_ids"].index(name) for name in one["person_ids"]]
     assert not torch.equal(one["images"], two["images"][order])
     plain = module(real=2, synthetic=0, synthetic_fraction=0.0, batch_size=2, augment=False)
-    one, two = (list(plain.train_dataloader())[0] for _ in range(2))
+    one, two = (only(plain) for _ in range(2))
     order = [two["person_ids"].index(name) for name in one["person_ids"]]
     assert torch.equal(one["images"], two["images"][order])
     gentle = CropAugmentation(flip=0, rotation_deg=0, scale=0, shift=0, colour=0)

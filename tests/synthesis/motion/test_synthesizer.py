@@ -98,12 +98,13 @@ def decode_faithfully(synthesizer, pose, monkeypatch):
 
 
 @pytest.mark.parametrize("yaw", [0.0, 1.2, -2.5])
-def test_the_motion_faces_where_the_photo_shows_the_person(synthesizer, pointing, yaw, monkeypatch):
+def test_the_motion_faces_where_the_photo_shows_the_person(tiny_prior, body, pointing, yaw, monkeypatch):
+    synthesizer = MotionSynthesizer(tiny_prior, body, replace(SHORT, yaw_search=(0.0,)))
     seen = turned(pointing, yaw)
     decode_faithfully(synthesizer, seen, monkeypatch)
     motion = synthesizer.synthesize([make_scored(pointing, yaw=yaw)], num_motions=1, progress=False)[0]
     assert abs(yaw_between(motion.joints_world[motion.anchor_frame].astype(float), seen)) < 0.02
-    assert motion.reprojection_error < 0.03
+    assert motion.reprojection_error < 0.04
 
 
 def test_yaw_search_turns_towards_the_truth(tiny_prior, body, pointing, monkeypatch):

@@ -151,10 +151,10 @@ class Evil:
 
 def test_wrong_files_are_refused(tmp_path, capsys):
     model, path = MotionVQVAE(TINY), tmp_path / "file.pth"
-    with pytest.raises(FileError, match="no such"):
+    with pytest.raises(FileError, match="No such file"):
         MotionVQVAE.from_official(path)
     path.write_bytes(b"PK\x03\x04 broken")
-    with pytest.raises(FileError, match="damaged"):
+    with pytest.raises(FileError, match="not a readable checkpoint"):
         MotionVQVAE.from_official(path)
     torch.save({"net": Evil()}, path)
     with pytest.raises(UnsafeFileError):
@@ -168,5 +168,5 @@ def test_wrong_files_are_refused(tmp_path, capsys):
     torch.save({"net": state}, path)
     with pytest.raises(CheckpointError, match=r"1 missing: vqvae\.encoder\.model\.0\.bias; 1 unexpected: surplus"):
         MotionVQVAE.from_official(path, TINY)
-    with pytest.raises(CheckpointError, match="wrongly shaped"):
+    with pytest.raises(CheckpointError, match="of another shape"):
         MotionVQVAE.from_official(path)
