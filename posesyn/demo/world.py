@@ -36,8 +36,8 @@ class WorldSettings:
     """
 
     lab_motions: int = 48
-    wild_motions: int = 120
-    held_out_motions: int = 80
+    wild_motions: int = 154
+    held_out_motions: int = 88
     frames_per_motion: int = 5
     frame_stride: int = 12
     image_size: int = 192

@@ -120,7 +120,7 @@ class HMR(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
         """Crops → ``pose_rotmat`` (B, 24, 3, 3), ``betas`` (B, 10), ``cam`` (B, 3) (s, tx, ty); with the neck
-        ``joints`` also ``places`` (B, 35, 3).
+        ``joints`` also ``heat`` (B, 35, h, w) and ``places`` (B, 35, 3).
 
         Raises:
             InputError: Images of another size than the network's.
@@ -134,9 +134,8 @@ class HMR(nn.Module):
                 fix="crop them with posesyn.data.crops",
             )
         images = images.contiguous(memory_format=torch.channels_last)
-        features, places = self.neck(self.backbone(images))
-        output = self.regress(features)
-        return output if places is None else {**output, "places": places}
+        features, found = self.neck(self.backbone(images))
+        return {**self.regress(features), **found}
 
     def regress(self, features: Float[Tensor, "B F"]) -> dict[str, Tensor]:
         """The part behind the neck."""

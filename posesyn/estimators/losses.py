@@ -21,7 +21,7 @@ _HIPS = (1, 2)
 class LossWeights:
     """Weights of SPIN (estimators.md section 3); every term is multiplied by ``total`` as there.
 
-    ``places`` belongs to networks with a ``JointNeck`` only; its weight is our own choice.
+    ``places`` and ``heat`` belong to networks with a ``JointNeck`` only; their weights are our own choice.
     """
 
     keypoints_2d: float = 5.0
@@ -30,6 +30,7 @@ class LossWeights:
     betas: float = 0.001
     scale: float = 1.0
     places: float = 1.0
+    heat: float = 0.1
     total: float = 60.0
 
 
@@ -50,11 +51,13 @@ def smpl_losses(
     * ``pose``: squared error of rotation matrices; ``betas``: squared error; persons with labels.
     * ``places``: only if predicted. Absolute error of the joints' places in the crop: x and y in [-1, 1] coordinates,
       of all joints of persons with labels and of visible joints of others; depth in metres, persons with labels.
+    * ``heat``: only if predicted. Cross entropy between the heat maps and the same places, each shared among the four
+      nearest cells; joints outside the crop do not count. Without it the maps stay wide and learn slowly.
     * ``scale``: exp(-10 s)², keeps the scale of the camera positive; every person.
 
     Args:
         prediction: ``pose_rotmat`` (B, 24, 3, 3), ``betas`` (B, 10), ``cam`` (B, 3), ``joints`` (B, 45, 3) metres,
-            ``keypoints_norm`` (B, 45, 2); optionally ``places`` (B, 35, 3).
+            ``keypoints_norm`` (B, 45, 2); optionally ``places`` (B, 35, 3) and ``heat`` (B, 35, h, w).
         batch: See :mod:`posesyn.training.batches`.
         weights: Default: SPIN's.
 
@@ -88,4 +91,27 @@ def smpl_losses(
         known = labelled[:, None] | batch["visible"][:, joints]
         error = (prediction["places"] - torch.cat((truth, batch["joints"][:, joints, 2:]), dim=-1)).abs()
         terms["places"] = masked_mean(error[..., :2], known) + masked_mean(error[..., 2], labelled)
+        inside = known & (truth.abs() < 1).all(-1)
+        terms["heat"] = masked_mean(heat_entropy(prediction["heat"], truth), inside)
     return {name: value * getattr(weights, name) * weights.total for name, value in terms.items()}
+
+
+def heat_entropy(heat: Float[Tensor, "B J h w"], places: Float[Tensor, "B J 2"]) -> Float[Tensor, "B J"]:
+    """Cross entropy of softmax(heat) and the bilinear weights of ``places`` (borders of the map at ±1).
+
+    The mean of cell centres under these weights is the place itself, so that the expectation learns to be exact. Places
+    in the outer half of a border cell are moved to its centre.
+    """
+    height, width = heat.shape[-2:]
+    logs = heat.flatten(2).log_softmax(-1)
+    size = torch.tensor([width, height], device=heat.device)
+    cells = ((places + 1) / 2 * size - 0.5).clamp_min(0).minimum(size - 1.0)
+    low = cells.floor().minimum(size - 2.0)
+    share = cells - low
+    total = torch.zeros_like(logs[..., 0])
+    for right in (0, 1):
+        for down in (0, 1):
+            weight = (share[..., 0] if right else 1 - share[..., 0]) * (share[..., 1] if down else 1 - share[..., 1])
+            index = (low[..., 1] + down) * width + low[..., 0] + right
+            total = total - weight * logs.gather(-1, index.long()[..., None])[..., 0]
+    return total

@@ -23,17 +23,18 @@ class AverageNeck(nn.Module):
         super().__init__()
         self.features = channels[-1]
 
-    def forward(self, maps: Sequence[Tensor]) -> tuple[Float[Tensor, "B F"], None]:
-        return maps[-1].mean((2, 3)), None
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Float[Tensor, "B F"], dict[str, Tensor]]:
+        """Features and nothing else."""
+        return maps[-1].mean((2, 3)), {}
 
 
 class JointNeck(nn.Module):
     """Finds the joints in the crop first; features are their places and the averaged last map through two layers.
 
     Each joint has a heat map and a depth map; its place is their expectation (integral regression, Sun et al., ECCV
-    2018, which HybrIK uses as well). A network of two million weights that starts from nothing learns where joints
-    are within minutes, and from there to rotations is a small step; with averaged features alone it had learnt little
-    beyond the mean pose after 70,000 crops. Layout and sizes are our own choice.
+    2018, which HybrIK uses as well). A small network that starts from nothing learns where joints are within minutes,
+    and from there to rotations is a small step; with pooled features alone it had learnt little beyond the mean pose
+    after 70,000 crops. Layout and sizes are our own choice.
 
     Args:
         channels: Channels of the backbone's maps, finest first; the maps are merged at the finest resolution.
@@ -56,14 +57,15 @@ class JointNeck(nn.Module):
             nn.Linear(3 * joints + channels[-1], features), nn.ReLU(), nn.Linear(features, features), nn.ReLU()
         )
 
-    def forward(self, maps: Sequence[Tensor]) -> tuple[Float[Tensor, "B F"], Float[Tensor, "B J 3"]]:
-        """Features and places: x and y with the borders of the crop at ±1, depth from the pelvis in metres."""
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Float[Tensor, "B F"], dict[str, Tensor]]:
+        """Features, and what was found on the way: ``heat`` (B, J, H, W) before the softmax, and ``places`` (B, J, 3):
+        x and y with the borders of the crop at ±1, depth from the pelvis in metres."""
         merged = self.lateral[-1](maps[-1])
         for lateral, finer in zip(reversed(self.lateral[:-1]), reversed(maps[:-1])):
             merged = lateral(finer) + functional.interpolate(merged, size=finer.shape[-2:], mode="nearest")
         heat, depth = self.maps(self.merge(merged)).chunk(2, dim=1)
         places = expected_places(heat, depth)
-        return self.features_of(places, maps[-1].mean((2, 3))), places
+        return self.features_of(places, maps[-1].mean((2, 3))), {"heat": heat, "places": places}
 
     def features_of(self, places: Float[Tensor, "B J 3"], pooled: Float[Tensor, "B C"]) -> Float[Tensor, "B F"]:
         """The second half: places and averaged map → features."""

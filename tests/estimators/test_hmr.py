@@ -86,7 +86,7 @@ def test_predict_restores_the_training_mode(small, persons):
 def test_losses_are_finite_and_reach_every_parameter(small, persons):
     model = copy.deepcopy(small).train()
     losses = model.training_losses(collate([training_sample(person, model.spec) for person in persons]))
-    assert set(losses) == {"keypoints_2d", "keypoints_3d", "pose", "betas", "scale", "places"}
+    assert set(losses) == {"keypoints_2d", "keypoints_3d", "pose", "betas", "scale", "places", "heat"}
     assert losses["pose"] == 0
     sum(losses.values()).backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from posesyn.errors import InputError
-from posesyn.estimators.losses import SCORED_JOINTS, LossWeights, masked_mean, smpl_losses
+from posesyn.estimators.losses import SCORED_JOINTS, LossWeights, heat_entropy, masked_mean, smpl_losses
+from posesyn.estimators.necks import expected_places
 
 
 @pytest.fixture
@@ -85,6 +86,7 @@ def test_invisible_and_finger_joints_do_not_count(pair):
 def test_places_equal_a_loop_over_joints(pair):
     prediction, batch = pair
     prediction["places"] = torch.randn(4, SCORED_JOINTS, 3, generator=torch.Generator().manual_seed(1))
+    prediction["heat"] = torch.zeros(4, SCORED_JOINTS, 3, 3)
     flat, depth = [], []
     for i in range(4):
         for j in range(SCORED_JOINTS):
@@ -94,8 +96,31 @@ def test_places_equal_a_loop_over_joints(pair):
                 depth.append(abs(place[2] - float(batch["joints"][i, j, 2])))
             elif batch["visible"][i, j]:
                 flat += [abs(a - b) for a, b in zip(place, batch["keypoints_norm"][i, j].tolist())]
-    got = float(smpl_losses(prediction, batch)["places"])
-    assert got == pytest.approx(60 * (np.mean(flat) + np.mean(depth)), rel=1e-5)
+    losses = smpl_losses(prediction, batch)
+    assert float(losses["heat"]) == pytest.approx(60 * 0.1 * np.log(9), rel=1e-5)
+    assert float(losses["places"]) == pytest.approx(60 * (np.mean(flat) + np.mean(depth)), rel=1e-5)
+
+
+def test_heat_entropy_is_least_where_the_expectation_is_the_place():
+    places = torch.tensor([[[0.31, -0.42], [-0.8, 0.77]]])
+    heat = torch.zeros(1, 2, 6, 6, requires_grad=True)
+    optimizer = torch.optim.Adam([heat], 0.3)
+    for _ in range(300):
+        loss = heat_entropy(heat, places).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    found = expected_places(heat.detach(), torch.zeros(1, 2, 6, 6))[..., :2]
+    np.testing.assert_allclose(found, places, atol=5e-3)
+
+
+def test_heat_entropy_at_a_cell_centre_is_minus_its_log_share():
+    heat = torch.randn(1, 1, 4, 5, generator=torch.Generator().manual_seed(0))
+    centre = torch.tensor([[[(3 + 0.5) / 5 * 2 - 1, (1 + 0.5) / 4 * 2 - 1]]])
+    expected = -heat.flatten().log_softmax(0).view(4, 5)[1, 3]
+    assert float(heat_entropy(heat, centre)) == pytest.approx(float(expected), abs=1e-4)
+    beyond = heat_entropy(heat, torch.tensor([[[1.0, 1.0]]]))
+    assert float(beyond) == pytest.approx(float(-heat.flatten().log_softmax(0)[-1]), abs=1e-4)
 
 
 def test_weights_scale_their_terms(pair):

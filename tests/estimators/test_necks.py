@@ -39,18 +39,17 @@ def test_a_shifted_picture_shifts_the_places():
     maps[0][0, :, 4:6, 4:6] = 3
     maps[1][0, :, 2, 2] = 3
     neck.maps.weight.data *= 20
-    before = neck(maps)[1]
-    after = neck([torch.roll(maps[0], 2, -1), torch.roll(maps[1], 1, -1)])[1]
-    moved = (after - before)[0]
-    assert (moved[:, 0] > 0.05).any() or (moved[:, 0] < -0.05).any() or moved.abs().max() < 1e-3
-    assert moved[:, 1:].abs().max() < 0.05
+    before = neck(maps)[1]["heat"]
+    after = neck([torch.roll(maps[0], 2, -1), torch.roll(maps[1], 1, -1)])[1]["heat"]
+    # Zero padding is felt at the border only.
+    np.testing.assert_allclose(after[..., 2:-2, 4:-2].detach(), before[..., 2:-2, 2:-4].detach(), atol=1e-5)
 
 
 def test_average_neck():
     maps = [torch.randn(2, 3, 8, 8), torch.randn(2, 5, 4, 4)]
-    features, places = AverageNeck((3, 5))(maps)
+    features, found = AverageNeck((3, 5))(maps)
     assert torch.allclose(features, maps[1].mean((2, 3)))
-    assert places is None
+    assert found == {}
 
 
 def test_unknown_neck():
