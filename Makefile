@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := OMP_WAIT_POLICY=passive $(VENV)/bin
+# Two test processes of one thread each: torch's threads on top of them would only get in each other's way.
+WORKERS ?= 2
 UV := $(shell command -v uv 2>/dev/null)
 
 .PHONY: demo test lint docs clean
@@ -22,7 +24,7 @@ demo: $(VENV)/.installed
 	$(RUN)/posesyn demo --out runs/demo
 
 test: $(VENV)/.installed lint
-	$(RUN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(RUN)/ruff check .

@@ -280,6 +280,7 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=9_000)
     parser.add_argument("--val-crops", type=int, default=384)
     parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--init", type=Path, help="go on from these weights instead of from nothing")
     parser.add_argument("--lifting-steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -303,10 +304,11 @@ def main() -> None:
     train, val = ([StoredCrops(args.cache / name) for name, _ in parts[split]] for split in ("train", "val"))
     pl.seed_everything(args.seed)
     model = HMR.small(body=body)
-    set_mean_pose(model, train)
-    began = time.time()
-    train_lifting(model, train, args.lifting_steps, args.seed)
-    print(f"lifting: {time.time() - began:.0f} s", flush=True)
+    if args.init is None:
+        set_mean_pose(model, train)
+        train_lifting(model, train, args.lifting_steps, args.seed)
+    else:
+        model.load_checkpoint(args.init)
     module = PoseEstimatorModule(
         model,
         args.learning_rate,
