@@ -278,9 +278,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("posesyn/assets/hmr_small.safetensors"))
     parser.add_argument("--crops", type=int, default=9_000)
-    parser.add_argument("--val-crops", type=int, default=384)
+    parser.add_argument("--val-crops", type=int, default=512)
     parser.add_argument("--minutes", type=float, default=25)
-    parser.add_argument("--init", type=Path, help="go on from these weights instead of from nothing")
     parser.add_argument("--lifting-steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -304,11 +303,8 @@ def main() -> None:
     train, val = ([StoredCrops(args.cache / name) for name, _ in parts[split]] for split in ("train", "val"))
     pl.seed_everything(args.seed)
     model = HMR.small(body=body)
-    if args.init is None:
-        set_mean_pose(model, train)
-        train_lifting(model, train, args.lifting_steps, args.seed)
-    else:
-        model.load_checkpoint(args.init)
+    set_mean_pose(model, train)
+    train_lifting(model, train, args.lifting_steps, args.seed)
     module = PoseEstimatorModule(
         model,
         args.learning_rate,

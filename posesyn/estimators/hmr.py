@@ -32,7 +32,7 @@ from posesyn.types import Person, PoseBatch, batched
 
 SPIN_SPEC = EstimatorSpec("hmr", input_size=(224, 224), rot6d_layout="interleaved")
 SMALL_SPEC = EstimatorSpec("hmr_small", input_size=(96, 96), rot6d_layout="interleaved")
-# Chosen among nine networks by forward + backward speed on one core; the figures are in assets/ESTIMATOR.md.
+# Chosen among eight networks by forward + backward speed on one core; the figures are in assets/ESTIMATOR.md.
 SMALL_BACKBONE = "regnetx_002"
 
 # Neck and the levels of the backbone (0 is the stem, each halves the resolution) that it sees.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -89,6 +90,8 @@ class ClipFilter:
             raise InputError("the filter's threshold must not be negative", got=threshold)
         self.judge, self.reduce, self.measure = judge, reduce, measure
         self.min_inside, self.batch_size = min_inside, batch_size
+        # What the judge said about clips during calibration, by content: filtering the same clips asks it only once.
+        self._known: dict[tuple[str, int, bytes], np.ndarray] = {}
 
     def filter(self, clips: Iterable[Clip], drop_empty: bool = True) -> FilteredClips:
         """The clips with :attr:`Clip.keep` updated, decided one by one as they are asked for.
@@ -113,7 +116,7 @@ class ClipFilter:
         values = np.full(len(clip), np.nan)
         asked = np.flatnonzero(keep)
         if len(asked) and self.mode != "labels":
-            values[asked] = self._judge(clip, asked)
+            values[asked] = self._judged(clip, asked)
             bad = values[asked] > self.threshold if self.mode == "estimator" else values[asked] < self.threshold
             keep[asked[bad]] = False
             if bad.any():
@@ -130,13 +133,14 @@ class ClipFilter:
         """
         if not 0 < quantile <= 1 or self.mode == "labels":
             raise InputError("calibration needs a judge and a quantile in (0, 1]", got=(self.mode, quantile))
-        found = []
+        found, known = [], {}
         for clip in clips:
             sane = [
                 i for i, problem in enumerate(label_problems(clip, self.min_inside)) if problem is None and clip.keep[i]
             ]
             if sane:
                 found.append(self._judge(clip, np.array(sane)))
+                known[_content(clip, np.array(sane))] = found[-1]
         values = np.concatenate(found) if found else np.zeros(0)
         values = values[np.isfinite(values)]
         if not len(values):
@@ -145,13 +149,24 @@ class ClipFilter:
         # An existing value on the keeping side, so that exactly the wanted share passes.
         threshold = np.quantile(values, at, method="higher" if self.mode == "estimator" else "lower")
         options = {name: getattr(self, name) for name in ("reduce", "measure", "min_inside", "batch_size")}
-        return ClipFilter(self.judge, float(threshold), self.mode, **options)
+        calibrated = ClipFilter(self.judge, float(threshold), self.mode, **options)
+        calibrated._known = known
+        return calibrated
+
+    def _judged(self, clip: Clip, frames: np.ndarray) -> np.ndarray:
+        values = self._known.get(_content(clip, frames)) if self._known else None
+        return self._judge(clip, frames) if values is None else values
 
     def _judge(self, clip: Clip, frames: np.ndarray) -> np.ndarray:
         if self.mode == "estimator":
             return estimator_errors(clip, frames.tolist(), self.judge, self.reduce, self.batch_size)
         parts = [frames[i : i + self.batch_size] for i in range(0, len(frames), self.batch_size)]
         return np.concatenate([detector_scores(clip, part.tolist(), self.judge, self.measure) for part in parts])
+
+
+def _content(clip: Clip, frames: np.ndarray) -> tuple[str, int, bytes]:
+    """Tells apart clips of one name with other pictures, and other choices of frames."""
+    return clip.clip_id, zlib.crc32(np.ascontiguousarray(clip.frames)), frames.tobytes()
 
 
 def _mode_of(judge: object) -> Mode:

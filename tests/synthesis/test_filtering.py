@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -170,6 +171,22 @@ def test_calibration_keeps_the_wanted_share(make_clip, quantile):
         ClipFilter(LabelReader(OFF)).calibrate([])
     with pytest.raises(InputError):
         ClipFilter().calibrate([clip])
+
+
+def test_calibrated_clips_are_judged_once(make_clip, monkeypatch):
+    clips, calls = [make_clip("a"), make_clip("b", seed=1)], []
+    judge = LabelReader(OFF)
+    predict = judge.predict
+    monkeypatch.setattr(judge, "predict", lambda persons: calls.append(len(persons)) or predict(persons))
+    rule = ClipFilter(judge).calibrate(clips, 1.0)
+    calibration = len(calls)
+    masks = [clip.keep for clip in rule.filter(clips)]
+    assert len(calls) == calibration and all(mask.all() for mask in masks)
+    fresh = ClipFilter(judge, rule.threshold)
+    assert [list(clip.keep) for clip in fresh.filter(clips)] == [list(mask) for mask in masks]
+    # The same name with other pictures is another clip.
+    list(rule.filter([replace(clips[0], frames=255 - clips[0].frames)]))
+    assert len(calls) > 2 * calibration
 
 
 def test_bad_arguments(make_clip):
