@@ -26,8 +26,8 @@ def demo(out: Path = Path("runs/demo"), seeds: list[int] | None = None) -> None:
         result = run_demo(out / f"seed{seed}", seed)
         print(f"\nseed {seed}, {result.held_out_persons} held-out persons")
         print(result.table())
-        total = sum(result.timings.values())
-        print(f"{total:.0f} s, peak memory {result.peak_memory_gb:.1f} GB, report: {result.report}\n", flush=True)
+        print(f"{result.wall_s:.0f} s, peak memory {result.peak_memory_gb:.1f} GB", flush=True)
+        print(f"report: {result.report}\n", flush=True)
 
 
 def run(
@@ -102,25 +102,29 @@ def synthesize(
     Args:
         data: The data set that was extracted.
         extraction: Folder that ``posesyn extract`` wrote.
-        out: Folder for the motions, one AMASS-style npz each.
+        out: Folder of this step; the motions, one AMASS-style npz each, are in its folder ``motions``.
         num_motions: Motions per person.
         seed: Decides the samples.
         prior: Motion prior to use; the shipped one if not given.
     """
-    from posesyn.data.motions import save_motion
+    from posesyn.pipeline import synthesize_into
+    from posesyn.storage.ledger import RunLedger
     from posesyn.synthesis.extraction_report import load_report
     from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 
-    report = load_report(extraction, data.load())
-    given = data.load_captions()
-    captions = [given.get(scored.person.person_id) for scored in report.challenging]
-    motions = MotionSynthesizer.from_pretrained(prior).synthesize(
-        report.challenging, num_motions=num_motions, seed=seed, captions=captions
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    for index, motion in enumerate(motions):
-        save_motion(out / f"{index:06d}.npz", motion)
-    print(f"{len(motions)} motions for {len(report.challenging)} persons in {out}")
+    report, captions = load_report(extraction, data.load()), data.load_captions()
+    config = {
+        "kind": "motions",
+        "num_motions": num_motions,
+        "seed": seed,
+        "prior": str(prior),
+        "captions": captions,
+        "extraction": dict(report.settings),
+    }
+    with RunLedger(out, config) as ledger:
+        synthesizer = MotionSynthesizer.from_pretrained(prior)
+        synthesize_into(out / "motions", ledger, synthesizer, report, num_motions, seed, captions)
+    print(f"motions for {len(report.challenging)} persons in {out / 'motions'}")
 
 
 def render(
@@ -155,7 +159,8 @@ def render(
     from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
 
     if motions.is_dir():
-        found = [motion_files.load_motion(path) for path in sorted(motions.glob("*.npz"))]
+        folder = motions / "motions" if (motions / "motions").is_dir() else motions
+        found = [motion_files.load_motion(path) for path in sorted(folder.glob("*.npz"))]
     elif motions.is_file():
         found = [bvh_to_motion(motions)]
     else:
@@ -170,7 +175,15 @@ def render(
         appearances = load_report(extraction, data.load()).non_challenging
     renderer = AnimationRenderer("mesh", image_size=(image_size, image_size), backgrounds=backgrounds)
     by_id = {clip_id(motion.motion_id, seed): motion for motion in found}
-    with ClipWriter(out, plan=list(by_id), config={"seed": seed}) as writer:
+    config = {
+        "seed": seed,
+        "image_size": image_size,
+        "frames": frames,
+        "stride": stride,
+        "backgrounds": str(backgrounds),
+        "extraction": str(extraction),
+    }
+    with ClipWriter(out, plan=list(by_id), config=config) as writer:
         todo = [by_id[name] for name in writer.pending()]
         for clip in renderer.render(todo, appearances=appearances, seed=seed):
             writer.write(clip)
@@ -189,6 +202,7 @@ def filter(clips: Path, estimator: EstimatorSettings = EstimatorSettings(), quan
     from posesyn.synthesis.filtering import ClipFilter
 
     store = ClipStore(clips)
+    store.reset_keep()  # filtering again starts from all frames
     rule = ClipFilter(estimator.load()).calibrate(store, quantile)
     result = rule.filter(store).run()
     print(f"kept {result['frames_kept']} of {result['frames']} frames, threshold {rule.threshold:.3f} m")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from tqdm import tqdm
 
 from posesyn.data.motions import load_motion, save_motion
 from posesyn.data.rendered import RenderedClips
+from posesyn.errors import InputError
 from posesyn.protocols import TargetEstimator
 from posesyn.report import RunSummary
 from posesyn.settings import PipelineSettings
 from posesyn.storage.atomic import read_json, write_json
 from posesyn.storage.clip_store import ClipStore
-from posesyn.storage.ledger import Finished, RunLedger
+from posesyn.storage.ledger import Finished, RunLedger, rng_of
 from posesyn.storage.shards import ClipWriter
 from posesyn.synthesis.extraction import ErrorExtractor, estimator_fingerprint
 from posesyn.synthesis.extraction_report import load_report
@@ -130,28 +131,17 @@ class Pipeline:
 
     def synthesize(self, report: ErrorReport) -> list[Motion]:
         """Motions for the challenging persons, best first per person; saved person by person."""
-        found = {scored.person.person_id: scored for scored in report.challenging}
-        self.ledger.plan("motions", list(found))
-        pending = self.ledger.pending("motions")
-        order = {name: row for row, name in enumerate(found)}
-        bar = tqdm(total=len(found), initial=len(found) - len(pending), desc="synthesize", disable=not self.progress)
-        with self._timed("synthesize"), bar:
-            for names in batched(pending, 16):
-                scored = [found[name] for name in names]
-                captions = [self.captions.get(name) for name in names]
-                motions = self.synthesizer.synthesize(
-                    scored,
-                    num_motions=self.settings.num_motions,
-                    seed=self.settings.seed,
-                    captions=captions,
-                    progress=False,
-                )
-                for name in names:
-                    mine = [motion for motion in motions if motion.person_id == name]
-                    for rank, motion in enumerate(mine):
-                        save_motion(self._motion_file(order[name], rank), motion)
-                    self.ledger.commit("motions", [Finished(name, f"motions/{order[name]:06d}_*.npz", "")])
-                bar.update(len(names))
+        with self._timed("synthesize"):
+            synthesize_into(
+                self.out / "motions",
+                self.ledger,
+                self.synthesizer,
+                report,
+                self.settings.num_motions,
+                self.settings.seed,
+                self.captions,
+                self.progress,
+            )
         return self.motions()
 
     def motions(self) -> list[Motion]:
@@ -161,7 +151,7 @@ class Pipeline:
     def render(self, motions: Sequence[Motion], report: ErrorReport) -> ClipStore:
         """Labelled clips of the motions, dressed as the non-challenging persons, in tar shards."""
         seed, folder = self.settings.seed, self.out / "clips"
-        by_id = {clip_id(motion.motion_id, seed): self.frames_around_anchor(motion) for motion in motions}
+        by_id = {clip_id(motion.motion_id, seed): self.dressed(motion) for motion in motions}
         with self._timed("render"), ClipWriter(folder, plan=list(by_id), config={"seed": seed}) as writer:
             pending = [by_id[name] for name in writer.pending()]
             clips = self.renderer.render(pending, appearances=report.non_challenging, seed=seed, progress=self.progress)
@@ -169,14 +159,18 @@ class Pipeline:
                 writer.write(clip)
         return ClipStore(folder)
 
-    def frames_around_anchor(self, motion: Motion) -> Motion:
-        """At most ``frames_per_motion`` frames, ``frame_stride`` apart, around the best-fitting one."""
-        return thin_motion(motion, self.settings.frames_per_motion, self.settings.frame_stride)
+    def dressed(self, motion: Motion) -> Motion:
+        """The frames to render (``frames_per_motion``, ``frame_stride`` apart, around the best-fitting one), on a body
+        drawn from the run's seed and the motion's name."""
+        thin = thin_motion(motion, self.settings.frames_per_motion, self.settings.frame_stride)
+        rng = rng_of(self.settings.seed, motion.motion_id)
+        return replace(thin, betas=rng.normal(0, self.settings.shape_spread, 10).astype(np.float32), joints_world=None)
 
     def filter(self, clips: ClipStore) -> RenderedClips:
         """Marks the frames that the paper's rule drops and returns the kept ones as labelled persons."""
 
         def make() -> None:
+            clips.reset_keep()  # a filter that was killed half-way has left its marks
             rule = ClipFilter(self.estimator).calibrate(clips, self.settings.filter_quantile)
             with tqdm(total=len(clips), desc="filter", unit="clip", disable=not self.progress) as bar:
                 statistics = rule.filter(clips).run(lambda _: bar.update(1))
@@ -245,11 +239,6 @@ class Pipeline:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _motion_file(self, person: int, rank: int) -> Path:
-        path = self.out / "motions" / f"{person:06d}_{rank:03d}.npz"
-        path.parent.mkdir(exist_ok=True)
-        return path
-
     def _once(self, stage: str, make: Callable[[], None]) -> None:
         self.ledger.plan(stage, [stage])
         if self.ledger.pending(stage):
@@ -274,8 +263,43 @@ class _Timer:
         write_json(self._pipeline.out / "timings.json", timings)
 
 
+def synthesize_into(
+    folder: Path,
+    ledger: RunLedger,
+    synthesizer: MotionSynthesizer,
+    report: ErrorReport,
+    num_motions: int,
+    seed: int,
+    captions: Mapping[str, str],
+    progress: bool = True,
+) -> None:
+    """Samples motions for the challenging persons that the ledger has not noted yet; saves them person by person."""
+    found = {scored.person.person_id: scored for scored in report.challenging}
+    order = {name: row for row, name in enumerate(found)}
+    ledger.plan("motions", list(found))
+    pending = ledger.pending("motions")
+    folder.mkdir(exist_ok=True)
+    made = len(found) - len(pending)
+    with tqdm(total=len(found), initial=made, desc="synthesize", unit="person", disable=not progress) as bar:
+        for names in batched(pending, 16):
+            motions = synthesizer.synthesize(
+                [found[name] for name in names],
+                num_motions=num_motions,
+                seed=seed,
+                captions=[captions.get(name) for name in names],
+                progress=False,
+            )
+            for name in names:
+                for rank, motion in enumerate(motion for motion in motions if motion.person_id == name):
+                    save_motion(folder / f"{order[name]:06d}_{rank:03d}.npz", motion)
+                ledger.commit("motions", [Finished(name, f"{folder.name}/{order[name]:06d}_*.npz", "")])
+            bar.update(len(names))
+
+
 def thin_motion(motion: Motion, frames: int, stride: int) -> Motion:
     """Every ``stride``-th frame, at most ``frames`` of them, as evenly around the anchor frame as the ends allow."""
+    if frames < 1 or stride < 1:
+        raise InputError("frames and stride must be at least 1", where="thin_motion", got=(frames, stride))
     length = len(motion)
     anchor = motion.anchor_frame if motion.anchor_frame is not None else length // 2
     candidates = np.arange(anchor % stride, length, stride)

@@ -24,9 +24,10 @@ class PipelineSettings:
         num_challenging: Persons with the largest error that get synthetic data (paper: 500).
         num_non_challenging: Persons with the smallest error that lend their appearance (paper: 200).
         num_motions: Motions sampled per challenging person; our own choice.
-        frames_per_motion: Frames rendered per motion, spread around the frame that fits the 2D truth best. 8 motions of
-            7 frames come near the paper's 54 kept frames per person; the split is our own choice.
+        frames_per_motion: Frames rendered per motion, on both sides of the frame that fits the 2D truth best. 8 motions
+            of 7 frames come near the paper's 54 kept frames per person; the split is our own choice.
         frame_stride: Motion frames (20 per second) between two rendered ones; our own choice.
+        shape_spread: Standard deviation of the betas of the rendered bodies (0: the mean body); our own choice.
         image_size: Side of the rendered square frames in pixels; our own choice.
         backgrounds: Folder of background photos; None takes the persons' own images and procedural rooms.
         filter_quantile: The paper's filter drops frames on which the estimator is further than a threshold from the
@@ -41,7 +42,8 @@ class PipelineSettings:
     num_non_challenging: int = 200
     num_motions: int = 8
     frames_per_motion: int = 7
-    frame_stride: int = 3
+    frame_stride: int = 12
+    shape_spread: float = 0.8
     image_size: int = 256
     backgrounds: Path | None = None
     filter_quantile: float = 0.95
@@ -50,7 +52,15 @@ class PipelineSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("num_challenging", "num_non_challenging", "num_motions", "frames_per_motion", "frame_stride"):
+        for name in (
+            "num_challenging",
+            "num_non_challenging",
+            "num_motions",
+            "frames_per_motion",
+            "frame_stride",
+            "image_size",
+            "batch_size",
+        ):
             if getattr(self, name) < 1:
                 raise InputError(f"PipelineSettings.{name} must be at least 1", got=getattr(self, name))
         if not 0 < self.filter_quantile <= 1:

@@ -1,6 +1,6 @@
 """Trains the shipped estimator from scratch on rendered lab images and writes posesyn/assets/hmr_small.safetensors.
 
-    python tools/train_estimator.py --data ../shared/data/cmu --cache /tmp/lab
+    python tools/train_estimator.py --data ../shared/data/cmu --cache runs/lab
 
 People of the train split who walk, stand and do everyday things, few appearances, plain rooms: the network is meant to
 be weak on anything else, as an estimator trained in a lab is. The crops are rendered once into ``--cache`` (about

@@ -151,7 +151,7 @@ def load_mocap(
     """All sound pieces of ``folder/captions.jsonl`` in memory, with mirrored copies after each if asked for.
 
     Args:
-        folder: E.g. ``../shared/data/cmu``.
+        folder: Holds ``captions.jsonl``, ``split.json`` and the BVH files they name.
         split: ``train``, ``val``, ``test`` or None.
         min_frames: Shorter pieces are left out.
         mirrored: Adds ``motion.mirrored()`` for each.

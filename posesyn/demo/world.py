@@ -31,6 +31,7 @@ class WorldSettings:
         wild_motions: Motions of dance, gymnastics, martial arts and sports, of which only 2D keypoints are kept.
         held_out_motions: Further wild motions, never trained on, labelled.
         frames_per_motion: Pictures taken of each motion, ``frame_stride`` motion frames (20 per second) apart.
+        shape_spread: Standard deviation of the bodies' betas.
         image_size: Side of the pictures in pixels.
         annotation_noise_px: Standard deviation of the noise on the 2D keypoints, as human annotators make it.
     """
@@ -40,6 +41,7 @@ class WorldSettings:
     held_out_motions: int = 88
     frames_per_motion: int = 5
     frame_stride: int = 12
+    shape_spread: float = 0.8
     image_size: int = 192
     annotation_noise_px: float = 1.5
 
@@ -118,7 +120,8 @@ def _motions(
         start = int(rng.integers(max(1, len(motion) - span + 1)))
         # A short motion gives fewer pictures, not repeated ones.
         rows = np.arange(start, min(start + span, len(motion)), settings.frame_stride)
-        motions.append(motion.take(rows, motion_id=name))
+        betas = rng.normal(0, settings.shape_spread, 10).astype(np.float32)
+        motions.append(motion.take(rows, motion_id=name, betas=betas, joints_world=None))
     return motions
 
 
@@ -134,4 +137,5 @@ def as_2d_annotation(person: Person, noise_px: float, seed: int) -> Person:
         visible=present,
         skeleton=ANNOTATION_SKELETON,
         labels=None,
+        meta={"clip_id": person.meta["clip_id"]},
     )

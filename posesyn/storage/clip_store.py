@@ -132,6 +132,12 @@ class ClipStore(Sequence[Clip]):
         self._keep = keep
         self._cached_labels.cache_clear()
 
+    def reset_keep(self) -> None:
+        """Forgets what :meth:`set_keep` recorded: frames are kept as their archive says."""
+        (self.folder / _KEEP).unlink(missing_ok=True)
+        self._keep = {}
+        self._cached_labels.cache_clear()
+
     def verify(self) -> None:
         """Compares every archive with the checksum in the ledger, and every member with its CRC-32.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -12,7 +15,8 @@ from pytorch_lightning.loggers import CSVLogger
 
 from posesyn.errors import InputError
 from posesyn.protocols import TrainableEstimator
-from posesyn.storage.checkpoints import load_into, load_weights, save_weights
+from posesyn.storage.checkpoints import fingerprint, load_into, load_weights, save_weights
+from posesyn.storage.ledger import RunLedger
 from posesyn.training.mixed_data import MixedPoseDataModule
 from posesyn.training.pose_estimator import PoseEstimatorModule
 from posesyn.training.settings import FineTuningSettings
@@ -44,6 +48,10 @@ def fine_tune(
 
     Returns:
         The file with the weights. If it is there already it is loaded and nothing is trained.
+
+    Raises:
+        RunError: ``out`` holds a training with other settings, data sizes or starting weights.
+        InputError: The estimator is no torch module, or the data do not fit the settings.
     """
     settings = settings or FineTuningSettings()
     if not isinstance(estimator, torch.nn.Module):
@@ -55,10 +63,39 @@ def fine_tune(
         )
     out = Path(out)
     weights = out / WEIGHTS
-    if weights.exists():
-        load_into(estimator, load_weights(weights), where=weights)
-        return weights
-    out.mkdir(parents=True, exist_ok=True)
+    config = {
+        "kind": "fine-tuning",
+        "settings": asdict(settings),
+        "seed": seed,
+        "estimator": estimator.spec.name,
+        "weights": fingerprint(estimator),
+        "real": _size(real),
+        "synthetic": None if synthetic is None else _size(synthetic),
+    }
+    # The ledger refuses a folder that holds a training with other settings.
+    with RunLedger(out, config):
+        if weights.exists():
+            load_into(estimator, load_weights(weights), where=weights)
+        else:
+            _train(estimator, real, synthetic, out, settings, seed, name, progress)
+            save_weights(weights, estimator.state_dict(), {"estimator": estimator.spec.name, "steps": settings.steps})
+    return weights
+
+
+def _size(data: Sequence) -> int:
+    return sum(len(part) for part in data) if len(data) and not isinstance(data[0], Person) else len(data)
+
+
+def _train(
+    estimator: TrainableEstimator,
+    real: Sequence[Person] | Sequence[Sequence[Person]],
+    synthetic: Sequence[Person] | None,
+    out: Path,
+    settings: FineTuningSettings,
+    seed: int,
+    name: str,
+    progress: bool,
+) -> None:
     pl.seed_everything(seed, verbose=False)
     data = MixedPoseDataModule(
         real=real,
@@ -87,11 +124,25 @@ def fine_tune(
         limit_val_batches=0,
     )
     last = out / "checkpoints" / "last.ckpt"
-    trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
-    if trainer.interrupted:  # Lightning swallows Ctrl-C; the caller must not take half a training for a whole one.
+    _fit(trainer, module, data, last if last.exists() else None)
+
+
+def _fit(
+    trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, checkpoint: Path | None
+) -> None:
+    """``Trainer.fit`` that lets Ctrl-C through: Lightning ends the process instead and ignores further signals."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+    if trainer.interrupted:
         raise KeyboardInterrupt
-    save_weights(weights, estimator.state_dict(), {"estimator": estimator.spec.name, "steps": str(settings.steps)})
-    return weights
 
 
 class _NamedProgressBar(TQDMProgressBar):

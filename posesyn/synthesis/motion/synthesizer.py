@@ -259,8 +259,14 @@ class MotionSynthesizer:
     ) -> list[Motion]:
         """The ``count`` best of one person's samples as motions, best first."""
         facing = [turned(motion, yaw) for motion in joints]
+        # The prefix is the wrong pose held still: where it fits best, every sample would score the same.
+        skip = [
+            min(len(job.prefix) * self.prior.frames_per_token, len(motion) - 1) for job, motion in zip(jobs, facing)
+        ]
         fits: Sequence[Reprojection | None] = reproject(
-            [motion * CAM_TO_WORLD for motion in facing], scored.person, self.settings.yaw_search
+            [motion[first:] * CAM_TO_WORLD for motion, first in zip(facing, skip)],
+            scored.person,
+            self.settings.yaw_search,
         ) or [None] * len(jobs)
         order = sorted(range(len(jobs)), key=lambda i: (0.0 if fits[i] is None else fits[i].error, jobs[i].number))
         motions = []
@@ -273,7 +279,7 @@ class MotionSynthesizer:
                 replace(
                     motion,
                     person_id=scored.person.person_id,
-                    anchor_frame=None if fit is None else fit.frame,
+                    anchor_frame=None if fit is None else fit.frame + skip[i],
                     reprojection_error=None if fit is None else fit.error,
                 )
             )
