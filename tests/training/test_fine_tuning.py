@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from posesyn import CallableEstimator, EstimatorSpec
+from posesyn.data.rendered import RenderedClips
+from posesyn.errors import InputError, RunError
+from posesyn.training import FineTuningSettings, fine_tune
+
+SETTINGS = FineTuningSettings(steps=4, batch_size=4, learning_rate=1e-2, checkpoint_every=1)
+
+
+class Tiny(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 45 * 5)
+
+    def forward(self, images):
+        joints, keypoints = self.layer(images.mean((2, 3))).view(-1, 45, 5).split((3, 2), -1)
+        return {"joints": joints, "keypoints_px": keypoints}
+
+
+def make_estimator(stop_at: int | None = None) -> CallableEstimator:
+    calls = []
+
+    def losses(output, batch):
+        calls.append(1)
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        return {"joints": (output["joints"] - batch["joints"]).square().mean()}
+
+    torch.manual_seed(0)
+    spec = EstimatorSpec("tiny", input_size=(16, 16))
+    return CallableEstimator(Tiny(), spec, losses)
+
+
+@pytest.fixture
+def persons(make_clip) -> RenderedClips:
+    return RenderedClips([make_clip("a"), make_clip("b", seed=1)])
+
+
+def weights_of(estimator) -> np.ndarray:
+    return estimator.fn.layer.weight.detach().numpy().copy()
+
+
+def test_interrupted_training_continues_to_the_same_weights(persons, tmp_path):
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(make_estimator(stop_at=3), persons, persons, tmp_path / "a", SETTINGS, progress=False)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert not (tmp_path / "a" / "estimator.safetensors").exists()
+    resumed, straight = make_estimator(), make_estimator()
+    fine_tune(resumed, persons, persons, tmp_path / "a", SETTINGS, progress=False)
+    fine_tune(straight, persons, persons, tmp_path / "b", SETTINGS, progress=False)
+    assert not np.allclose(weights_of(straight), weights_of(make_estimator()))
+    np.testing.assert_array_equal(weights_of(resumed), weights_of(straight))
+
+
+def test_finished_training_is_loaded_and_other_settings_are_refused(persons, tmp_path):
+    first = make_estimator()
+    fine_tune(first, persons, None, tmp_path, SETTINGS, progress=False)
+    again = make_estimator()
+    fine_tune(again, persons, None, tmp_path, SETTINGS, progress=False)
+    np.testing.assert_array_equal(weights_of(again), weights_of(first))
+    with pytest.raises(RunError, match="learning_rate"):
+        fine_tune(make_estimator(), persons, None, tmp_path, replace(SETTINGS, learning_rate=1e-3), progress=False)
+
+
+def test_an_estimator_without_weights_is_refused(persons, tmp_path):
+    class Foreign:
+        spec = EstimatorSpec("foreign")
+
+    with pytest.raises(InputError, match="torch module"):
+        fine_tune(Foreign(), persons, None, tmp_path, SETTINGS, progress=False)
