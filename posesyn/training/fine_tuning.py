@@ -106,7 +106,7 @@ def _train(
         seed=seed,
         num_workers=settings.num_workers,
     )
-    module = PoseEstimatorModule(estimator, learning_rate=settings.learning_rate)
+    module = PoseEstimatorModule(estimator, settings.learning_rate, schedule=settings.schedule)
     checkpoint = ModelCheckpoint(
         dirpath=out / "checkpoints", save_last=True, every_n_train_steps=settings.checkpoint_every, save_top_k=0
     )
