@@ -18,7 +18,7 @@ def demo(out: Path = Path("runs/demo"), seeds: list[int] | None = None) -> None:
 
     Args:
         out: Folder for the data, the weights and report.html; an interrupted demo continues from it.
-        seeds: One run per seed (default: 0).
+        seeds: One run per seed, as a list: ``--seeds '[0,1,2]'`` (default: 0).
     """
     from posesyn.demo.run import run_demo
 
