@@ -77,3 +77,49 @@ def test_extract_ranks_the_photos(shared, tmp_path, capsys, name, persons):
     annotated = len(content["annotations"]) if name == "coco" else len(content)
     assert ranked + skipped <= annotated and ranked >= annotated - 2
     assert "<script" not in report and "data:image" in report
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["coco", "mpii"])
+def test_run_on_photos_ends_in_shards_and_stages_continue(shared, tmp_path, capsys, name):
+    folder, out = shared / "data" / "images" / name, tmp_path / "run"
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"data: {{format: {name}, images: {folder}, annotations: {folder / 'annotations.json'}}}\nout: {out}\n"
+        "settings: {num_challenging: 1, num_non_challenging: 1, num_motions: 1, frames_per_motion: 2, image_size: 64,\n"
+        "  fine_tuning: {steps: 0}}\n"
+    )
+    assert cli.main(["run", "--config", str(config)]) == 0, capsys.readouterr().err
+    assert list((out / "clips" / "shards").glob("*.tar"))
+    assert "data:image" in (out / "report.html").read_text()
+    # Filtering again starts from all frames, so that it ends where it ended before.
+    capsys.readouterr()
+    kept = []
+    for _ in range(2):
+        assert cli.main(["filter", "--clips", str(out / "clips"), "--quantile", "0.5"]) == 0
+        kept.append(capsys.readouterr().out)
+    assert kept[0] == kept[1]
+    # The same folder with other settings is refused by the name of the setting.
+    config.write_text(config.read_text().replace("num_motions: 1", "num_motions: 2"))
+    assert cli.main(["run", "--config", str(config)]) == 2
+    assert "num_motions" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["07_01", "60_09"])
+def test_mocap_renders_the_right_way_up(shared, tmp_path, name):
+    from posesyn import skeletons
+    from posesyn.storage import ClipStore
+
+    bvh = shared / "data" / "cmu" / "bvh" / f"{name}.bvh.gz"
+    arguments = ["--motions", str(bvh), "--image_size", "96", "--frames", "3", "--stride", "10"]
+    assert cli.main(["render", *arguments, "--out", str(tmp_path / "clips")]) == 0
+    clip = ClipStore(tmp_path / "clips")[0]
+    row = {
+        joint: clip.keypoints_px[:, skeletons.get("smpl45").index(joint), 1]
+        for joint in ("head", "pelvis", "left_ankle")
+    }
+    assert (row["head"] < row["pelvis"]).all() and (row["pelvis"] < row["left_ankle"]).all()
+    assert clip.mask.any((1, 2)).all()
+    # A folder rendered with other settings is not taken for this one.
+    assert cli.main(["render", *arguments[:-1], "5", "--out", str(tmp_path / "clips")]) == 2
