@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from posesyn import skeletons
 from posesyn.data.crops import CropBatch, crop_persons
 from posesyn.errors import InputError
+from posesyn.estimators.prediction import predict_in_chunks
 from posesyn.geometry.cameras import (
     apply_affine,
     crop_to_full_translation,
@@ -21,7 +22,7 @@ from posesyn.geometry.cameras import (
     project,
 )
 from posesyn.protocols import EstimatorSpec
-from posesyn.types import Person, PoseBatch, batched
+from posesyn.types import Person, PoseBatch
 
 _CAMERAS = ("keypoints_px", "cam", "transl_cam")
 _OPTIONAL = {"pose_rotmat": (24, 3, 3), "betas": (10,)}
@@ -76,17 +77,7 @@ class CallableEstimator(nn.Module):
         Raises:
             InputError: No persons, an unusable box, or an output of ``fn`` that breaks the contract above.
         """
-        if not len(persons):
-            raise InputError("predict needs at least one person", where=f"estimator '{self.spec.name}'")
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode():
-                parts = [self._predict(list(chunk)) for chunk in batched(persons, self.batch_size)]
-        finally:
-            self.train(was_training)
-        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return PoseBatch(tuple(person.person_id for person in persons), self.spec.skeleton, **arrays)
+        return predict_in_chunks(self, self.spec, persons, self._predict, self.batch_size)
 
     def _predict(self, persons: Sequence[Person]) -> dict[str, np.ndarray]:
         crops = crop_persons(persons, self.spec)

@@ -17,6 +17,7 @@ from posesyn.data.crops import crop_persons
 from posesyn.errors import InputError
 from posesyn.estimators.losses import LossWeights, smpl_losses
 from posesyn.estimators.necks import AverageNeck, JointNeck
+from posesyn.estimators.prediction import predict_in_chunks
 from posesyn.estimators.regressor import IterativeRegressor
 from posesyn.geometry.cameras import (
     crop_to_full_translation,
@@ -28,7 +29,7 @@ from posesyn.geometry.cameras import (
 from posesyn.geometry.rotations import rot6d_to_matrix
 from posesyn.protocols import BodyModel, EstimatorSpec
 from posesyn.storage.checkpoints import load_into, load_weights
-from posesyn.types import Person, PoseBatch, batched
+from posesyn.types import Person, PoseBatch
 
 SPIN_SPEC = EstimatorSpec("hmr", input_size=(224, 224), rot6d_layout="interleaved")
 SMALL_SPEC = EstimatorSpec("hmr_small", input_size=(96, 96), rot6d_layout="interleaved")
@@ -166,17 +167,7 @@ class HMR(nn.Module):
             InputError: No persons, or a box that is empty or outside its image.
             FileError: An image cannot be read.
         """
-        if not len(persons):
-            raise InputError("predict needs at least one person", where=f"estimator '{self.spec.name}'")
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode():
-                parts = [self._predict(list(chunk)) for chunk in batched(persons, self.batch_size)]
-        finally:
-            self.train(was_training)
-        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return PoseBatch(tuple(person.person_id for person in persons), self.spec.skeleton, **arrays)
+        return predict_in_chunks(self, self.spec, persons, self._predict, self.batch_size)
 
     def _predict(self, persons: Sequence[Person]) -> dict[str, np.ndarray]:
         crops = crop_persons(persons, self.spec)
