@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from posesyn import skeletons
-from posesyn.data.boxes import box_around, box_problem, xywh_to_xyxy
-from posesyn.data.image_folder import Choice, check_choice, find_missing, resolve
+from posesyn.data.annotated import AnnotatedPersons, Candidate
+from posesyn.data.boxes import box_around, xywh_to_xyxy
+from posesyn.data.image_folder import Choice, resolve
 from posesyn.errors import InputError
 from posesyn.storage.atomic import read_json
 from posesyn.storage.images import ImageFile, Orientation
 from posesyn.types import Person
 
 
-class CocoKeypoints(Sequence[Person]):
+class CocoKeypoints(AnnotatedPersons):
     """Persons with keypoints, images decoded on demand.
 
     COCO's integer coordinates name pixels, which is posesyn's convention; nothing is shifted. Crowd annotations and
@@ -57,10 +58,10 @@ class CocoKeypoints(Sequence[Person]):
         min_keypoints: int = 1,
         name: str = "coco",
     ) -> None:
-        check_choice(on_missing, "on_missing")
-        check_choice(on_bad, "on_bad")
-        self.path, self.folder, self.name = Path(annotations), Path(images), name
-        self._orientation, self._on_bad = orientation, on_bad
+        super().__init__(
+            annotations, images, on_missing=on_missing, on_bad=on_bad, min_keypoints=min_keypoints, name=name
+        )
+        self._orientation = orientation
         content = read_json(self.path)
         records = _list(content, "annotations", self.path)
         self._images = _by_id(_list(content, "images", self.path), "image", self.path)
@@ -72,44 +73,27 @@ class CocoKeypoints(Sequence[Person]):
         paths = {
             key: resolve(self.folder, image.get("file_name"), f"image {key}") for key, image in self._images.items()
         }
-        used = [paths[record["image_id"]] for record in records if record.get("image_id") in paths]
-        missing = find_missing(self.folder, used, on_missing, self.path)
-        self.skipped: tuple[tuple[str, str], ...] = ()
-        self._records: list[tuple[dict[str, Any], str, Path]] = []
-        skipped = []
+        candidates = []
         for record in records:
             key = record.get("image_id")
             if key not in paths:
                 raise InputError(
                     "an annotation names an unknown image", where=f"{self.path}, id {record['id']}", got=key
                 )
-            person_id = f"{name}/{paths[key].stem}#{record['id']}"
-            reason = self._reason(record, paths[key] in missing, min_keypoints, person_id)
-            if reason is None:
-                self._records.append((record, person_id, paths[key]))
-            else:
-                skipped.append((person_id, reason))
-        self.skipped = tuple(skipped)
-        if not self._records:
-            raise InputError(
-                "no usable person is left",
-                where=self.path,
-                got=f"{len(skipped)} skipped, the first because {skipped[0][1]}",
-            )
+            reason = "it marks a crowd" if record.get("iscrowd") else None
+            if reason is None and not record.get("keypoints"):
+                reason = "it has no keypoints"
+            candidates.append(Candidate(record, f"{name}/{paths[key].stem}#{record['id']}", paths[key], reason))
+        self._accept(candidates)
 
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int | slice) -> Person | list[Person]:  # type: ignore[override]
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        record, person_id, path = self._records[index]
+    def _person(self, record: dict[str, Any], person_id: str, path: Path | None) -> Person:
         image = self._images[record["image_id"]]
-        keypoints, visible = self._keypoints(record, person_id)
+        keypoints, visible = self._joints(record, person_id)
+        flags = np.asarray(record["keypoints"], np.float32).reshape(-1, 3)[:, 2]
         return Person(
             person_id,
             ImageFile(path, self._orientation, _size(image)),
-            self._box(record, keypoints, visible),
+            self._box(record, keypoints, visible, person_id),
             keypoints,
             visible,
             self.skeleton,
@@ -121,6 +105,8 @@ class CocoKeypoints(Sequence[Person]):
                 "area": record.get("area"),
                 "image_width_height": _size(image),
                 "licence": image.get("license_name", image.get("license")),
+                # COCO's v = 1: labelled but hidden.
+                **({"occluded": (flags == 1).tolist()} if (flags == 1).any() else {}),
             },
         )
 
@@ -132,7 +118,7 @@ class CocoKeypoints(Sequence[Person]):
         """
         from pycocotools import mask as coco_mask
 
-        record, person_id, _ = self._records[index]
+        record, person_id, _ = self._kept[index]
         shape, size = record.get("segmentation"), _size(self._images[record["image_id"]])
         if not shape or size is None:
             return None
@@ -149,36 +135,7 @@ class CocoKeypoints(Sequence[Person]):
             raise InputError("a segmentation is damaged", where=person_id, got=error) from error
         return mask
 
-    def _reason(self, record: dict[str, Any], missing: bool, min_keypoints: int, person_id: str) -> str | None:
-        """Why an annotation is left out, or None. Raises where it is bad and bad ones are errors."""
-        if record.get("iscrowd"):
-            return "it marks a crowd"
-        if "keypoints" not in record:
-            return "it has no keypoints"
-        keypoints, visible = self._keypoints(record, person_id)
-        if not visible.any():
-            return "no keypoint is visible"
-        if visible.sum() < min_keypoints:
-            return f"only {int(visible.sum())} keypoints are visible, {min_keypoints} are needed"
-        if missing:
-            return "its image is missing"
-        problem = None
-        if not np.isfinite(keypoints[visible]).all():
-            joints = skeletons.get(self.skeleton).joints
-            bad = [joints[i] for i in np.flatnonzero(visible & ~np.isfinite(keypoints).all(1))]
-            problem = f"keypoints marked visible are NaN or infinite: {', '.join(bad)}"
-        else:
-            box = self._box(record, keypoints, visible)
-            problem = box_problem(box, _size(self._images[record["image_id"]]))
-        if problem is not None and self._on_bad == "error":
-            raise InputError(
-                problem,
-                where=f"person '{person_id}' of {self.path}",
-                fix="correct the annotation, or pass on_bad='skip'",
-            )
-        return problem
-
-    def _keypoints(self, record: dict[str, Any], person_id: str) -> tuple[np.ndarray, np.ndarray]:
+    def _joints(self, record: dict[str, Any], person_id: str) -> tuple[np.ndarray, np.ndarray]:
         joints = len(skeletons.get(self.skeleton))
         try:
             values = np.asarray(record["keypoints"], np.float32).ravel()
@@ -195,11 +152,14 @@ class CocoKeypoints(Sequence[Person]):
         values = values.reshape(joints, 3)
         return values[:, :2], values[:, 2] > 0
 
-    def _box(self, record: dict[str, Any], keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    def _box(self, record: dict[str, Any], keypoints: np.ndarray, visible: np.ndarray, person_id: str) -> np.ndarray:
         box = record.get("bbox")
         if box is None or not np.any(np.asarray(box)[2:]):
             return box_around(keypoints, visible)
         return xywh_to_xyxy(np.asarray(box))
+
+    def _size(self, record: dict[str, Any]) -> tuple[int, int] | None:
+        return _size(self._images[record["image_id"]])
 
 
 def recognise(content: Mapping[str, Any], records: Sequence[Mapping[str, Any]], where: object) -> str:

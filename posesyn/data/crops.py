@@ -150,8 +150,11 @@ def crop_person(
     problem = box_problem(person.box_xyxy, (width, height))
     if problem is not None:
         raise InputError(problem, where=f"person '{person.person_id}'", fix="correct the annotation or leave it out")
+    box = person.box_xyxy
+    if spec.box_clip:
+        box = np.clip(box, -0.5, (width - 0.5, height - 0.5) * 2)
     variation = _variation(augment, rng)
-    affine = variation_affine(person.box_xyxy, spec, variation)
+    affine = variation_affine(box, spec, variation)
     size = spec.input_size
     pixels = cv2.warpAffine(image, affine, (size[1], size[0]), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     keypoints = apply_affine(affine, person.keypoints_px)
@@ -163,7 +166,7 @@ def crop_person(
     if labels is not None:
         labels = vary_labels(labels, affine, variation)
     inside = visible & (keypoints > -0.5).all(-1) & (keypoints < (size[1] - 0.5, size[0] - 0.5)).all(-1)
-    center, extent = padded_box(person.box_xyxy, size, spec.box_scale * variation.scale, spec.box_aspect)
+    center, extent = padded_box(box, size, spec.box_scale * variation.scale, spec.box_aspect)
     return Crop(
         normalise(pixels, spec, variation.colour),
         affine,

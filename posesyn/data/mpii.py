@@ -1,17 +1,19 @@
-"""Persons of an MPII annotation in the json form that HRNet and mmpose use."""
+"""Persons of an MPII annotation: the published .mat file, or the json form that HRNet and mmpose use."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from posesyn import skeletons
-from posesyn.data.boxes import box_around, box_problem
-from posesyn.data.image_folder import Choice, check_choice, find_missing, resolve
+from posesyn.data.annotated import AnnotatedPersons, Candidate
+from posesyn.data.boxes import box_around
+from posesyn.data.image_folder import Choice, resolve
+from posesyn.data.mpii_mat import read_mpii_mat
 from posesyn.errors import InputError
 from posesyn.storage.atomic import read_json
 from posesyn.storage.images import ImageFile, Orientation
@@ -22,16 +24,18 @@ from posesyn.types import Person
 _SCALE_PX, _CENTRE_SHIFT_PX = 200.0, 15.0
 
 
-class MpiiKeypoints(Sequence[Person]):
+class MpiiKeypoints(AnnotatedPersons):
     """Persons with 16 joints, images decoded on demand.
 
     The file is a list of ``{image, joints (16 x 2), joints_vis (16), center (2), scale}``. Joints that are not
-    annotated have ``joints_vis`` 0 (coordinates -1 in most files).
+    annotated have ``joints_vis`` 0 (coordinates -1 in most files). ``mpii_human_pose_v1_u12_1.mat`` is read too; its
+    persons without joints (the test images) are left out and listed.
 
     Args:
-        annotations: The json file.
+        annotations: The json or the .mat file.
         images: Folder of the images.
-        captions: Descriptions by file name: a mapping, or a json file with one; None for none.
+        captions: Descriptions by file name: a mapping, or a json file with one. Persons without one are described by
+            MPII's activity, where the file names it.
         index_base: Coordinate of the first pixel in the file. MPII counts from 1, as Matlab does, and its loaders
             subtract 1; pass 0 for files that count from 0.
         box: ``"center_scale"``: a square of 200 * scale pixels around the centre moved down by 15 * scale (HRNet,
@@ -66,48 +70,29 @@ class MpiiKeypoints(Sequence[Person]):
         min_keypoints: int = 1,
         name: str = "mpii",
     ) -> None:
-        check_choice(on_missing, "on_missing")
-        check_choice(on_bad, "on_bad")
+        super().__init__(
+            annotations, images, on_missing=on_missing, on_bad=on_bad, min_keypoints=min_keypoints, name=name
+        )
         if box not in ("center_scale", "joints") or index_base not in (0, 1):
             raise InputError(
                 "unknown option", expected="box center_scale or joints; index_base 0 or 1", got=(box, index_base)
             )
-        self.path, self.folder, self.name = Path(annotations), Path(images), name
-        self._base, self._box_rule, self._orientation, self._on_bad = index_base, box, orientation, on_bad
-        content = read_json(self.path)
+        self._base, self._box_rule, self._orientation = index_base, box, orientation
+        content = read_mpii_mat(self.path) if self.path.suffix.lower() == ".mat" else read_json(self.path)
         if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
             raise InputError("an MPII file must be a list of annotations", where=self.path, got=type(content).__name__)
-        if not content:
-            raise InputError("an annotation file holds no annotations", where=self.path)
         given = captions if captions is None or isinstance(captions, Mapping) else read_json(captions)
         self._captions = {key: _texts(value) for key, value in (given or {}).items()}
-        paths = [resolve(self.folder, item.get("image"), f"entry {row}") for row, item in enumerate(content)]
-        missing = find_missing(self.folder, paths, on_missing, self.path)
-        self._persons: list[Person] = []
-        skipped = []
-        for row, (item, path) in enumerate(zip(content, paths)):
-            person_id = f"{name}/{path.stem}#{row}"
-            keypoints, visible = self._joints(item, person_id)
-            reason = self._reason(item, keypoints, visible, path, missing, min_keypoints, person_id)
-            if reason is None:
-                self._persons.append(self._person(item, keypoints, visible, path, person_id))
-            else:
-                skipped.append((person_id, reason))
-        self.skipped: tuple[tuple[str, str], ...] = tuple(skipped)
-        if not self._persons:
-            got = f"{len(skipped)} skipped, the first because {skipped[0][1]}"
-            raise InputError("no usable person is left", where=self.path, got=got)
+        candidates = []
+        for row, item in enumerate(content):
+            path = resolve(self.folder, item.get("image"), f"entry {row}")
+            # Records of the .mat file bring the reason why they have no joints.
+            candidates.append(Candidate(item, f"{name}/{path.stem}#{row}", path, item.get("reason")))
+        self._accept(candidates)
 
-    def __len__(self) -> int:
-        return len(self._persons)
-
-    def __getitem__(self, index: int | slice) -> Person | list[Person]:  # type: ignore[override]
-        return self._persons[index]
-
-    def _person(
-        self, item: dict[str, Any], keypoints: np.ndarray, visible: np.ndarray, path: Path, person_id: str
-    ) -> Person:
-        meta = {key: item[key] for key in ("center", "scale", "action", "head_size", "activity") if key in item}
+    def _person(self, item: dict[str, Any], person_id: str, path: Path | None) -> Person:
+        keypoints, visible = self._joints(item, person_id)
+        names = ("center", "scale", "action", "head_size", "activity", "split", "single_person", "occluded")
         return Person(
             person_id,
             ImageFile(path, self._orientation),
@@ -115,9 +100,10 @@ class MpiiKeypoints(Sequence[Person]):
             keypoints,
             visible,
             self.skeleton,
-            captions=self._captions.get(item["image"], ()),
+            captions=self._captions.get(item["image"]) or _activity(item),
             image_id=f"{self.name}/{path.stem}",
-            meta=meta,
+            track_id=item.get("video"),
+            meta={key: item[key] for key in names if key in item},
         )
 
     def _joints(self, item: dict[str, Any], person_id: str) -> tuple[np.ndarray, np.ndarray]:
@@ -153,34 +139,12 @@ class MpiiKeypoints(Sequence[Person]):
         half = _SCALE_PX * scale / 2
         return np.concatenate((middle - half, middle + half)).astype(np.float32)
 
-    def _reason(
-        self,
-        item: dict[str, Any],
-        keypoints: np.ndarray,
-        visible: np.ndarray,
-        path: Path,
-        missing: set[Path],
-        min_keypoints: int,
-        person_id: str,
-    ) -> str | None:
-        """Why an annotation is left out, or None. Raises where it is bad and bad ones are errors."""
-        if not visible.any():
-            return "no joint is visible"
-        if visible.sum() < min_keypoints:
-            return f"only {int(visible.sum())} joints are visible, {min_keypoints} are needed"
-        if path in missing:
-            return "its image is missing"
-        if not np.isfinite(keypoints[visible]).all():
-            problem = "joints marked visible are NaN or infinite"
-        else:
-            problem = box_problem(self._box(item, keypoints, visible, person_id))
-        if problem is not None and self._on_bad == "error":
-            raise InputError(
-                problem,
-                where=f"person '{person_id}' of {self.path}",
-                fix="correct the annotation, or pass on_bad='skip'",
-            )
-        return problem
+
+def _activity(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """MPII names activities, as in ``"bicycling, mountain"``; the sentence around it is our own."""
+    activity = item.get("activity")
+    named = isinstance(activity, str) and any(letter.isalnum() for letter in activity)
+    return (f"a person is doing {activity.strip()}",) if named else ()
 
 
 def _texts(value: Any) -> tuple[str, ...]:

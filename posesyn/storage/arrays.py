@@ -12,6 +12,7 @@ import numpy as np
 
 from posesyn.errors import FileError, InputError, UnsafeFileError
 from posesyn.storage.atomic import write_bytes
+from posesyn.storage.unpickling import restricted_loads
 
 # Our own choice: far above any label file of posesyn, far below the memory of a small machine.
 MAX_NPZ_BYTES = 2 << 30
@@ -38,7 +39,11 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
 
 
 def read_npz(
-    source: str | os.PathLike[str] | bytes, *, max_bytes: int = MAX_NPZ_BYTES, name: str | None = None
+    source: str | os.PathLike[str] | bytes,
+    *,
+    max_bytes: int = MAX_NPZ_BYTES,
+    name: str | None = None,
+    objects: bool = False,
 ) -> dict[str, np.ndarray]:
     """Reads all arrays of an npz file (or of its bytes).
 
@@ -46,10 +51,13 @@ def read_npz(
         source: Path or content.
         max_bytes: Limit for the sum of the inflated members, checked before anything is inflated.
         name: Name for messages where ``source`` is bytes.
+        objects: Whether arrays of Python objects are read too, by the restricted unpickler: published data sets hold
+            dictionaries and lists in npz files.
 
     Raises:
         FileError: Missing or damaged.
-        UnsafeFileError: Object arrays (pickle), or more data than ``max_bytes``.
+        UnsafeFileError: Object arrays (pickle) unless ``objects``, a pickle that asks to run code, or more data than
+            ``max_bytes``.
     """
     where = name or (f"{len(source)} bytes" if isinstance(source, bytes) else Path(source))
     try:
@@ -59,7 +67,9 @@ def read_npz(
                 raise UnsafeFileError(
                     "an npz file inflates too far", where=where, expected=f"<= {max_bytes}", got=total
                 )
-            return {_key(member.filename): _read_member(archive, member, where) for member in archive.infolist()}
+            return {
+                _key(member.filename): _read_member(archive, member, where, objects) for member in archive.infolist()
+            }
     except FileError:
         raise
     except OSError as error:
@@ -72,12 +82,14 @@ def _key(filename: str) -> str:
     return filename.removesuffix(".npy")
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: object) -> np.ndarray:
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: object, objects: bool) -> np.ndarray:
     with archive.open(member) as handle:
         # The header may claim more than the member holds: read_array allocates from the header.
         version = np.lib.format.read_magic(handle)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = reader(handle)
+        if dtype.hasobject and objects:
+            return restricted_loads(handle.read(), f"{where}, array '{_key(member.filename)}'")
         if dtype.hasobject:
             raise UnsafeFileError(
                 "an npz file holds Python objects", where=where, got=f"array '{_key(member.filename)}'"

@@ -190,6 +190,11 @@ def restricted_load(
         raise FileError("could not read a pickle", where=where, got=error.strerror or str(error)) from error
     if len(data) > max_bytes:
         raise UnsafeFileError("the pickle is too large", where=where, expected=f"<= {max_bytes} bytes")
+    return restricted_loads(data, where, allow, encoding=encoding)
+
+
+def restricted_loads(data: bytes, where: object, allow: Sequence[str] = (), *, encoding: str = "latin1") -> Any:
+    """:func:`restricted_load` for a pickle in memory; ``where`` names it in messages."""
     try:
         _check_instructions(data, where)
         return _Materialiser().convert(_Unpickler(data, where, allow, encoding).load())

@@ -62,9 +62,9 @@ def test_left_out_annotations_are_listed(dataset):
     assert len(persons) == 1
     assert dict(persons.skipped) == {
         "coco/a#2": "it marks a crowd",
-        "coco/a#3": "no keypoint is visible",
+        "coco/a#3": "no joint is visible",
         "coco/a#4": "it has no keypoints",
-        "coco/a#5": "only 1 keypoints are visible, 2 are needed",
+        "coco/a#5": "only 1 joints are visible, 2 are needed",
     }
 
 

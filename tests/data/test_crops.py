@@ -188,3 +188,13 @@ def test_batches_equal_single_crops_and_decode_an_image_once(tmp_path, person, m
 def test_boxes_that_show_nothing_are_refused_by_name(person, box):
     with pytest.raises(InputError, match="person 'p'"):
         crop_person(replace(person, box_xyxy=np.array(box)), PLAIN)
+
+
+def test_a_box_is_cut_at_the_image_where_the_network_wants_it():
+    image = ArrayImage(np.zeros((40, 60, 3), np.uint8))
+    person = Person("p", image, np.array([-20, 5, 30, 35]), np.zeros((17, 2)), np.zeros(17, bool), "coco17")
+    whole = crop_person(person, EstimatorSpec("a", box_scale=1.0))
+    cut = crop_person(person, EstimatorSpec("b", box_scale=1.0, box_clip=True))
+    np.testing.assert_allclose(whole.box_center, [5, 20])
+    np.testing.assert_allclose(cut.box_center, [(30 - 0.5) / 2, 20])
+    assert (whole.box_size, cut.box_size) == (50, 30.5)

@@ -59,6 +59,15 @@ def test_captions(dataset):
     assert dataset(entry(), captions={"ü.png": ["a", "b"]})[0].captions == ("a", "b")
 
 
+def test_the_activity_is_the_caption_where_there_is_no_other(dataset):
+    active = entry(activity="bicycling, mountain")
+    assert dataset(active)[0].captions == ("a person is doing bicycling, mountain",)
+    assert dataset(active, captions={"ü.png": "she rides"})[0].captions == ("she rides",)
+    assert dataset(active, captions={"other.png": "x"})[0].captions == ("a person is doing bicycling, mountain",)
+    for nothing in ("", " - ", None, 3):
+        assert dataset(entry(activity=nothing))[0].captions == ()
+
+
 def test_bad_annotations(dataset, tmp_path):
     with pytest.raises(InputError, match=r"'mpii16'.*mpii/ü#0.*got \(15, 2\) and \(16,\)"):
         dataset(entry(joints=[[1, 2]] * 15))

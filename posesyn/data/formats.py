@@ -1,0 +1,57 @@
+"""Data sets by the name of their format, for the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from posesyn import data
+from posesyn.errors import InputError
+from posesyn.types import Person
+
+Format = Literal[
+    "coco", "mpii", "lspet", "jhmdb", "3dpw", "emdb", "3dhp-train", "3dhp-test", "spin", "bedlam", "agora", "rendered"
+]
+
+# Name → reader, and whether it takes an annotation file beside the image folder.
+_READERS: dict[str, tuple[str, bool]] = {
+    "coco": ("CocoKeypoints", True),
+    "mpii": ("MpiiKeypoints", True),
+    "lspet": ("LspExtended", True),
+    "jhmdb": ("Jhmdb", True),
+    "3dpw": ("ThreeDPW", True),
+    "spin": ("SpinPersons", True),
+    "bedlam": ("BedlamPersons", True),
+    "agora": ("AgoraPersons", True),
+    "emdb": ("Emdb", False),
+    "3dhp-train": ("Mpi3dhpTrain", False),
+    "3dhp-test": ("Mpi3dhpTest", False),
+    "rendered": ("RenderedClips", False),
+}
+
+
+def open_dataset(
+    format: str, images: str | Path, annotations: str | Path | None = None, **options: Any
+) -> Sequence[Person]:
+    """The data set in a folder.
+
+    Args:
+        format: A name of :data:`Format`.
+        images: The image folder, or the root folder of sets that keep annotations beside their images.
+        annotations: The annotation file or folder of the others.
+        options: Passed to the reader (``on_missing``, ``stride`` ...).
+
+    Raises:
+        InputError: Unknown format, or an annotation file is needed.
+        FileError, UnsafeFileError: As the reader.
+    """
+    if format not in _READERS:
+        raise InputError("unknown data format", expected=f"one of {', '.join(_READERS)}", got=repr(format))
+    reader, annotated = _READERS[format]
+    if annotated and annotations is None:
+        raise InputError(f"format '{format}' needs an annotation file", where="annotations")
+    if format == "rendered":
+        options.pop("on_missing", None)  # frames lie in the archive itself
+    places = (annotations, images) if annotated else (images,)
+    return getattr(data, reader)(*places, **options)
