@@ -8,7 +8,12 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "HMR": "hmr",
+        "HMR2": "hmr2",
         "CallableEstimator": "callable",
+        "CrowdNet": "crowdnet",
+        "HybrIK": "hybrik",
+        "PoseNoise": "pose_noise",
+        "TrainingRecipe": "recipes",
         "EstimatorKeypointDetector": "detector",
         "LossWeights": "losses",
         "estimator_names": "registry",

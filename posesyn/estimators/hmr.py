@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
 import timm
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from posesyn.body import load_body
-from posesyn.data.crops import crop_persons
 from posesyn.errors import InputError
+from posesyn.estimators.folded_resnet import folded_forward, is_foldable
 from posesyn.estimators.losses import LossWeights, smpl_losses
 from posesyn.estimators.necks import AverageNeck, JointNeck
-from posesyn.estimators.prediction import predict_in_chunks
+from posesyn.estimators.official import OfficialWeights
+from posesyn.estimators.recipes import HMR_RECIPE, trainable
 from posesyn.estimators.regressor import IterativeRegressor
-from posesyn.geometry.cameras import (
-    crop_to_full_translation,
-    full_image_focal,
-    intrinsics,
-    project,
-    weak_perspective_to_translation,
-)
+from posesyn.estimators.smpl_network import SmplNetwork
+from posesyn.geometry.cameras import weak_perspective_to_translation
 from posesyn.geometry.rotations import rot6d_to_matrix
 from posesyn.protocols import BodyModel, EstimatorSpec
-from posesyn.storage.checkpoints import load_into, load_weights
-from posesyn.types import Person, PoseBatch
 
 SPIN_SPEC = EstimatorSpec("hmr", input_size=(224, 224), rot6d_layout="interleaved")
 SMALL_SPEC = EstimatorSpec("hmr_small", input_size=(96, 96), rot6d_layout="interleaved")
 # Chosen among eight networks by forward + backward speed on one core; the figures are in assets/ESTIMATOR.md.
 SMALL_BACKBONE = "regnetx_002"
+
+# SPIN's weights draw the limbs in where it is unclear which way a person faces, which on a small network is often:
+# chosen on the demo's world of seed 100 with perfect synthetic data (assets/ESTIMATOR.md). Our own choice.
+SMALL_WEIGHTS = LossWeights(keypoints_3d=1.0, keypoints_local=20.0, pose=5.0, orientation=4.0)
 
 # Neck and the levels of the backbone (0 is the stem, each halves the resolution) that it sees.
 _NECKS = {"average": (AverageNeck, (4,)), "joints": (JointNeck, (2, 3, 4))}
@@ -42,11 +38,10 @@ _NECKS = {"average": (AverageNeck, (4,)), "joints": (JointNeck, (2, 3, 4))}
 _HEAD = ("fc1.", "fc2.", "decpose.", "decshape.", "deccam.", "init_")
 
 
-class HMR(nn.Module):
+class HMR(SmplNetwork):
     """Image → SMPL pose, shape and weak-perspective camera; a ``TrainableEstimator``.
 
-    The defaults are SPIN's network (estimators.md section 3). No weights are downloaded. The body model is no part of
-    the state dict: it is licensed or shipped apart.
+    The defaults are SPIN's network (estimators.md section 3). No weights are downloaded.
 
     Args:
         spec: Input, crop rule, camera and 6D layout.
@@ -71,8 +66,7 @@ class HMR(nn.Module):
         loss_weights: LossWeights | None = None,
         batch_size: int = 64,
     ) -> None:
-        super().__init__()
-        self.spec = spec
+        super().__init__(spec, body, batch_size)
         if neck not in _NECKS:
             raise InputError("unknown neck", where=f"estimator '{spec.name}'", expected=sorted(_NECKS), got=neck)
         kind, levels = _NECKS[neck]
@@ -82,25 +76,22 @@ class HMR(nn.Module):
         self.neck = kind(self.backbone.feature_info.channels())
         self.regressor = IterativeRegressor(self.neck.features, hidden, iterations, dropout)
         self.loss_weights = loss_weights or LossWeights()
-        self.batch_size = batch_size
-        # In __dict__ and not a submodule, so that its buffers stay out of state_dict() and parameters().
-        self.__dict__["body"] = load_body(size="small") if body is None else body
 
     @classmethod
     def small(cls, **options: Any) -> HMR:
-        """The architecture of the shipped weights, at random."""
-        return cls(SMALL_SPEC, SMALL_BACKBONE, **{"neck": "joints", "dropout": 0.0, **options})
+        """The architecture of the shipped weights, at random, with losses that suit its size."""
+        defaults = {"neck": "joints", "dropout": 0.0, "loss_weights": SMALL_WEIGHTS}
+        return cls(SMALL_SPEC, SMALL_BACKBONE, **{**defaults, **options})
 
     @classmethod
     def from_official(cls, path: str | os.PathLike[str], **options: Any) -> HMR:
-        """SPIN's network with weights from a checkpoint of nkolot/SPIN (``model_checkpoint.pt``).
+        """SPIN's network with weights from a checkpoint of nkolot/SPIN (``model_checkpoint.pt``), or one that posesyn
+        saved.
 
         Raises:
             FileError, CheckpointError: Not readable, or the checkpoint of another model.
         """
-        model = cls(**options)
-        load_into(model, load_weights(path), where=path, rename=_from_spin)
-        return model.eval()
+        return cls(**options).load_checkpoint(path).eval()
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> HMR:
         """Loads weights that posesyn saved, or official ones of nkolot/SPIN, strictly.
@@ -108,35 +99,32 @@ class HMR(nn.Module):
         Raises:
             FileError, CheckpointError: Not readable, or the checkpoint of another model.
         """
-        weights = load_weights(path)
-        official = not any(name.startswith("backbone.") for name in weights)
-        load_into(self, weights, where=path, rename=_from_spin if official else None)
-        return self
-
-    def _apply(self, fn: Callable, recurse: bool = True) -> HMR:
-        super()._apply(fn, recurse)
-        if isinstance(self.body, nn.Module):
-            self.body._apply(fn)
+        weights = OfficialWeights.read(path)
+        if any(name.startswith("backbone.") for name in weights.tensors):
+            weights.load_into(self)
+        else:
+            weights.load_into(self, _from_spin, _to_spin)
         return self
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
-        """Crops → ``pose_rotmat`` (B, 24, 3, 3), ``betas`` (B, 10), ``cam`` (B, 3) (s, tx, ty); with the neck
-        ``joints`` also ``heat`` (B, 35, h, w) and ``places`` (B, 35, 3).
+        """Crops → ``pose_rotmat`` (B, 24, 3, 3), also as ``rotmat``, ``betas`` (B, 10), ``cam`` (B, 3) (s, tx, ty) and
+        ``cam_t`` (B, 3), the translation in the camera of the crop; with the neck ``joints`` also ``heat``
+        (B, 35, h, w) and ``places`` (B, 35, 3).
 
         Raises:
             InputError: Images of another size than the network's.
         """
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, *self.spec.input_size):
-            raise InputError(
-                "images have the wrong shape",
-                where=f"estimator '{self.spec.name}'",
-                expected=("B", 3, *self.spec.input_size),
-                got=tuple(images.shape),
-                fix="crop them with posesyn.data.crops",
-            )
+        self.check_images(images)
         images = images.contiguous(memory_format=torch.channels_last)
-        features, found = self.neck(self.backbone(images))
-        return {**self.regress(features), **found}
+        features, found = self.neck(self.run_heavy(self._maps, images))
+        output = self.regress(features)
+        cam_t = weak_perspective_to_translation(output["cam"], self.spec.focal_length, self.spec.input_size[1])
+        return {**output, **found, "rotmat": output["pose_rotmat"], "cam_t": cam_t}
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        if is_foldable(self.backbone) and isinstance(self.neck, AverageNeck):
+            return [folded_forward(self.backbone, images)]
+        return self.backbone(images)
 
     def regress(self, features: Float[Tensor, "B F"]) -> dict[str, Tensor]:
         """The part behind the neck."""
@@ -158,42 +146,15 @@ class HMR(nn.Module):
         keypoints = points[..., :2] / points[..., 2:].clamp_min(1e-4) * (2 * focal / size)
         return smpl_losses({**prediction, "joints": joints, "keypoints_norm": keypoints}, batch, self.loss_weights)
 
-    def predict(self, persons: Sequence[Person]) -> PoseBatch:
-        """Predicts in the camera of the full image, in the order given; in eval mode, without gradients.
-
-        The focal length of the full image is unknown: HMR2's f / crop size · max(W, H) is assumed (estimators.md §4).
-
-        Raises:
-            InputError: No persons, or a box that is empty or outside its image.
-            FileError: An image cannot be read.
-        """
-        return predict_in_chunks(self, self.spec, persons, self._predict, self.batch_size)
-
-    def _predict(self, persons: Sequence[Person]) -> dict[str, np.ndarray]:
-        crops = crop_persons(persons, self.spec)
-        device = self.regressor.init_cam.device
-        output = self(torch.from_numpy(crops.images).to(device))
-        sizes = crops.image_sizes
-        focal = torch.tensor(
-            [full_image_focal(self.spec.focal_length, self.spec.input_size[1], *size) for size in sizes], device=device
-        )
-        centers, extents, image_sizes = (
-            torch.from_numpy(value).to(device) for value in (crops.box_centers, crops.box_sizes, sizes)
-        )
-        transl = crop_to_full_translation(output["cam"], centers, extents, image_sizes, focal)
-        joints = self.body(output["pose_rotmat"], output["betas"], transl).joints
-        camera = intrinsics(focal, image_sizes[:, 0], image_sizes[:, 1])
-        result = {
-            "joints_cam": joints,
-            "keypoints_px": project(joints, camera),
-            "pose_rotmat": output["pose_rotmat"],
-            "betas": output["betas"],
-            "transl_cam": transl,
-            "intrinsics": camera,
-        }
-        return {name: value.float().cpu().numpy() for name, value in result.items()}
+    def published_optimizers(self, learning_rate: float | None = None) -> dict[str, Any]:
+        """SPIN's optimiser, see :mod:`posesyn.estimators.recipes`."""
+        return HMR_RECIPE.build(trainable(self.named_parameters(), ["backbone."]), learning_rate)
 
 
 def _from_spin(name: str) -> str:
     # torchvision's and timm's ResNet-50 have the same names; SPIN keeps trunk and regressor in one flat namespace.
     return f"regressor.{name}" if name.startswith(_HEAD) else f"backbone.{name}"
+
+
+def _to_spin(name: str) -> str:
+    return name.removeprefix("regressor.").removeprefix("backbone.")

@@ -21,12 +21,15 @@ _HIPS = (1, 2)
 class LossWeights:
     """Weights of SPIN (estimators.md section 3); every term is multiplied by ``total`` as there.
 
-    ``places`` and ``heat`` belong to networks with a ``JointNeck`` only; their weights are our own choice.
+    ``keypoints_local`` and ``orientation`` are ours and off. ``places`` and ``heat`` belong to networks with a
+    ``JointNeck`` only. The weights of these four are our own choice.
     """
 
     keypoints_2d: float = 5.0
     keypoints_3d: float = 5.0
+    keypoints_local: float = 0.0
     pose: float = 1.0
+    orientation: float = 0.0
     betas: float = 0.001
     scale: float = 1.0
     places: float = 1.0
@@ -43,12 +46,15 @@ def masked_mean(values: Float[Tensor, "B ..."], mask: Bool[Tensor, "B ..."]) -> 
 def smpl_losses(
     prediction: Mapping[str, Tensor], batch: Mapping[str, Tensor], weights: LossWeights | None = None
 ) -> dict[str, Tensor]:
-    """Weighted losses of a SMPL regressor; their sum is minimised.
+    """Weighted losses of a SMPL regressor; their sum is minimised. Terms of weight 0 are left out.
 
     * ``keypoints_2d``: squared error in [-1, 1] crop coordinates, visible joints of every person. As in SPIN the mean
       runs over all joints, so that a person with few annotated joints counts less.
     * ``keypoints_3d``: squared error in metres, centred at the midpoint of the hips; persons with labels.
-    * ``pose``: squared error of rotation matrices; ``betas``: squared error; persons with labels.
+    * ``keypoints_local``: the same in the frame of the own pelvis, so that the direction a person faces does not
+      count. Where that is in doubt, ``keypoints_3d`` draws the limbs in, toward the mean of all directions.
+    * ``pose``: squared error of rotation matrices; ``orientation``: that of the root alone; ``betas``: squared error;
+      persons with labels.
     * ``places``: only if predicted. Absolute error of the joints' places in the crop: x and y in [-1, 1] coordinates,
       of all joints of persons with labels and of visible joints of others; depth in metres, persons with labels.
     * ``heat``: only if predicted. Cross entropy between the heat maps and the same places, each shared among the four
@@ -79,10 +85,13 @@ def smpl_losses(
     seen = batch["visible"][:, joints, None].to(prediction["joints"])
     offsets = prediction["keypoints_norm"][:, joints] - batch["keypoints_norm"][:, joints]
     centred = [x[:, joints] - x[:, _HIPS].mean(1, keepdim=True) for x in (prediction["joints"], batch["joints"])]
+    local = [(x["joints"][:, joints] - x["joints"][:, :1]) @ x["pose_rotmat"][:, 0] for x in (prediction, batch)]
     terms = {
         "keypoints_2d": (seen * offsets.square()).mean(),
         "keypoints_3d": masked_mean((centred[0] - centred[1]).square(), labelled),
+        "keypoints_local": masked_mean((local[0] - local[1]).square(), labelled),
         "pose": masked_mean((prediction["pose_rotmat"] - batch["pose_rotmat"]).square(), labelled),
+        "orientation": masked_mean((prediction["pose_rotmat"][:, 0] - batch["pose_rotmat"][:, 0]).square(), labelled),
         "betas": masked_mean((prediction["betas"] - batch["betas"]).square(), labelled),
         "scale": torch.exp(-10 * prediction["cam"][:, 0]).square().mean(),
     }
@@ -93,7 +102,8 @@ def smpl_losses(
         terms["places"] = masked_mean(error[..., :2], known) + masked_mean(error[..., 2], labelled)
         inside = known & (truth.abs() < 1).all(-1)
         terms["heat"] = masked_mean(heat_entropy(prediction["heat"], truth), inside)
-    return {name: value * getattr(weights, name) * weights.total for name, value in terms.items()}
+    factors = {name: getattr(weights, name) * weights.total for name in terms}
+    return {name: value * factors[name] for name, value in terms.items() if factors[name]}
 
 
 def heat_entropy(heat: Float[Tensor, "B J h w"], places: Float[Tensor, "B J 2"]) -> Float[Tensor, "B J"]:

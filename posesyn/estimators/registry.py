@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -24,19 +26,33 @@ def _hmr_small(checkpoint: Checkpoint) -> TargetEstimator:
     return HMR.small().load_checkpoint(SHIPPED_WEIGHTS if checkpoint is None else checkpoint).eval()
 
 
-def _hmr(checkpoint: Checkpoint) -> TargetEstimator:
-    if checkpoint is None:
-        raise InputError(
-            "estimator 'hmr' needs a checkpoint: its official weights may not be shipped",
-            where="load_estimator",
-            fix="get model_checkpoint.pt from github.com/nkolot/SPIN and pass checkpoint=..., or use 'hmr_small'",
-        )
-    from posesyn.estimators.hmr import HMR
+@dataclass(frozen=True)
+class _Published:
+    """A network whose official weights may not be shipped: its class, and where to get them."""
 
-    return HMR().load_checkpoint(checkpoint).eval()
+    module: str
+    class_name: str
+    file: str
+    source: str
+
+    def __call__(self, checkpoint: Checkpoint) -> TargetEstimator:
+        kind = getattr(import_module(f"posesyn.estimators.{self.module}"), self.class_name)
+        if checkpoint is None:
+            raise InputError(
+                f"estimator '{self.module}' needs a checkpoint: its official weights may not be shipped",
+                where="load_estimator",
+                fix=f"get {self.file} from {self.source} and pass checkpoint=..., or use 'hmr_small'",
+            )
+        return kind.from_official(checkpoint)
 
 
-_BUILT_IN: dict[str, Callable[[Checkpoint], TargetEstimator]] = {"hmr": _hmr, "hmr_small": _hmr_small}
+_BUILT_IN: dict[str, Callable[[Checkpoint], TargetEstimator]] = {
+    "hmr": _Published("hmr", "HMR", "model_checkpoint.pt", "github.com/nkolot/SPIN"),
+    "hmr_small": _hmr_small,
+    "hmr2": _Published("hmr2", "HMR2", "the Lightning checkpoint", "github.com/shubham-goel/4D-Humans"),
+    "crowdnet": _Published("crowdnet", "CrowdNet", "snapshot_N.pth.tar", "github.com/hongsukchoi/3DCrowdNet_RELEASE"),
+    "hybrik": _Published("hybrik", "HybrIK", "the ResNet-34 checkpoint", "github.com/Jeff-sjtu/HybrIK"),
+}
 
 
 def _announced() -> dict[str, EntryPoint]:
@@ -52,9 +68,10 @@ def load_estimator(name: str = "hmr_small", checkpoint: Checkpoint = None) -> Ta
     """An estimator by name, in eval mode.
 
     Args:
-        name: ``"hmr_small"`` (shipped with its weights), ``"hmr"`` (SPIN's network, needs ``checkpoint``), or a name
-            that another package announces in the entry point group ``posesyn.estimators``. Built-in names win.
-        checkpoint: Weights to load in place of the shipped ones.
+        name: ``"hmr_small"`` (shipped with its weights); ``"hmr"``, ``"hmr2"``, ``"crowdnet"`` or ``"hybrik"``, which
+            need ``checkpoint``; or a name that another package announces in the entry point group
+            ``posesyn.estimators``. Built-in names win.
+        checkpoint: Weights to load: an official file, or one that posesyn saved.
 
     Raises:
         InputError: Unknown name, or a checkpoint is needed.

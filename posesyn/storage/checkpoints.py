@@ -8,7 +8,8 @@ import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,10 @@ _REFUSALS = ("unsupported global", "trying to call reduce", "can only build", "u
 
 
 def load_weights(
-    path: str | os.PathLike[str], key: str | None = None, max_bytes: int = MAX_BYTES
+    path: str | os.PathLike[str],
+    key: str | None = None,
+    max_bytes: int = MAX_BYTES,
+    config_classes: Sequence[str] = (),
 ) -> dict[str, torch.Tensor]:
     """Reads named tensors from ``.safetensors`` or from a PyTorch file, on the CPU. No code of the file runs.
 
@@ -38,6 +42,8 @@ def load_weights(
         key: Entry of a PyTorch checkpoint that holds the weights, e.g. ``"trans"``. None takes a bare state dict, or
             the one entry of :data:`WRAPPERS` that is present.
         max_bytes: Larger files are refused.
+        config_classes: Full names of classes (``"yacs.config.CfgNode"``) that a PyTorch file may mention beside its
+            weights. They are not imported: their objects are read as plain mappings.
 
     Raises:
         FileError: Missing, empty, truncated, or neither of the two formats.
@@ -51,7 +57,7 @@ def load_weights(
         except (safetensors.SafetensorError, OSError, ValueError) as error:
             raise FileError("a safetensors file is damaged", where=path, got=error) from error
         return _pick(weights, key, path)
-    return _pick(_load_torch(path), key, path)
+    return _pick(_load_torch(path, config_classes), key, path)
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -105,6 +111,8 @@ def load_into(
     where: object = None,
     rename: Callable[[str], str | None] | None = None,
     optional: tuple[str, ...] = (),
+    shown: Callable[[str], str] = str,
+    assign: bool = False,
 ) -> None:
     """Copies weights into a module; nothing is copied unless everything fits.
 
@@ -115,6 +123,8 @@ def load_into(
         rename: Maps each key of ``weights`` to the module's key, or to None to leave it out (e.g. to strip ``module.``
             and to drop licensed body buffers).
         optional: Prefixes of module keys that may be missing.
+        shown: How the module's keys are named in messages, e.g. as in the file.
+        assign: Make the given tensors the module's own instead of copying them; for modules on the meta device.
 
     Raises:
         CheckpointError: Missing, unexpected or wrongly shaped keys, all of them named.
@@ -125,14 +135,18 @@ def load_into(
     missing = sorted(name for name in own.keys() - weights.keys() if not name.startswith(optional or ("\0",)))
     unexpected = sorted(weights.keys() - own.keys())
     shapes = [
-        f"{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
+        f"{shown(name)} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
         for name in sorted(own.keys() & weights.keys())
         if own[name].shape != weights[name].shape
     ]
     if missing or unexpected or shapes:
         report = [
             f"{len(found)} {kind}: {', '.join(found[:_SHOWN])}{', ...' if len(found) > _SHOWN else ''}"
-            for kind, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+            for kind, found in (
+                ("missing", [shown(name) for name in missing]),
+                ("unexpected", [shown(name) for name in unexpected]),
+                ("of another shape", shapes),
+            )
             if found
         ]
         raise CheckpointError(
@@ -142,7 +156,7 @@ def load_into(
             got=f"{len(weights)}: " + "; ".join(report),
             fix="name the model the checkpoint was made for, or the entry of the file with key=...",
         )
-    module.load_state_dict(dict(weights), strict=not optional)
+    module.load_state_dict(dict(weights), strict=not optional, assign=assign)
 
 
 def _is_safetensors(path: Path, max_bytes: int) -> bool:
@@ -162,14 +176,16 @@ def _is_safetensors(path: Path, max_bytes: int) -> bool:
     return header <= size or path.suffix == ".safetensors"
 
 
-def _load_torch(path: Path) -> Any:
+def _load_torch(path: Path, config_classes: Sequence[str] = ()) -> Any:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                     # torch.save never compresses: a compressed archive is either another format or a bomb.
                     raise FileError("a file is not a PyTorch checkpoint", where=path, got="a compressed archive")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # OrderedDict takes both the items and the attributes of a pickled mapping, and nothing else.
+        with torch.serialization.safe_globals([(OrderedDict, name) for name in config_classes]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if not any(word in str(error).lower() for word in _REFUSALS):
             raise FileError("a checkpoint is damaged", where=path, got=_reason(error)) from error

@@ -3,28 +3,30 @@
 A batch is a plain dict. Everything is in the frame of the **crop**, after augmentation (rotation and mirroring
 included), and in the common skeleton ``smpl45``, whatever the data set's own. B persons:
 
-==================  ====================  =========================================================================
-key                 shape, dtype          meaning
-==================  ====================  =========================================================================
-``images``          (B, 3, H, W) float32  crops, normalised as the estimator's spec says
-``keypoints_px``    (B, 45, 2) float32    crop pixels (integer pixel = pixel centre); 0 where not visible
-``keypoints_norm``  (B, 45, 2) float32    the same with the middle of the crop at 0 and its borders at -1 and 1
-``visible``         (B, 45) bool          joints with a 2D annotation
-``has_labels``      (B,) bool             persons with 3D truth; the next seven rows mean nothing for the others
-``pose_rotmat``     (B, 24, 3, 3)         local rotations, root in the camera frame turned with the crop; else identity
-``betas``           (B, 10)               shape; else zero
-``joints``          (B, 45, 3)            metres, relative to the pelvis (joint 0); else zero
-``joints_norm``     (B, 45, 2)            ``joints`` in the crop as ``keypoints_norm``, hidden ones too; else zero
-``transl_cam``      (B, 3)                SMPL translation, metres; else zero
-``intrinsics``      (B, 3, 3)             camera of the crop; else identity
-``affine``          (B, 2, 3)             full-image pixels → crop pixels
-``box_centers``     (B, 2)                middle of the crop in full-image pixels
-``box_sizes``       (B,)                  width of the crop in full-image pixels
-``image_sizes``     (B, 2)                (width, height) of the full image
-``is_synthetic``    (B,) bool             rendered by posesyn
-``person_ids``      B names               tuple of str
-``batch_index``     int                   number of the batch since the start of training (added by the data module)
-==================  ====================  =========================================================================
+======================  ====================  =========================================================================
+key                     shape, dtype          meaning
+======================  ====================  =========================================================================
+``images``              (B, 3, H, W) float32  crops, normalised as the estimator's spec says
+``keypoints_px``        (B, 45, 2) float32    crop pixels (integer pixel = pixel centre); 0 where not visible
+``keypoints_norm``      (B, 45, 2) float32    the same with the middle of the crop at 0 and its borders at -1 and 1
+``visible``             (B, 45) bool          joints with a 2D annotation
+``has_labels``          (B,) bool             persons with 3D truth; the next seven rows mean nothing for the others
+``pose_rotmat``         (B, 24, 3, 3)         local rotations, root in the camera turned with the crop; else identity
+``betas``               (B, 10)               shape; else zero
+``joints``              (B, 45, 3)            metres, relative to the pelvis (joint 0); else zero
+``joints_norm``         (B, 45, 2)            ``joints`` in the crop as ``keypoints_norm``, hidden ones too; else zero
+``transl_cam``          (B, 3)                SMPL translation, metres; else zero
+``intrinsics``          (B, 3, 3)             camera of the crop; else identity
+``affine``              (B, 2, 3)             full-image pixels → crop pixels
+``box_centers``         (B, 2)                middle of the crop in full-image pixels
+``box_sizes``           (B,)                  width of the crop in full-image pixels
+``image_sizes``         (B, 2)                (width, height) of the full image
+``neighbours_px``       (B, 4, 45, 2)         other persons' joints as ``keypoints_px``; 0 where not visible
+``neighbours_visible``  (B, 4, 45) bool       which of them there are (``data.neighbours.WithNeighbours``)
+``is_synthetic``        (B,) bool             rendered by posesyn
+``person_ids``          B names               tuple of str
+``batch_index``         int                   number of the batch since the start of training (added by the data module)
+======================  ====================  =========================================================================
 
 All float values are float32. 2D annotations of other skeletons are converted with stand-ins for joints that lie some
 centimetres apart (``skeletons.convert(approximate=True)``), as SPIN does for hips; other joints are not visible.
@@ -39,12 +41,15 @@ import numpy as np
 import torch
 
 from posesyn import skeletons
-from posesyn.data.crops import CropAugmentation, CropVariation, crop_person
+from posesyn.data.crops import Crop, CropAugmentation, CropVariation, crop_person
 from posesyn.errors import InputError
+from posesyn.geometry.cameras import apply_affine
 from posesyn.protocols import EstimatorSpec
 from posesyn.types import Person
 
 SKELETON = "smpl45"
+# Rows of ``neighbours_px``; our own choice.
+MAX_NEIGHBOURS = 4
 _JOINTS = len(skeletons.get(SKELETON))
 
 
@@ -91,6 +96,7 @@ def training_sample(
         "box_centers": crop.box_center,
         "box_sizes": np.array(crop.box_size),
         "image_sizes": np.array(crop.image_size),
+        **_neighbours(person.meta.get("neighbours", ()), crop),
         "is_synthetic": np.array(is_synthetic),
         "person_ids": person.person_id,
     }
@@ -105,6 +111,19 @@ def training_sample(
         name: value if isinstance(value, str) or value.dtype == bool else np.asarray(value, np.float32)
         for name, value in sample.items()
     }
+
+
+def _neighbours(persons: Sequence[Person], crop: Crop) -> dict[str, np.ndarray]:
+    points = np.zeros((MAX_NEIGHBOURS, _JOINTS, 2), np.float32)
+    visible = np.zeros((MAX_NEIGHBOURS, _JOINTS), bool)
+    for row, person in enumerate(persons[:MAX_NEIGHBOURS]):
+        placed, seen = apply_affine(crop.affine, person.keypoints_px), person.visible
+        if crop.variation.flip:
+            order = list(skeletons.get(person.skeleton).flip)
+            placed, seen = placed[order], seen[order]
+        placed, visible[row] = skeletons.convert(placed, person.skeleton, SKELETON, visible=seen)
+        points[row] = np.where(visible[row, :, None], placed, 0)
+    return {"neighbours_px": points, "neighbours_visible": visible}
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

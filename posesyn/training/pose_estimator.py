@@ -28,7 +28,10 @@ class PoseEstimatorModule(pl.LightningModule):
         freeze_batchnorm: Keep normalisation layers in eval mode: their running statistics stay those of the first
             training. PoseGen fine-tunes so (posesyn.md section 7); small mixed batches would disturb them.
         weight_decay: Of Adam; SPIN has none.
-        schedule: ``constant``, or ``cosine`` down to 1 % over the training.
+        schedule: ``constant``; ``cosine`` down to 1 % over the training; or ``published``: optimiser, parameter groups
+            and decay come from the estimator's own ``published_optimizers(learning_rate)``, which an estimator may
+            have. Then ``learning_rate`` None is the published one, and ``weight_decay`` and ``warmup_steps`` are not
+            used.
         warmup_steps: Linear rise at the start.
         max_grad_norm: Gradients are clipped to this norm; None leaves them. Our own choice.
 
@@ -39,11 +42,11 @@ class PoseEstimatorModule(pl.LightningModule):
     def __init__(
         self,
         estimator: TrainableEstimator,
-        learning_rate: float = LEARNING_RATE,
+        learning_rate: float | None = LEARNING_RATE,
         *,
         freeze_batchnorm: bool = True,
         weight_decay: float = 0.0,
-        schedule: Literal["constant", "cosine"] = "constant",
+        schedule: Literal["constant", "cosine", "published"] = "constant",
         warmup_steps: int = 0,
         max_grad_norm: float | None = None,
     ) -> None:
@@ -63,8 +66,17 @@ class PoseEstimatorModule(pl.LightningModule):
         trainable = [parameter for parameter in estimator.parameters() if parameter.requires_grad]
         if not trainable:
             raise InputError("the estimator has no trainable parameters", where=f"estimator '{name}'")
-        if schedule not in ("constant", "cosine"):
-            raise InputError("unknown schedule", expected="'constant' or 'cosine'", got=schedule)
+        if schedule not in ("constant", "cosine", "published"):
+            raise InputError("unknown schedule", expected="'constant', 'cosine' or 'published'", got=schedule)
+        if schedule == "published" and not hasattr(estimator, "published_optimizers"):
+            raise InputError(
+                "the estimator has no published schedule",
+                where=f"estimator '{name}'",
+                expected="a method published_optimizers(learning_rate)",
+                fix="choose 'constant' or 'cosine'",
+            )
+        if schedule != "published" and learning_rate is None:
+            raise InputError("only the published schedule has a learning rate of its own", fix="pass learning_rate")
         self.estimator = estimator
         if not isinstance(estimator, nn.Module):
             # Registered, so that checkpoints hold them.
@@ -120,6 +132,8 @@ class PoseEstimatorModule(pl.LightningModule):
             self.log(name, float(errors.mean()), prog_bar=True, batch_size=len(batch), on_epoch=True)
 
     def configure_optimizers(self) -> Any:
+        if self.schedule == "published":
+            return self.estimator.published_optimizers(self.learning_rate)
         parameters = [parameter for parameter in self.estimator.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(parameters, self.learning_rate, weight_decay=self.weight_decay)
         if self.schedule == "constant" and not self.warmup_steps:

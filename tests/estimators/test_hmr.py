@@ -1,6 +1,5 @@
 import copy
-import json
-import sys
+import re
 
 import numpy as np
 import pytest
@@ -13,29 +12,38 @@ from posesyn.storage.checkpoints import save_weights
 from posesyn.training.batches import collate, training_sample
 
 
+@pytest.fixture(scope="module")
+def official_file(official, tmp_path_factory):
+    content = {"optimizer": {}, "epoch": 1, "dataset_perm": [2, 1], "total_step_count": 3}
+    path = tmp_path_factory.mktemp("official") / "model_checkpoint.pt"
+    torch.save({"model": official.weights("hmr_spin"), **content}, path)
+    return path
+
+
 @pytest.mark.integration
-def test_official_spin_checkpoint_gives_the_published_numbers(shared, tmp_path, body):
-    folder = shared / "conformance"
-    sys.path.insert(0, str(folder))
-    try:
-        import fill
-    finally:
-        sys.path.remove(str(folder))
-    spec = json.loads((folder / "hmr_spin/spec.json").read_text())
-    vectors = np.load(folder / "hmr_spin/vectors.npz")
-    weights = {name: torch.from_numpy(np.asarray(w)) for name, w in fill.state(spec, given=vectors).items()}
-    official = {"model": weights, "optimizer": {}, "epoch": 1, "dataset_perm": [2, 1], "total_step_count": 3}
-    torch.save(official, tmp_path / "model_checkpoint.pt")
-    model = HMR.from_official(tmp_path / "model_checkpoint.pt", body=body)
-    image = fill.sigmoid(1.5 * fill.blocks("input:image", spec["inputs"]["image"]["shape"], spec["seed"], 16))
-    mean, std = (np.array(v, np.float32)[:, None, None] for v in (model.spec.mean, model.spec.std))
+def test_official_spin_checkpoint_gives_the_published_numbers(official, official_file, body):
+    model = HMR.from_official(official_file, body=body)
+    image = official.image("hmr_spin", model.spec.mean, model.spec.std)
     with torch.no_grad():
-        output = model(torch.from_numpy((image - mean) / std))
-    for ours, theirs in (("pose_rotmat", "rotmat"), ("betas", "betas"), ("cam", "cam")):
-        np.testing.assert_allclose(output[ours].numpy(), vectors[theirs], atol=1e-4, rtol=1e-4)
+        official.compare("hmr_spin", model(image))
+    official.compare("hmr_spin", model(image))  # with gradients nothing is folded
     # load_checkpoint tells the two layouts apart by itself.
-    again = HMR(body=body).load_checkpoint(tmp_path / "model_checkpoint.pt")
+    again = HMR(body=body).load_checkpoint(official_file)
     assert torch.equal(again.regressor.fc1.weight, model.regressor.fc1.weight)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("fault", ["missing", "renamed", "shape"])
+def test_faults_of_official_files_are_named(official_file, tmp_path, body, fault):
+    content = torch.load(official_file, weights_only=True)
+    for name in ("layer3.2.conv1.weight", "decpose.bias"):
+        weights = dict(content["model"])
+        value = weights.pop(name)
+        if fault != "missing":
+            weights[name + ("_old" if fault == "renamed" else "")] = value if fault == "renamed" else value[:4]
+        torch.save({**content, "model": weights}, tmp_path / "faulty.pt")
+        with pytest.raises(CheckpointError, match=rf" {re.escape(name)}\b"):
+            HMR.from_official(tmp_path / "faulty.pt", body=body)
 
 
 def test_is_a_trainable_estimator(small):
@@ -86,7 +94,18 @@ def test_predict_restores_the_training_mode(small, persons):
 def test_losses_are_finite_and_reach_every_parameter(small, persons):
     model = copy.deepcopy(small).train()
     losses = model.training_losses(collate([training_sample(person, model.spec) for person in persons]))
-    assert set(losses) == {"keypoints_2d", "keypoints_3d", "pose", "betas", "scale", "places", "heat"}
+    terms = (
+        "keypoints_2d",
+        "keypoints_3d",
+        "keypoints_local",
+        "pose",
+        "orientation",
+        "betas",
+        "scale",
+        "places",
+        "heat",
+    )
+    assert set(losses) == set(terms)
     assert losses["pose"] == 0
     sum(losses.values()).backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]

@@ -36,7 +36,7 @@ def pair():
 def test_equals_a_loop_over_persons(pair):
     prediction, batch = pair
     p, b = ({name: value.double().numpy() for name, value in part.items()} for part in pair)
-    keypoints, joints, pose, betas = 0.0, [], [], []
+    keypoints, joints, local, pose, betas = 0.0, [], [], [], []
     for i in range(4):
         for j in range(SCORED_JOINTS):
             if b["visible"][i, j]:
@@ -44,6 +44,10 @@ def test_equals_a_loop_over_persons(pair):
         if b["has_labels"][i]:
             first, second = (x[i] - (x[i, 1] + x[i, 2]) / 2 for x in (p["joints"], b["joints"]))
             joints.append(((first - second)[:SCORED_JOINTS] ** 2).mean())
+            first, second = (
+                np.array([x["pose_rotmat"][i, 0].T @ (j - x["joints"][i, 0]) for j in x["joints"][i]]) for x in (p, b)
+            )
+            local.append(((first - second)[:SCORED_JOINTS] ** 2).mean())
             pose.append(((p["pose_rotmat"][i] - b["pose_rotmat"][i]) ** 2).mean())
             betas.append(((p["betas"][i] - b["betas"][i]) ** 2).mean())
     wanted = {
@@ -57,6 +61,12 @@ def test_equals_a_loop_over_persons(pair):
     assert got.keys() == wanted.keys()
     for name, value in wanted.items():
         assert float(got[name]) == pytest.approx(value, rel=1e-5), name
+
+    root = [((p["pose_rotmat"][i, 0] - b["pose_rotmat"][i, 0]) ** 2).mean() for i in range(4) if b["has_labels"][i]]
+    ours = smpl_losses(prediction, batch, LossWeights(keypoints_3d=0.0, keypoints_local=3.0, orientation=2.0))
+    assert ours.keys() == wanted.keys() - {"keypoints_3d"} | {"keypoints_local", "orientation"}
+    assert float(ours["keypoints_local"]) == pytest.approx(60 * 3 * np.mean(local), rel=1e-5)
+    assert float(ours["orientation"]) == pytest.approx(60 * 2 * np.mean(root), rel=1e-5)
 
 
 def test_persons_without_labels_give_2d_losses_only(pair):

@@ -2,10 +2,12 @@ import importlib.metadata
 
 import numpy as np
 import pytest
+import torch
 
 import posesyn
 from posesyn.errors import CheckpointError, InputError
 from posesyn.estimators import registry
+from posesyn.estimators.hybrik import HybrIK
 from posesyn.protocols import EstimatorSpec, TargetEstimator
 from posesyn.storage.checkpoints import load_metadata, save_weights
 from posesyn.types import PoseBatch
@@ -58,13 +60,23 @@ def test_the_shipped_weights_are_small_and_say_what_they_are():
 
 
 def test_unknown_name_lists_names_and_near_matches():
-    with pytest.raises(InputError, match=r"unknown estimator 'hrm'.*hmr, hmr_small.*[Dd]id you mean 'hmr'"):
+    with pytest.raises(InputError, match=r"unknown estimator 'hrm'.*hmr, hmr2, hmr_small.*[Dd]id you mean 'hmr'"):
         posesyn.load_estimator("hrm")
 
 
-def test_hmr_needs_a_checkpoint():
-    with pytest.raises(InputError, match="needs a checkpoint"):
-        posesyn.load_estimator("hmr")
+@pytest.mark.parametrize("name", ["hmr", "hmr2", "crowdnet", "hybrik"])
+def test_published_networks_need_a_checkpoint(name):
+    with pytest.raises(InputError, match=rf"'{name}' needs a checkpoint.*github\.com"):
+        posesyn.load_estimator(name)
+
+
+def test_a_published_network_loads_by_name(tmp_path, body):
+    model = HybrIK("resnet18", body=body)
+    torch.save(model.state_dict(), tmp_path / "official.pth")
+    loaded = posesyn.load_estimator("hybrik", checkpoint=tmp_path / "official.pth")
+    assert isinstance(loaded, HybrIK)
+    assert not loaded.training
+    assert torch.equal(loaded.decphi.weight, model.decphi.weight)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, small):
@@ -74,7 +86,9 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, small):
 
 
 def test_other_packages_announce_estimators(announced):
-    assert registry.estimator_names() == ["broken", "foreign", "hmr", "hmr_small", "nonsense"]
+    assert registry.estimator_names() == [
+        *("broken", "crowdnet", "foreign", "hmr", "hmr2", "hmr_small", "hybrik", "nonsense"),
+    ]
     assert posesyn.load_estimator("foreign").spec.name == "foreign"
 
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
+import subprocess
+import sys
 
 import pytest
 
@@ -48,24 +49,13 @@ def test_another_plan_is_refused(tmp_path):
         ledger.plan("y", ["a", "c"])
 
 
-def _try_to_open(folder, queue):
-    try:
-        RunLedger(folder, {})
-        queue.put("opened")
-    except RunError as error:
-        queue.put(str(error))
-
-
 def test_a_second_process_is_refused(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
     with RunLedger(tmp_path, {}), pytest.raises(RunError, match="another process"):
         RunLedger(tmp_path, {})
     with RunLedger(tmp_path, {}):
-        process = context.Process(target=_try_to_open, args=(tmp_path, queue))
-        process.start()
-        assert "another process" in queue.get(timeout=60)
-        process.join()
+        code = "import sys; from posesyn.storage.ledger import RunLedger; RunLedger(sys.argv[1], {})"
+        other = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert other.returncode and "RunError" in other.stderr and "another process" in other.stderr
     RunLedger(tmp_path, {}).close()
 
 

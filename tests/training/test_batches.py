@@ -83,11 +83,14 @@ def test_shapes_and_types(labelled, coco):
         "box_centers": (2, 2),
         "box_sizes": (2,),
         "image_sizes": (2, 2),
+        "neighbours_px": (2, 4, 45, 2),
+        "neighbours_visible": (2, 4, 45),
         "is_synthetic": (2,),
     }
     assert batch.keys() == {*shapes, "person_ids"}
     for name, shape in shapes.items():
-        kind = torch.bool if name in ("visible", "has_labels", "is_synthetic") else torch.float32
+        masks = ("visible", "has_labels", "neighbours_visible", "is_synthetic")
+        kind = torch.bool if name in masks else torch.float32
         assert (tuple(batch[name].shape), batch[name].dtype) == (shape, kind), name
     assert batch["person_ids"] == ("body", "coco")
     assert batch["has_labels"].tolist() == [True, False]
@@ -120,3 +123,21 @@ def test_normalised_keypoints_have_the_middle_at_zero_and_borders_at_one():
 def test_an_empty_batch_is_refused():
     with pytest.raises(InputError, match="at least one sample"):
         collate([])
+
+
+@pytest.mark.parametrize("variation", VARIATIONS)
+def test_neighbours_are_in_the_frame_of_the_crop(labelled, coco, variation):
+    beside = replace(coco, person_id="beside", keypoints_px=coco.keypoints_px + np.float32([15, -4]))
+    sample = training_sample(replace(labelled, meta={"neighbours": (coco, beside)}), SPEC, variation)
+    points, visible = sample["neighbours_px"], sample["neighbours_visible"]
+    assert not visible[2:].any()
+    alone = training_sample(coco, SPEC, variation)
+    assert np.array_equal(visible[0], alone["visible"])
+    # The crop is that of another box, so the two agree after each one's own way back to the image.
+    for row, person in enumerate((coco, beside)):
+        own = training_sample(person, SPEC, variation)
+        places = []
+        for affine, pixels in ((sample["affine"], points[row]), (own["affine"], own["keypoints_px"])):
+            places.append(np.linalg.solve(affine[:, :2], (pixels - affine[:, 2]).T).T[own["visible"]])
+        np.testing.assert_allclose(*places, atol=1e-2)
+    assert not training_sample(labelled, SPEC)["neighbours_visible"].any()

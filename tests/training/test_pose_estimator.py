@@ -136,6 +136,25 @@ def test_an_estimator_without_losses_is_refused():
         PoseEstimatorModule(foreign)
     with pytest.raises(InputError, match="unknown schedule"):
         PoseEstimatorModule(Foreign(), schedule="linear")
+    with pytest.raises(InputError, match="no published schedule in estimator 'foreign'"):
+        PoseEstimatorModule(Foreign(), schedule="published")
+    with pytest.raises(InputError, match="Pass learning_rate"):
+        PoseEstimatorModule(Foreign(), None)
+
+
+def test_an_estimator_may_bring_its_published_schedule(tmp_path, persons):
+    class Published(Foreign):
+        def published_optimizers(self, learning_rate=None):
+            optimizer = torch.optim.AdamW(self.parameters(), 0.5 if learning_rate is None else learning_rate)
+            schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1], 0.1)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+    running = trainer(tmp_path, max_epochs=2)
+    module = PoseEstimatorModule(Published(), None, schedule="published")
+    running.fit(module, MixedPoseDataModule(persons, None, 0.0, batch_size=3))
+    assert running.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05)
+    own = PoseEstimatorModule(Published(), 0.2, schedule="published").configure_optimizers()
+    assert own["optimizer"].defaults["lr"] == 0.2
 
 
 @pytest.mark.parametrize(
