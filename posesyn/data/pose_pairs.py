@@ -1,0 +1,193 @@
+"""Pairs of 2D and 3D poses, as lifters are trained on: arrays, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from posesyn import skeletons
+from posesyn.errors import InputError
+
+SKELETON = "poseaug16"
+JOINTS = 16
+_BONES = tuple((parent, child) for parent, child in skeletons.get(SKELETON).bones)
+_LEGS = (1, 2, 4, 5)  # thighs and shins among the bones
+# A leg of 0.25-1.6 m covers small children to giants; 1000 times that are millimetres. Our own choice.
+_LEG_RANGE = (0.25, 1.6)
+
+
+@dataclass(frozen=True)
+class PosePairs:
+    """N poses in the order ``poseaug16`` with their 2D keypoints.
+
+    Attributes:
+        joints_cam: (N, 16, 3) float32 metres, camera frame; relative to the root where ``cameras`` is None.
+        keypoints: (N, 16, 2) float32, normalised: the image is 2 wide and 2 h/w high, its middle at the origin.
+        cameras: (N, 9) float32 fx, fy, cx, cy, k1, k2, k3, p1, p2 in the same units, or None where unknown.
+        groups: (N,) name of the sequence (or action) of each pose, for splits and intervals.
+        subjects: (N,) name of the person, for splits.
+    """
+
+    joints_cam: np.ndarray
+    keypoints: np.ndarray
+    cameras: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    subjects: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        joints, keypoints = np.asarray(self.joints_cam, np.float32), np.asarray(self.keypoints, np.float32)
+        where = "PosePairs"
+        if joints.ndim != 3 or joints.shape[1:] != (JOINTS, 3) or keypoints.shape != (len(joints), JOINTS, 2):
+            raise InputError(
+                f"pose pairs must be (N, {JOINTS}, 3) and (N, {JOINTS}, 2) in the order '{SKELETON}'",
+                where=where,
+                got=(joints.shape, keypoints.shape),
+                fix="convert both with skeletons.convert(points, source, 'poseaug16'); 14 joints lack spine and pelvis",
+            )
+        if not len(joints):
+            raise InputError("there are no poses", where=where, fix="check the files and the subjects asked for")
+        for name, value in (("joints_cam", joints), ("keypoints", keypoints)):
+            bad = ~np.isfinite(value).all((1, 2))
+            if bad.any():
+                raise InputError(
+                    f"PosePairs.{name} has NaN or infinite values",
+                    where=where,
+                    got=f"{bad.sum()} of {len(bad)} poses, the first at row {int(bad.argmax())}",
+                    fix="leave such poses out",
+                )
+        check_metres(joints, where)
+        object.__setattr__(self, "joints_cam", joints)
+        object.__setattr__(self, "keypoints", keypoints)
+        if self.cameras is not None:
+            cameras = np.asarray(self.cameras, np.float32)
+            if cameras.shape != (len(joints), 9) or not np.isfinite(cameras).all() or (cameras[:, :2] <= 0).any():
+                raise InputError(
+                    "cameras must be (N, 9) finite numbers with positive focal lengths", where=where, got=cameras.shape
+                )
+            behind = (joints[..., 2] <= 0).any(1)
+            if behind.any():
+                raise InputError(
+                    "a person stands behind the camera",
+                    where=where,
+                    expected="z > 0 for every joint (OpenCV camera, z forward)",
+                    got=f"{behind.sum()} of {len(behind)} poses, the first at row {int(behind.argmax())}",
+                    fix="pass absolute camera coordinates, or cameras=None for root-relative poses",
+                )
+            object.__setattr__(self, "cameras", cameras)
+        for name in ("groups", "subjects"):
+            value = getattr(self, name)
+            value = np.full(len(joints), "") if value is None else np.asarray(value).astype(str)
+            if value.shape != (len(joints),):
+                raise InputError(f"PosePairs.{name} must be (N,)", where=where, got=value.shape)
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.joints_cam)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> PosePairs:
+        """Some of the pairs."""
+        return PosePairs(**{f.name: None if (v := getattr(self, f.name)) is None else v[rows] for f in fields(self)})
+
+    @property
+    def centred(self) -> np.ndarray:
+        """(N, 16, 3) relative to the root."""
+        return self.joints_cam - self.joints_cam[:, :1]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N, 15) bone lengths, metres."""
+        return bone_lengths(self.joints_cam)
+
+    def thinned(self, count: int, seed: int = 0) -> PosePairs:
+        """At most ``count`` pairs, drawn without repetition."""
+        if len(self) <= count:
+            return self
+        return self[np.sort(np.random.default_rng(seed).choice(len(self), count, replace=False))]
+
+    def of_subjects(self, names: Sequence[str]) -> PosePairs:
+        """The pairs of some persons.
+
+        Raises:
+            InputError: None of them is there.
+        """
+        rows = np.isin(self.subjects, list(names))
+        if not rows.any():
+            raise InputError(
+                "no pairs of these subjects", where="PosePairs", expected=sorted(set(self.subjects)), got=list(names)
+            )
+        return self[rows]
+
+    def split_by_subject(self, share: float = 0.2, seed: int = 0) -> tuple[PosePairs, PosePairs]:
+        """Training and validation pairs without a common subject; sequences instead where there is one subject only.
+
+        Raises:
+            InputError: One sequence of one subject cannot be split.
+        """
+        names = self.subjects if len(set(self.subjects)) > 1 else self.groups
+        unique = np.unique(names)
+        if len(unique) < 2:
+            raise InputError(
+                "the pairs come from one sequence of one subject",
+                where="PosePairs.split_by_subject",
+                fix="pass validation data of your own",
+            )
+        order = np.random.default_rng(seed).permutation(unique)
+        held = order[: max(1, min(len(order) - 1, round(share * len(order))))]
+        rows = np.isin(names, held)
+        return self[~rows], self[rows]
+
+    def mirrored(self) -> PosePairs:
+        """Left and right swapped, in 2D and 3D, the camera's too."""
+        flip = list(skeletons.get(SKELETON).flip)
+        joints, keypoints = self.joints_cam[:, flip].copy(), self.keypoints[:, flip].copy()
+        joints[..., 0] *= -1
+        keypoints[..., 0] *= -1
+        cameras = None
+        if self.cameras is not None:
+            cameras = self.cameras.copy()
+            cameras[:, [2, 7]] *= -1  # principal point and the tangential term along x
+        return replace(self, joints_cam=joints, keypoints=keypoints, cameras=cameras)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[PosePairs]) -> PosePairs:
+        """All pairs of several sets, e.g. of recorded, synthesised and augmented poses.
+
+        Cameras are kept if all parts have them.
+
+        Raises:
+            InputError: No parts.
+        """
+        if not parts:
+            raise InputError("there are no pose pairs to join", where="PosePairs.concatenate")
+        known = all(part.cameras is not None for part in parts)
+        joints = [part.joints_cam if known else part.centred for part in parts]
+        return cls(
+            np.concatenate(joints),
+            np.concatenate([part.keypoints for part in parts]),
+            np.concatenate([part.cameras for part in parts]) if known else None,
+            np.concatenate([part.groups for part in parts]),
+            np.concatenate([part.subjects for part in parts]),
+        )
+
+
+def bone_lengths(joints: np.ndarray) -> np.ndarray:
+    """(..., 16, 3) → (..., 15)."""
+    parents, children = (list(side) for side in zip(*_BONES))
+    return np.linalg.norm(joints[..., parents, :] - joints[..., children, :], axis=-1)
+
+
+def check_metres(joints: np.ndarray, where: object) -> None:
+    """Raises InputError if the legs of (N, 16, 3) poses are not as long as human legs in metres."""
+    leg = float(np.median(bone_lengths(joints)[:, list(_LEGS)].sum(1) / 2))
+    if not _LEG_RANGE[0] <= leg <= _LEG_RANGE[1]:
+        factor = next((f for f in (1000, 100) if _LEG_RANGE[0] <= leg / f <= _LEG_RANGE[1]), None)
+        unit = {1000: "millimetres", 100: "centimetres"}.get(factor)
+        raise InputError(
+            "poses are not in metres" if unit else "bones are not as long as a human's",
+            where=where,
+            expected=f"legs of {_LEG_RANGE[0]}-{_LEG_RANGE[1]} m",
+            got=f"a median leg of {leg:.3g}" + (f", as in {unit}" if unit else ""),
+            fix=f"divide by {factor}" if factor else "check the joint order and the unit",
+        )

@@ -1,0 +1,138 @@
+"""What all lifters share: input check, official files, saving."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from posesyn.errors import CheckpointError, InputError
+from posesyn.storage.checkpoints import load_into, load_metadata, load_weights, save_weights
+
+JOINTS = 16
+SKELETON = "poseaug16"
+# Entries of the official files: lifter trained alone, lifter trained with PoseAug (poseaug.md section 7).
+_ENTRIES = ("model_pos", "state_dict")
+
+
+class Lifter(nn.Module):
+    """2D poses (B, 16, 2), normalised to the image width, → root-relative 3D poses (B, 16, 3) in metres.
+
+    Joint order ``poseaug16``. The image is 2 wide and 2 h/w high, its middle at the origin.
+    """
+
+    name: ClassVar[str]
+
+    def forward(self, keypoints: Tensor) -> Tensor:
+        """(B, 16, 2) → (B, 16, 3) metres.
+
+        Raises:
+            InputError: Not 16 joints.
+        """
+        if keypoints.ndim != 3 or tuple(keypoints.shape[1:]) != (JOINTS, 2):
+            raise InputError(
+                f"a lifter needs keypoints (B, {JOINTS}, 2) in the order '{SKELETON}'",
+                where=f"lifter '{self.name}'",
+                got=tuple(keypoints.shape),
+                fix="convert them with skeletons.convert(points, source, 'poseaug16'); 17 joints lose Neck/Nose",
+            )
+        return self._lift(keypoints)
+
+    def _lift(self, keypoints: Tensor) -> Tensor:
+        raise TypeError(f"{type(self).__name__} must define _lift")
+
+    def options(self) -> dict[str, Any]:
+        """Arguments that rebuild the network."""
+        return {}
+
+    @classmethod
+    def from_official(cls, path: str | os.PathLike[str], **options: Any) -> Lifter:
+        """The network with weights of jfzhang95/PoseAug, in eval mode; no code of the file runs.
+
+        ``ckpt_best.pth.tar`` (``state_dict``), ``ckpt_best_*_p1.pth.tar`` (``model_pos``) or a bare state dict.
+
+        Raises:
+            FileError, UnsafeFileError: Not readable. CheckpointError: Weights of another network.
+        """
+        model = cls(**options)
+        model.load_state(official_weights(path), where=path)
+        return model.eval()
+
+    def load_state(self, weights: Mapping[str, Tensor], where: object = None) -> None:
+        """Copies weights under the official names, strictly; names the lifter they belong to if it is another.
+
+        Raises:
+            CheckpointError: Missing, unexpected or wrongly shaped keys.
+        """
+        # What torch.nn.DataParallel puts before every key.
+        bare = {key.removeprefix("module."): value for key, value in weights.items()}
+        owner = lifter_of(bare)
+        if owner is not None and owner != self.name:
+            raise CheckpointError(
+                "a checkpoint belongs to another lifter",
+                where=where,
+                expected=f"weights of '{self.name}'",
+                got=f"weights of '{owner}'",
+                fix=f"load it with make_lifter('{owner}')",
+            )
+        load_into(self, bare, where=where)
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+        """Writes the weights as safetensors; :func:`posesyn.estimators.lifters.load_lifter` reads them."""
+        save_weights(path, self.state_dict(), {**(metadata or {}), "lifter": self.name, "options": self.options()})
+
+
+def official_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The state dict of a lifter file, whichever layout it has."""
+    entry: CheckpointError | None = None
+    for key in _ENTRIES:
+        try:
+            return load_weights(path, key)
+        except CheckpointError as error:
+            entry = entry or error
+    try:
+        return load_weights(path)
+    except CheckpointError as error:
+        raise CheckpointError(
+            "a file holds no lifter",
+            where=path,
+            expected=f"an entry {' or '.join(_ENTRIES)}, or a bare state dict",
+            got=error.got,
+        ) from entry
+
+
+def saved_options(path: str | os.PathLike[str]) -> tuple[str | None, dict[str, Any]]:
+    """Name and options stored by :meth:`Lifter.save`; (None, {}) for other files."""
+    if not str(path).endswith(".safetensors"):
+        return None, {}
+    metadata = load_metadata(path)
+    return metadata.get("lifter"), dict(metadata.get("options", {}))
+
+
+def lifter_of(weights: Mapping[str, Any]) -> str | None:
+    """Which lifter a state dict belongs to, seen from a key that only it has."""
+    marks = {
+        "linear_stages.0.w1.weight": "mlp",
+        "expand_conv.weight": "videopose",
+        "gconv_input.0.gconv.W": "semgcn",
+        "stgcn.data_bn.weight": "stgcn",
+    }
+    return next((name for key, name in marks.items() if key in weights), None)
+
+
+def with_zero_root(joints: Tensor) -> Tensor:
+    """(B, 15, 3) → (B, 16, 3) with the root in front at the origin."""
+    return torch.cat((joints.new_zeros(len(joints), 1, 3), joints), 1)
+
+
+def check_options(stages: int, width: int, dropout: float, where: str) -> None:
+    """Raises InputError for sizes no network can have."""
+    if stages < 1 or width < 1 or not 0 <= dropout < 1:
+        raise InputError(
+            "a lifter needs stages >= 1, width >= 1 and dropout in [0, 1)",
+            where=where,
+            got=f"stages={stages}, width={width}, dropout={dropout}",
+        )

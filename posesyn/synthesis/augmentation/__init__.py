@@ -1,0 +1,18 @@
+"""PoseAug: an augmentor that learns, with a lifter's error as feedback, to make harder but plausible pose pairs."""
+
+from __future__ import annotations
+
+from posesyn.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "Augmented": "augmentor",
+        "Augmentor": "augmentor",
+        "FakePool": "fake_pool",
+        "FeedbackWeights": "losses",
+        "PartDiscriminator": "discriminators",
+        "ProjectionDiscriminator": "discriminators",
+        "project_normalised": "projection",
+    },
+)

@@ -1,0 +1,223 @@
+"""The augmentor: bone angles, bone lengths, rotation and translation of a pose, each from a small network.
+
+Shapes, constants and official key names: poseaug.md section 2. Differences from the official code are in speed only:
+the BA, BL and RT trunks share one pass over the pose's own bones, and bones are matrix products.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from posesyn.errors import InputError
+from posesyn.storage.checkpoints import load_into, load_metadata, load_weights, save_weights
+from posesyn.synthesis.augmentation.bones import (
+    BONES,
+    FIXED_RATIO,
+    FROZEN_BONES,
+    JOINTS,
+    RATIO_OF_BONE,
+    RATIOS,
+    bone_lengths,
+    bone_vectors,
+    check_joints,
+    joints_from_bones,
+    unit_bones,
+)
+from posesyn.synthesis.augmentation.rotation import rotate
+
+NOISE = 48
+WIDTH = 256
+LENGTH_LIMIT = 0.2
+_ANGLE = 3.1415  # the official code's pi
+_KIND = "poseaug augmentor"
+
+
+class Augmented(NamedTuple):
+    """What the augmentor made of B poses, absolute camera frame, metres.
+
+    ``pose_ba`` after bone angles and ``pose_bl`` after bone lengths keep the root's place; ``pose_rt`` (B, 16, 3) is
+    the result. ``angle_change`` (B, 15) is 1 - cosine between old and new direction, ``length_ratios`` (B, 9) the
+    relative changes r in l' = l (1 + r), ``rotvec`` (B, 3) and ``translation`` (B, 3) place the result.
+    """
+
+    pose_ba: Tensor
+    angle_change: Tensor
+    pose_bl: Tensor
+    length_ratios: Tensor
+    pose_rt: Tensor
+    rotvec: Tensor
+    translation: Tensor
+
+
+class _Stage(nn.Module):
+    """Two layers; no skip connection."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.w1, self.batch_norm1 = nn.Linear(width, width), nn.BatchNorm1d(width)
+        self.w2, self.batch_norm2 = nn.Linear(width, width), nn.BatchNorm1d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.leaky_relu(self.batch_norm1(self.w1(x)), inplace=True)
+        return functional.leaky_relu(self.batch_norm2(self.w2(x)), inplace=True)
+
+
+class _Trunk(nn.Module):
+    """Holds one trunk's layers under the official names, which differ by a suffix."""
+
+    def _add(self, suffix: str, inputs: int, outputs: int) -> None:
+        self.add_module(f"w1{suffix or ''}", nn.Linear(inputs, WIDTH))
+        # BA calls its first normalisation batch_norm1, the others batch_norm_<name>.
+        self.add_module(f"batch_norm{suffix or '1'}", nn.BatchNorm1d(WIDTH))
+        self.add_module(f"linear_stages{suffix}", nn.ModuleList([_Stage(WIDTH), _Stage(WIDTH)]))
+        self.add_module(f"w2{suffix}", nn.Linear(WIDTH, outputs))
+
+    def _run(self, suffix: str, parts: Sequence[Tensor]) -> Tensor:
+        x = self.get_submodule(f"w1{suffix}")(torch.cat(parts, -1))
+        x = functional.leaky_relu(self.get_submodule(f"batch_norm{suffix or '1'}")(x), inplace=True)
+        for stage in self.get_submodule(f"linear_stages{suffix}"):
+            x = stage(x)
+        return self.get_submodule(f"w2{suffix}")(x)
+
+
+class _BoneAngles(_Trunk):
+    def __init__(self) -> None:
+        super().__init__()
+        self._add("", 3 * JOINTS + NOISE, 3 * BONES)
+        free = torch.ones(BONES, 1)
+        free[list(FROZEN_BONES)] = 0
+        self.register_buffer("free", free, persistent=False)
+
+    def forward(self, flat: Tensor, directions: Tensor, noise: Tensor) -> Tensor:
+        """New unit bones (B, 15, 3)."""
+        change = self._run("", (flat, noise)).unflatten(-1, (BONES, 3))
+        return torch.where(self.free > 0, functional.normalize(directions + change, dim=-1), directions)
+
+
+class _BoneLengths(_Trunk):
+    def __init__(self) -> None:
+        super().__init__()
+        self._add("_BL", 3 * JOINTS + BONES + NOISE, RATIOS)
+        mask = torch.ones(RATIOS)
+        mask[FIXED_RATIO] = 0
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, flat: Tensor, lengths: Tensor, noise: Tensor) -> Tensor:
+        """Ratios (B, 9)."""
+        return LENGTH_LIMIT * torch.tanh(self._run("_BL", (flat, lengths, noise)) * self.mask)
+
+
+class _Placement(_Trunk):
+    def __init__(self) -> None:
+        super().__init__()
+        self._add("_R", 3 * JOINTS + NOISE, 3)
+        self._add("_T", 3 * JOINTS + NOISE, 3)
+
+    def forward(self, flat: Tensor, noise_r: Tensor, noise_t: Tensor) -> tuple[Tensor, Tensor]:
+        """Axis-angle and translation (B, 3); the depth is a square and so never negative."""
+        rotvec = _ANGLE * torch.tanh(self._run("_R", (flat, noise_r)))
+        moved = self._run("_T", (flat, noise_t))
+        return rotvec, torch.cat((moved[..., :2], moved[..., 2:].square()), -1)
+
+
+class Augmentor(nn.Module):
+    """Learned augmentation of poses (B, 16, 3), camera frame, metres, order ``poseaug16``.
+
+    Args:
+        angles, lengths, transform: Switch a step off (ablations): its output is then its input, its ratios, rotation
+            and angle changes are zero. Without ``transform`` the pose keeps its place.
+    """
+
+    def __init__(self, *, angles: bool = True, lengths: bool = True, transform: bool = True) -> None:
+        super().__init__()
+        self.BAprocess, self.BLprocess, self.RTprocess = _BoneAngles(), _BoneLengths(), _Placement()
+        self.angles, self.lengths, self.transform = angles, lengths, transform
+        self.register_buffer("ratio_of_bone", torch.tensor(RATIO_OF_BONE), persistent=False)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight)
+
+    def forward(
+        self,
+        pose: Float[Tensor, "B 16 3"],
+        noise: Sequence[Float[Tensor, "B 48"]] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Augmented:
+        """One augmentation per pose.
+
+        Args:
+            pose: Absolute camera frame, metres.
+            noise: Four arrays for BA, BL, rotation and translation; None draws them.
+            generator: Where the noise comes from.
+
+        Raises:
+            InputError: Not 16 joints, or noise of another shape.
+        """
+        check_joints(pose, "Augmentor")
+        draws = self._noise(pose, noise, generator)
+        root = pose[:, :1]
+        flat = (pose - root).flatten(1)
+        bones = bone_vectors(pose)
+        lengths = bone_lengths(bones)
+        directions = old = bones / lengths[..., None]
+
+        if self.angles:
+            directions = self.BAprocess(flat, old, draws[0])
+        pose_ba = joints_from_bones(directions * lengths[..., None]) + root if self.angles else pose
+        change = 1 - (old * directions).sum(-1)
+
+        # BL reads the lengths of the BA pose, which are those of the original one: no need to measure them again.
+        ratios = self.BLprocess(flat, lengths, draws[1]) if self.lengths else pose.new_zeros(len(pose), RATIOS)
+        scale = 1 + ratios[:, self.ratio_of_bone]
+        centred = joints_from_bones(directions * (lengths * scale)[..., None])
+        pose_bl = centred + root
+
+        if self.transform:
+            rotvec, translation = self.RTprocess(flat, draws[2], draws[3])
+            placed = rotate(centred, rotvec) + translation[:, None]
+        else:
+            rotvec, translation, placed = torch.zeros_like(root[:, 0]), root[:, 0], pose_bl
+        return Augmented(pose_ba, change, pose_bl, ratios, placed, rotvec, translation)
+
+    def _noise(self, pose: Tensor, noise: Any, generator: torch.Generator | None) -> Sequence[Tensor]:
+        if noise is None:
+            return tuple(
+                torch.randn(len(pose), NOISE, generator=generator, device=pose.device, dtype=pose.dtype)
+                for _ in range(4)
+            )
+        if len(noise) != 4 or any(tuple(part.shape) != (len(pose), NOISE) for part in noise):
+            raise InputError(
+                "noise must be four arrays (B, 48)", where="Augmentor", got=[tuple(part.shape) for part in noise]
+            )
+        return tuple(noise)
+
+    def save(self, path: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> None:
+        """Writes the weights as safetensors."""
+        steps = {"angles": self.angles, "lengths": self.lengths, "transform": self.transform}
+        save_weights(path, self.state_dict(), {"kind": _KIND, "steps": steps, **(metadata or {})})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Augmentor:
+        """Reads what :meth:`save` wrote, or a state dict with the official names; in eval mode.
+
+        Raises:
+            FileError, UnsafeFileError, CheckpointError: Not readable, or weights of another network.
+        """
+        weights = load_weights(path)
+        steps = load_metadata(path).get("steps", {}) if str(path).endswith(".safetensors") else {}
+        model = cls(**steps)
+        load_into(model, weights, where=path)
+        return model.eval()
+
+
+def angle_to_mean(bones_before: Tensor, bones_after: Tensor) -> Tensor:
+    """Angle in radians between old and new bones (..., 15), for reports."""
+    cosine = (unit_bones(bones_before) * unit_bones(bones_after)).sum(-1).clamp(-1, 1)
+    return torch.arccos(cosine)

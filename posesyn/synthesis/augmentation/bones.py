@@ -1,0 +1,100 @@
+"""Bones of the 16-joint skeleton ``poseaug16``: vectors, lengths, and joints put together from them.
+
+A bone is parent minus child (poseaug.md section 1; the sign matters for official weights). Both directions are one
+matrix product over flattened poses: no loop over bones, forward or backward.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from posesyn import skeletons
+from posesyn.errors import InputError
+
+SKELETON = "poseaug16"
+JOINTS, BONES = 16, 15
+PARENTS = skeletons.get(SKELETON).parents
+# Shortest length that is divided by; mocap has no bone this short.
+_TINY = 1e-12
+
+# Bone → ratio of BL (poseaug.md section 2): hips, thighs, shins, spine, thorax, head, shoulders, upper arms, forearms.
+RATIO_OF_BONE = (0, 1, 2, 0, 1, 2, 3, 4, 5, 6, 7, 8, 6, 7, 8)
+RATIOS = 9
+# "A tall person far away looks like a short one near": the thorax keeps its length (comment in the official code).
+FIXED_RATIO = 4
+# Pelvis-spine and spine-thorax keep their direction, so that the whole body cannot turn at no cost.
+FROZEN_BONES = (6, 7)
+# KCS parts by bone, in the order of the discriminator's branches: left arm, right arm, right leg, left leg, trunk.
+KCS_PARTS = ((7, 9, 10, 11), (7, 12, 13, 14), (0, 1, 2, 3, 6), (0, 3, 4, 5, 6), (0, 3, 6, 7, 8, 9, 12))
+
+
+@cache
+def _matrices() -> tuple[np.ndarray, np.ndarray]:
+    """(45, 48) joints → bones and (48, 45) bones → joints with the root at 0, for flattened poses."""
+    to_bones, to_joints = np.zeros((BONES, JOINTS)), np.zeros((JOINTS, BONES))
+    for bone in range(BONES):
+        child, parent = bone + 1, PARENTS[bone + 1]
+        to_bones[bone, parent], to_bones[bone, child] = 1.0, -1.0
+        to_joints[child] = to_joints[parent]
+        to_joints[child, bone] = -1.0
+    return np.kron(to_bones, np.eye(3)), np.kron(to_joints, np.eye(3))
+
+
+@cache
+def _on_device(which: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Outside inference mode: a tensor made inside one could never take part in a backward pass.
+    with torch.inference_mode(False):
+        return torch.as_tensor(_matrices()[which].T.copy(), dtype=dtype, device=device)
+
+
+def bone_vectors(joints: Float[Tensor, "*batch 16 3"]) -> Float[Tensor, "*batch 15 3"]:
+    """Parent minus child of each of the 15 bones, in the unit of the joints.
+
+    Raises:
+        InputError: Not 16 joints.
+    """
+    check_joints(joints, "bone_vectors")
+    flat = joints.reshape(*joints.shape[:-2], 3 * JOINTS)
+    return (flat @ _on_device(0, joints.dtype, joints.device)).unflatten(-1, (BONES, 3))
+
+
+def joints_from_bones(bones: Float[Tensor, "*batch 15 3"]) -> Float[Tensor, "*batch 16 3"]:
+    """Joints with the root at the origin."""
+    if bones.shape[-2:] != (BONES, 3):
+        raise InputError("bones must be (..., 15, 3)", where="joints_from_bones", got=tuple(bones.shape))
+    flat = bones.reshape(*bones.shape[:-2], 3 * BONES)
+    return (flat @ _on_device(1, bones.dtype, bones.device)).unflatten(-1, (JOINTS, 3))
+
+
+def bone_lengths(bones: Float[Tensor, "*batch 15 3"]) -> Float[Tensor, "*batch 15"]:
+    """Lengths; the gradient of a bone of length zero is zero, not NaN."""
+    return bones.square().sum(-1).clamp_min(_TINY * _TINY).sqrt()
+
+
+def unit_bones(bones: Float[Tensor, "*batch 15 3"]) -> Float[Tensor, "*batch 15 3"]:
+    """Directions."""
+    return bones / bone_lengths(bones)[..., None]
+
+
+def with_bone_lengths(
+    joints: Float[Tensor, "*batch 16 3"], lengths: Float[Tensor, "*batch 15"]
+) -> Float[Tensor, "*batch 16 3"]:
+    """The same bone directions with other lengths (bone-length swap); the root stays where it is."""
+    moved = joints_from_bones(unit_bones(bone_vectors(joints)) * lengths[..., None])
+    return moved + joints[..., :1, :]
+
+
+def check_joints(joints: Tensor, where: str) -> None:
+    """Raises InputError unless the last two axes are (16, 3)."""
+    if joints.ndim < 2 or tuple(joints.shape[-2:]) != (JOINTS, 3):
+        raise InputError(
+            f"poses must be (..., {JOINTS}, 3) in the order '{SKELETON}'",
+            where=where,
+            got=tuple(joints.shape),
+            fix="convert them with skeletons.convert(points, source, 'poseaug16')",
+        )

@@ -1,0 +1,147 @@
+"""Numbers of lifter and PoseAug trainings, apart from the code so that the command line shows them without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from posesyn.errors import InputError
+
+Recipe = Literal["default", "official"]
+
+
+@dataclass(frozen=True)
+class LifterSettings:
+    """Training of a lifter alone. Defaults as published (poseaug.md section 6); SemGCN: 100 epochs, 2e-2.
+
+    Args:
+        epochs: Passes over the data.
+        batch_size: Poses per step.
+        learning_rate: Of Adam; None takes the lifter's published one.
+        decay: Factor applied at step 1 and after every ``decay_steps``.
+        decay_steps: See above.
+        clip: Largest gradient norm.
+        mirror: Show half of the poses mirrored; the official code does not.
+    """
+
+    epochs: int = 50
+    batch_size: int = 1024
+    learning_rate: float | None = None
+    decay: float = 0.96
+    decay_steps: int = 100_000
+    clip: float = 1.0
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        _positive(self, "epochs", "batch_size", "decay_steps", "clip")
+
+
+@dataclass(frozen=True)
+class PoseAugSettings:
+    """Training of augmentor, discriminators and lifter together.
+
+    ``recipe="official"`` is the published code with its quirks: the lifter stays in train mode during GAN steps (noise
+    in the feedback, drifting normalisation), fakes come from the GAN pass and only coordinates above +1 are filtered,
+    no average of the augmentor, no penalty, no rescue, and the last epoch is kept unless test data is passed for the
+    selection. ``"default"`` freezes the lifter during GAN steps, filters both bounds and Z > 0, draws fakes from the
+    averaged augmentor, penalises the discriminators' gradient, and goes back to the last healthy state after a
+    collapse.
+
+    Args:
+        recipe: See above.
+        epochs, batch_size: As published.
+        warmup: Epochs that train the GAN only.
+        learning_rate: Of Adam for augmentor and discriminators.
+        lifter_rate: Of Adam for the lifter; None takes 1e-4, and 1e-3 for SemGCN.
+        clip: Largest gradient norm of each network.
+        discriminate_every: Discriminator steps on every so many iterations (``df``).
+        pool: Size of the fake pools.
+        bone_swap: Give the poses other subjects' bone lengths at the start of every epoch.
+        weight_2d, weight_3d, weight_change: Of the augmentor's losses; zero for an ablation.
+        feedback: Whether the lifter's error steers the augmentor.
+        angles, lengths, transform: The augmentor's steps.
+        mixed: Lifter batches of half fakes, half data instead of two passes; the number of steps is the same.
+        ema: Share of the old average per GAN step (default recipe).
+        gradient_penalty: Weight of R1 on real poses (default recipe).
+        spectral: Spectral normalisation of the discriminators (default recipe).
+        rescue: Restore the last healthy state after a collapse (default recipe).
+    """
+
+    recipe: Recipe = "default"
+    epochs: int = 50
+    batch_size: int = 1024
+    warmup: int = 2
+    learning_rate: float = 1e-4
+    lifter_rate: float | None = None
+    clip: float = 1.0
+    discriminate_every: int = 2
+    pool: int = 4096
+    bone_swap: bool = True
+    weight_2d: float = 1.0
+    weight_3d: float = 6.0
+    weight_change: float = 3.0
+    feedback: bool = True
+    angles: bool = True
+    lengths: bool = True
+    transform: bool = True
+    mixed: bool = True
+    ema: float = 0.99
+    gradient_penalty: float = 0.1
+    spectral: bool = False
+    rescue: bool = True
+
+    def __post_init__(self) -> None:
+        if self.recipe not in ("default", "official"):
+            raise InputError("unknown recipe", where="PoseAugSettings", expected="default or official", got=self.recipe)
+        _positive(self, "epochs", "batch_size", "learning_rate", "clip", "discriminate_every", "pool")
+        if not 0 <= self.ema < 1 or self.gradient_penalty < 0 or self.warmup < 0:
+            raise InputError(
+                "PoseAugSettings needs 0 <= ema < 1, gradient_penalty >= 0 and warmup >= 0",
+                got=(self.ema, self.gradient_penalty, self.warmup),
+            )
+
+    @property
+    def official(self) -> bool:
+        """Whether the published quirks apply."""
+        return self.recipe == "official"
+
+
+@dataclass(frozen=True)
+class PosePairSettings:
+    """Which pose pairs a lifter learns from.
+
+    Args:
+        format: ``h36m`` (npz files of VideoPose3D), ``motions`` (folder of AMASS-style npz or BVH files), ``3dhp``
+            (PoseAug's ``test_3dhp.npz``).
+        path: File or folder.
+        keypoints: ``data_2d_h36m_*.npz`` for ``h36m``; none takes projections.
+        subjects: Only these, as a list; all if not given.
+        stride: Every so many frames.
+    """
+
+    format: Literal["h36m", "motions", "3dhp"]
+    path: str
+    keypoints: str | None = None
+    subjects: list[str] | None = None
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class LifterChoice:
+    """The lifter to train.
+
+    Args:
+        name: ``mlp``, ``videopose``, ``semgcn`` or ``stgcn``.
+        checkpoint: Weights to start from, official or of posesyn; random if not given.
+        options: Arguments of the network, e.g. ``{"dropout": 0}``.
+    """
+
+    name: Literal["mlp", "videopose", "semgcn", "stgcn"] = "mlp"
+    checkpoint: str | None = None
+    options: dict[str, float] = field(default_factory=dict)
+
+
+def _positive(settings: object, *names: str) -> None:
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise InputError(f"{type(settings).__name__}.{name} must be positive", got=getattr(settings, name))
