@@ -7,6 +7,8 @@ Shape letters: B batch, T frames, J joints, H W image.
 
 from __future__ import annotations
 
+import importlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
@@ -15,6 +17,7 @@ import numpy as np
 
 from posesyn import skeletons
 from posesyn.errors import InputError
+from posesyn.truth import BodyFit, JointTruth
 
 
 @runtime_checkable
@@ -81,6 +84,8 @@ class Person:
         image_id: Name of the image, shared by the persons in it.
         track_id: Name of the track in a video, if the data set has one.
         meta: Anything else the data set says (area, head box, action, frame number ...).
+        joints: 3D joints as a data set states them, or None.
+        fit: Parameters of a body model as a data set states them, or None.
     """
 
     person_id: str
@@ -94,6 +99,8 @@ class Person:
     image_id: str = ""
     track_id: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    joints: JointTruth | None = None
+    fit: BodyFit | None = None
 
     def __post_init__(self) -> None:
         joints = len(skeletons.get(self.skeleton).joints)
@@ -206,6 +213,7 @@ class ScoredPerson:
         joint_errors: (J,) error per joint of ``person.skeleton``; meaningless where ``joint_used`` is False.
         joint_used: (J,) bool, joints that entered the error.
         rank: 0 for the largest error of the data set.
+        disagreement_mm: Mean distance between several estimators' poses (see ``ErrorExtractor``), if asked for.
     """
 
     person: Person
@@ -214,6 +222,7 @@ class ScoredPerson:
     joint_errors: np.ndarray
     joint_used: np.ndarray
     rank: int = -1
+    disagreement_mm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -233,7 +242,7 @@ class ErrorReport:
         return len(self.scored)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Motion:
     """Body parameters over time in the world frame (y up, floor y = 0).
 
@@ -283,6 +292,53 @@ class Motion:
 
     def __len__(self) -> int:
         return len(self.pose_rotvec)
+
+    def __repr__(self) -> str:
+        caption = f", {self.caption[:60]!r}" if self.caption else ""
+        return f"Motion({self.motion_id!r}, {len(self)} frames at {self.fps:g} fps{caption})"
+
+    def _repr_html_(self) -> str:
+        """Shows itself in notebooks as a moving stick figure."""
+        # By name, as an entry point is: values know nothing of the layer that draws them until a notebook asks.
+        return importlib.import_module("posesyn.report.notebook").motion_html(self)
+
+    def resampled(self, fps: float) -> Motion:
+        """The motion at another rate: rotations along the shortest arc (slerp), positions linear, same duration.
+
+        Frame k of the result is the time k / fps; the last frames that the motion does not cover fall away. The anchor
+        becomes the frame nearest to it.
+
+        Raises:
+            InputError: ``fps`` is not positive and finite.
+        """
+        if not 0 < fps < math.inf:
+            raise InputError("fps must be positive", where=f"motion '{self.motion_id}', resampled", got=fps)
+        from scipy.spatial.transform import Rotation  # `import posesyn` needs no SciPy
+
+        last = len(self) - 1
+        # 1e-3 of a frame keeps the last frame where the rates are rounded.
+        count = int(last / self.fps * fps + 1e-3) + 1
+        times = np.minimum(np.arange(count) / fps * self.fps, last)
+        before = np.minimum(times.astype(int), max(last - 1, 0))
+        after, share = np.minimum(before + 1, last), times - before
+
+        def mixed(values: np.ndarray) -> np.ndarray:
+            weight = share.reshape(-1, *[1] * (values.ndim - 1))
+            return values[before] * (1 - weight) + values[after] * weight
+
+        rotvec = self.pose_rotvec.astype(np.float64)
+        start = Rotation.from_rotvec(rotvec[before].reshape(-1, 3))
+        turn = (start.inv() * Rotation.from_rotvec(rotvec[after].reshape(-1, 3))).as_rotvec()
+        pose = (start * Rotation.from_rotvec(turn * np.repeat(share, 24)[:, None])).as_rotvec()
+        anchor = self.anchor_frame
+        return replace(
+            self,
+            pose_rotvec=pose.reshape(count, 24, 3),
+            transl_world=mixed(self.transl_world.astype(np.float64)),
+            joints_world=None if self.joints_world is None else mixed(self.joints_world.astype(np.float64)),
+            fps=float(fps),
+            anchor_frame=None if anchor is None else min(round(anchor / self.fps * fps), count - 1),
+        )
 
     def take(self, rows: Sequence[int] | np.ndarray, **changes: Any) -> Motion:
         """Some frames as a motion of their own.

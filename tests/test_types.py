@@ -166,3 +166,44 @@ def test_clip():
     for changes in ({"joints_cam": np.zeros((4, 24, 3))}, {"mask": np.zeros((4, 8, 8), bool)}):
         with pytest.raises(InputError):
             _clip(**changes)
+
+
+def test_motions_have_a_short_text():
+    motion = _motion(6, caption="a person walks " * 20, motion_id="m1")
+    assert repr(motion).startswith("Motion('m1', 6 frames at 20 fps, 'a person") and len(repr(motion)) < 120
+
+
+def test_resampling_turns_by_the_shortest_arc():
+    """Against SciPy's Slerp, joint by joint."""
+    from scipy.spatial.transform import Rotation, Slerp
+
+    rng = np.random.default_rng(0)
+    pose = rng.normal(0, 1.5, (7, 24, 3))
+    transl, joints = rng.normal(size=(7, 3)), rng.normal(size=(7, 22, 3))
+    motion = _motion(7, pose_rotvec=pose, transl_world=transl, joints_world=joints)
+    fast = motion.resampled(50.0)
+    assert fast.fps == 50 and len(fast) == 16  # 6 / 20 s
+    times = np.arange(16) / 50 * 20
+    for joint in (0, 5, 23):
+        expected = Slerp(np.arange(7), Rotation.from_rotvec(motion.pose_rotvec[:, joint]))(times)
+        got = Rotation.from_rotvec(fast.pose_rotvec[:, joint])
+        assert (expected.inv() * got).magnitude().max() < 1e-5
+    for axis in range(3):
+        np.testing.assert_allclose(
+            fast.transl_world[:, axis], np.interp(times, np.arange(7), motion.transl_world[:, axis]), atol=1e-6
+        )
+    np.testing.assert_allclose(fast.joints_world[-1], motion.joints_world[-1], atol=1e-6)
+    half = motion.resampled(10.0)
+    np.testing.assert_allclose(half.transl_world, motion.transl_world[::2], atol=1e-6)
+    np.testing.assert_allclose(motion.resampled(20).transl_world, motion.transl_world, atol=1e-6)
+
+
+def test_resampling_moves_the_anchor_and_keeps_the_rest():
+    motion = _motion(9, anchor_frame=4, person_id="p", meta={"seed": 1})
+    fast = motion.resampled(60)
+    assert (len(fast), fast.anchor_frame, fast.person_id, fast.meta) == (25, 12, "p", {"seed": 1})
+    assert motion.resampled(30 * 1.0001).fps == pytest.approx(30.003)
+    assert len(_motion(1).resampled(60)) == 1
+    for bad in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="fps"):
+            motion.resampled(bad)

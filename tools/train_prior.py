@@ -2,10 +2,11 @@
 
     python tools/train_prior.py --data ../shared/data/cmu --work runs/prior
 
-Only captions of the sources ``cmu-index`` and ``rewritten`` are used (see data/cmu/README.md), with mirrored copies,
-time warping and reworded captions. Weights are chosen on the validation split; the test split is only reported on.
-The shipped file took about 25 minutes for each stage on one busy core. A finished stage in ``--work`` is reused; an
-interrupted tokeniser goes on from its best weights, for ``--vqvae-steps`` more.
+Stages, each kept in ``--work`` and reused when it is there: features; made-up motions for the tokeniser; tokeniser
+(closed form, then some steps for its decoder); tokens; transformer; residual transformer. Only captions of the sources
+``cmu-index`` and ``rewritten`` are used (see data/cmu/README.md) and wordings of our own, with mirrored copies, time
+warping, and motions composed from recorded ones. Weights are chosen on the validation split; the test split is only
+reported on. ``--warm`` starts the transformer from an earlier prior of the same sizes, as the shipped file did.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import argparse
 import json
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,29 +27,47 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from posesyn.body import load_body
 from posesyn.data.motion_captions import load_mocap
 from posesyn.storage.checkpoints import load_into, load_weights, save_weights
-from posesyn.synthesis.motion.features import body_offsets
+from posesyn.synthesis.motion.features import (
+    body_offsets,
+    bone_offsets,
+    motion_features,
+    recover_joints,
+    still_features,
+)
 from posesyn.synthesis.motion.lexicon import paraphrase
 from posesyn.synthesis.motion.normalizer import Normalizer
 from posesyn.synthesis.motion.prior import MotionPriorModel
+from posesyn.synthesis.motion.residual import ResidualConfig
 from posesyn.synthesis.motion.text import HashTextEncoder, SentenceTextEncoder
 from posesyn.synthesis.motion.transformer import TransformerConfig
 from posesyn.synthesis.motion.vqvae import MotionVQVAE, VQVAEConfig
 from posesyn.training.motion import MotionTransformerModule, MotionVQVAEModule, TransformerRecipe, VQVAERecipe
+from posesyn.training.motion_augmentation import perturbed
+from posesyn.training.motion_composition import CaptionedJoints, composed
 from posesyn.training.motion_data import (
     FeatureClip,
     FeatureWindows,
+    MixedWindows,
     MotionDataModule,
+    TokenClip,
     TokenRecipe,
     TokenWindows,
     features_of,
     reconstruction_error_mm,
     tokenize,
 )
+from posesyn.training.motion_residual import MotionResidualModule, ResidualRecipe
+from posesyn.training.motion_start import start_from_data
 
-VQVAE = VQVAEConfig(codes=512, code_dim=128, width=128, dead_below=0.05)
+VQVAE = VQVAEConfig(
+    codes=512, code_dim=128, width=192, decay=0.998, dead_below=0.05, quantizers=12, beam=8, linear=True,
+    convolutional_encoder=False,
+)  # fmt: skip
 TRANSFORMER = {"codes": 512, "width": 192, "layers": 2, "heads": 6, "dropout": 0.25}
 SPEEDS = (1.0, 0.85, 1.15)
-GUIDANCE = 1.0  # more makes motions stand still: it prefers the likeliest tokens
+GUIDANCE = 1.0
+PERTURBED_FRAMES, HELD_POSES, COMPOSED = 300_000, 16_000, 360
+COMPOSED_SHARE = 0.18  # of the transformer's examples
 UNSEEN = {  # wordings for the comparison of text encoders
     "walk": ("a guy is ambling along", "the lady heads off on foot", "they saunter down the road"),
     "steps": ("a guy is ambling along", "the lady heads off on foot", "they saunter down the road"),
@@ -64,15 +84,69 @@ UNSEEN = {  # wordings for the comparison of text encoders
 }
 
 
-def prepare(args: argparse.Namespace) -> tuple[Normalizer, dict[str, list[FeatureClip]]]:
-    """Normaliser and normalised features of the three splits; kept in ``--work``."""
+@dataclass(frozen=True)
+class Material:
+    """What the stages are trained on; features of ``clips`` are not normalised, those of the others are."""
+
+    normalizer: Normalizer
+    clips: dict[str, list[FeatureClip]]
+    scaled: dict[str, list[FeatureClip]]
+    perturbed: list[FeatureClip]
+    held: np.ndarray
+
+
+def prepare(args: argparse.Namespace) -> Material:
+    """Statistics, recorded features and made-up ones; kept in ``--work``."""
     clips = raw_features(args)
     normalizer = Normalizer.from_features("posesyn-cmu-train", [clip.features for clip in clips["train"]])
-    scaled = {
-        split: [FeatureClip(c.clip_id, normalizer.normalize(c.features), c.captions) for c in own]
-        for split, own in clips.items()
-    }
-    return normalizer, scaled
+
+    def scaled(own: Sequence[FeatureClip]) -> list[FeatureClip]:
+        return [FeatureClip(c.clip_id, _scaled(normalizer, c.features), c.captions) for c in own]
+
+    clips["composed"] = [
+        FeatureClip(f"composed{i}", motion_features(made.joints, None, continuous_heading=True), made.captions)
+        for i, made in enumerate(composed(_recorded(clips["train"]), COMPOSED, args.seed))
+    ]
+    frames, lengths, held = made_up(args, clips["train"])
+    parts = np.split(frames, np.cumsum(lengths)[:-1])
+    made = [FeatureClip(f"perturbed{i}", _scaled(normalizer, part), ()) for i, part in enumerate(parts)]
+    return Material(normalizer, clips, {k: scaled(v) for k, v in clips.items()}, made, _scaled(normalizer, held))
+
+
+def _scaled(normalizer: Normalizer, features: np.ndarray) -> np.ndarray:
+    return normalizer.normalize(features).astype(np.float32)
+
+
+def _recorded(clips: Sequence[FeatureClip]) -> list[CaptionedJoints]:
+    return [CaptionedJoints(recover_joints(c.features), c.captions) for c in clips if c.clip_id.endswith("x1")]
+
+
+def made_up(args: argparse.Namespace, clips: Sequence[FeatureClip]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features of perturbed motions, one after the other, their lengths, and features of held poses."""
+    path = args.work / "made_up.npz"
+    if not path.is_file():
+        rng = np.random.default_rng(args.seed)
+        joints = [own.joints for own in _recorded(clips)]
+        parts: list[np.ndarray] = []
+        while sum(map(len, parts)) < PERTURBED_FRAMES:
+            made = perturbed(joints, rng)
+            if len(made) > 64:
+                parts.append(motion_features(made, None, continuous_heading=True))
+        poses = []
+        for number in range(HELD_POSES):
+            if number % 2:
+                source = joints[rng.integers(len(joints))]
+                poses.append(source[rng.integers(len(source))])
+            else:
+                part = parts[rng.integers(len(parts))]
+                frame = rng.integers(len(part))
+                poses.append(recover_joints(part[frame : frame + 1])[0])
+        noisy = rng.random(len(poses)) < 0.6  # as estimators' poses are
+        noise = rng.normal(size=(len(poses), 22, 3)) * (noisy * rng.uniform(0.01, 0.06, len(poses)))[:, None, None]
+        held = still_features(np.stack(poses) + noise, bone_offsets(joints[0][0]))
+        np.savez(path, frames=np.concatenate(parts), lengths=[len(part) for part in parts], held=held)
+    with np.load(path, allow_pickle=False) as stored:
+        return stored["frames"], stored["lengths"], stored["held"]
 
 
 def raw_features(args: argparse.Namespace) -> dict[str, list[FeatureClip]]:
@@ -96,59 +170,138 @@ def raw_features(args: argparse.Namespace) -> dict[str, list[FeatureClip]]:
     return clips
 
 
-def fit(module: pl.LightningModule, data: MotionDataModule, steps: int, folder: Path, every: int) -> None:
-    """Trains and leaves the weights of the lowest validation loss in ``module``."""
-    best = ModelCheckpoint(folder, "best", monitor="val/loss", save_weights_only=True, enable_version_counter=False)
+def fit(module: pl.LightningModule, data: MotionDataModule, steps: int, folder: Path, every: int, monitor: str) -> None:
+    """Trains, goes on where an interrupted run stopped, and leaves the best weights in ``module``."""
+    best = ModelCheckpoint(folder, "best", monitor=monitor, save_weights_only=True, enable_version_counter=False)
+    last = ModelCheckpoint(folder, "last", every_n_train_steps=every, enable_version_counter=False)
     trainer = pl.Trainer(
         max_steps=steps,
         accelerator="cpu",
         logger=pl.loggers.CSVLogger(folder, name="log", version=""),
-        callbacks=[best],
+        callbacks=[best, last],
         gradient_clip_val=1.0,
         val_check_interval=every,
         log_every_n_steps=50,
         enable_progress_bar=True,
         enable_model_summary=False,
     )
-    trainer.fit(module, data)
+    interrupted = folder / "last.ckpt"
+    trainer.fit(module, data, ckpt_path=interrupted if interrupted.is_file() else None, weights_only=True)
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     module.load_state_dict(state)
 
 
-def train_vqvae(args: argparse.Namespace, clips: dict[str, list[FeatureClip]]) -> MotionVQVAE:
+def patches_of(clips: Sequence[FeatureClip], start: int = 0) -> torch.Tensor:
+    """(N, 4, 263) normalised frames of one token each."""
+    return torch.cat(
+        [
+            torch.from_numpy(clip.features[start:][: (len(clip.features) - start) // 4 * 4]).reshape(-1, 4, 263)
+            for clip in clips
+        ]
+    )
+
+
+def train_vqvae(args: argparse.Namespace, material: Material) -> MotionVQVAE:
     path = args.work / "vqvae.safetensors"
-    module = MotionVQVAEModule(VQVAE, VQVAERecipe.small_data(args.vqvae_steps))
+    recipe = VQVAERecipe.small_data(args.vqvae_steps)
+    module = MotionVQVAEModule(VQVAE, recipe, material.normalizer)
     if not path.is_file():
-        recipe = module.recipe
-        data = MotionDataModule(
-            FeatureWindows(clips["train"], recipe.window, recipe.steps * recipe.batch_size, args.seed),
-            FeatureWindows(clips["val"], recipe.window, 256, seed=1),
-            recipe.batch_size,
+        recorded = material.scaled["train"]
+        held = torch.from_numpy(material.held)[:, None].expand(-1, VQVAE.frames_per_token, -1)
+        patches = [patches_of(recorded, 2), patches_of(material.perturbed), patches_of(material.perturbed, 2), held]
+        patches.append(patches_of([clip for clip in recorded if clip.clip_id.endswith("x1")]))
+        start_from_data(module.model, torch.cat(patches), seed=args.seed)
+        still = np.concatenate([np.zeros(259, np.float32), np.ones(4, np.float32)])
+        count = recipe.steps * recipe.batch_size
+        windows = MixedWindows(
+            FeatureWindows(recorded, recipe.window, count, args.seed),
+            FeatureWindows(material.perturbed, recipe.window, count, args.seed + 1),
+            material.held,
+            _scaled(material.normalizer, still),
         )
-        interrupted = args.work / "vqvae" / "best.ckpt"
-        if interrupted.is_file():
-            load_into(module, load_weights(interrupted, key="state_dict"), where=interrupted)
-        fit(module, data, recipe.steps, args.work / "vqvae", every=args.every)
+        val = FeatureWindows(material.scaled["val"], recipe.window, 256, seed=1)
+        data = MotionDataModule(windows, val, recipe.batch_size)
+        fit(module, data, recipe.steps, args.work / "vqvae", args.every, "val/mpjpe")
         save_weights(path, module.model.state_dict())
     load_into(module.model, load_weights(path), where=path)
     return module.model.eval()
 
 
-def train_transformer(args: argparse.Namespace, tokens: dict[str, list], text: str) -> MotionTransformerModule:
+def token_data(tokens: dict[str, list[TokenClip]], recipe, seed: int, val: int) -> MotionDataModule:
+    """Examples of both transformers: recorded ones, and COMPOSED_SHARE of composed ones."""
+    clips = tokens["train"] + tokens["composed"]
+    weights = np.array([len(clip.phases[0]) ** 0.5 if clip.captions else 0.0 for clip in clips])
+    own = len(tokens["train"])
+    weights[own:] *= COMPOSED_SHARE / (1 - COMPOSED_SHARE) * weights[:own].sum() / weights[own:].sum()
+    chosen = [(clip, weight) for clip, weight in zip(clips, weights) if clip.captions]
+    plain = TokenRecipe(held_share=0.5, paraphrase_share=0.0, early_start_share=0.0)
+    return MotionDataModule(
+        TokenWindows(
+            [clip for clip, _ in chosen],
+            VQVAE.codes,
+            recipe.steps * recipe.batch_size,
+            seed,
+            weights=[weight for _, weight in chosen],
+        ),
+        TokenWindows(tokens["val"], VQVAE.codes, val, seed=1, recipe=plain),
+        recipe.batch_size,
+    )
+
+
+def train_transformer(
+    args: argparse.Namespace, tokens: dict[str, list[TokenClip]], text: str, material: Material | None = None
+) -> MotionTransformerModule:
     path = args.work / f"transformer-{text}.safetensors"
     encoder = HashTextEncoder() if text == "hash" else SentenceTextEncoder()
     recipe = TransformerRecipe.small_data(args.transformer_steps)
     module = MotionTransformerModule(encoder, TransformerConfig(text_dim=encoder.dim, **TRANSFORMER), recipe)
     if not path.is_file():
-        plain = TokenRecipe(held_share=0.5, paraphrase_share=0.0, early_start_share=0.0)
-        data = MotionDataModule(
-            TokenWindows(tokens["train"], VQVAE.codes, recipe.steps * recipe.batch_size, args.seed),
-            TokenWindows(tokens["val"], VQVAE.codes, 256, seed=1, recipe=plain),
-            recipe.batch_size,
-        )
-        fit(module, data, recipe.steps, args.work / f"transformer-{text}", every=args.every)
+        if getattr(args, "warm", None) is not None and material is not None:
+            warm_start(module, MotionPriorModel.load(args.warm), material.clips["train"], tokens["train"])
+            schedule = replace(recipe.schedule, learning_rate=0.75 * recipe.schedule.learning_rate, warmup=60)
+            module.recipe = replace(recipe, schedule=schedule)
+        fit(module, token_data(tokens, recipe, args.seed, 256), recipe.steps, args.work / f"transformer-{text}",
+            args.every, "val/loss")  # fmt: skip
         save_weights(path, module.state_dict())
     load_into(module, load_weights(path), where=path)
+    return module.eval()
+
+
+def warm_start(
+    module: MotionTransformerModule, old: MotionPriorModel, clips: Sequence[FeatureClip], tokens: Sequence[TokenClip]
+) -> None:
+    """Weights of an earlier prior; a new code's rows are means of the old codes' rows seen at the same places."""
+    codes = module.model.config.codes
+    together = torch.zeros(codes, old.transformer.config.codes)
+    for clip, token in zip(clips, tokens, strict=True):
+        if clip.clip_id.endswith("x1"):
+            before = old.encode(torch.from_numpy(clip.features)[None])[0]
+            before = before if before.ndim == 1 else before[:, 0]
+            now = torch.from_numpy(token.phases[0].reshape(len(token.phases[0]), -1)[:, 0])
+            count = min(len(before), len(now))
+            together.index_put_((now[:count], before[:count]), torch.ones(count), accumulate=True)
+    share = together + 0.02 * together.sum(0) / together.sum()
+    share = share / share.sum(1, keepdim=True)
+    state = old.transformer.state_dict()
+    for name in ("trans_base.tok_emb.weight", "trans_head.head.weight"):
+        rows = old.transformer.config.codes
+        state[name] = torch.cat([share @ state[name][:rows], state[name][rows:]])
+    load_into(module.model, state, where="the earlier prior's transformer")
+    load_into(module.text_encoder, old.text_encoder.state_dict(), where="the earlier prior's text encoder")
+
+
+def train_residual(
+    args: argparse.Namespace, tokens: dict[str, list[TokenClip]], vqvae: MotionVQVAE, encoder
+) -> MotionResidualModule:
+    path = args.work / "residual.safetensors"
+    recipe = ResidualRecipe.small_data(args.residual_steps)
+    sizes = ResidualConfig(VQVAE.quantizers, VQVAE.codes, VQVAE.code_dim, text_dim=encoder.dim)
+    module = MotionResidualModule(vqvae.vqvae.quantizer, encoder, sizes, recipe)
+    if not path.is_file():
+        fit(module, token_data(tokens, recipe, args.seed, 128), recipe.steps, args.work / "residual", args.every,
+            "val/loss")  # fmt: skip
+        save_weights(path, module.model.state_dict())
+    load_into(module.model, load_weights(path), where=path)
     return module.eval()
 
 
@@ -180,8 +333,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/prior"))
     parser.add_argument("--out", type=Path, default=Path("posesyn/assets/motion_prior.safetensors"))
     parser.add_argument("--text", choices=("hash", "sentence"), default="hash")
-    parser.add_argument("--vqvae-steps", type=int, default=3000)
-    parser.add_argument("--transformer-steps", type=int, default=2500)
+    parser.add_argument("--vqvae-steps", type=int, default=1400)
+    parser.add_argument("--transformer-steps", type=int, default=2000)
+    parser.add_argument("--residual-steps", type=int, default=400)
+    parser.add_argument("--warm", type=Path, help="an earlier prior to start the transformer from")
     parser.add_argument("--every", type=int, default=250, help="steps between validations")
     parser.add_argument("--offsets", type=Path, help="(22, 3) bone vectors .npy instead of the free body's")
     parser.add_argument("--seed", type=int, default=0)
@@ -192,15 +347,19 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
 
     start = time.time()
-    normalizer, clips = prepare(args)
+    material = prepare(args)
+    normalizer, clips = material.normalizer, material.scaled
     report: dict = {"frames": {split: sum(len(c.features) for c in own) for split, own in clips.items()}}
     report["seconds"] = {"features": round(time.time() - start)}
-    vqvae = train_vqvae(args, clips)
+    vqvae = train_vqvae(args, material)
     report["seconds"]["vqvae"] = round(time.time() - start)
     report["reconstruction"] = {s: reconstruction_error_mm(vqvae, normalizer, clips[s]) for s in ("val", "test")}
     tokens = {split: tokenize(vqvae, normalizer, own) for split, own in clips.items()}
-    module = train_transformer(args, tokens, args.text)
+    report["seconds"]["tokens"] = round(time.time() - start)
+    module = train_transformer(args, tokens, args.text, material)
     report["seconds"]["transformer"] = round(time.time() - start)
+    residual = train_residual(args, tokens, vqvae, module.text_encoder)
+    report["seconds"]["residual"] = round(time.time() - start)
     rng = np.random.default_rng(3)
     wordings = {
         "as written": str,
@@ -213,7 +372,7 @@ def main() -> None:
         for split in ("val", "test")
     }
     prior = MotionPriorModel(
-        vqvae, module.model, module.text_encoder, normalizer, "posesyn-cmu-small", guidance=GUIDANCE
+        vqvae, module.model, module.text_encoder, normalizer, "posesyn-cmu-2", GUIDANCE, residual.model
     )
     prior.save(args.out)
     report["megabytes"] = round(args.out.stat().st_size / 1e6, 2)

@@ -1,4 +1,4 @@
-"""Joint positions → SMPL rotations: an analytic start over all frames at once, then a few damped Gauss-Newton steps.
+"""Joint positions → SMPL rotations: an analytic start over all frames at once, then a few damped least-squares steps.
 
 Positions leave twist about single-child bones open. It is taken from what moves with it: the bend of elbow and knee,
 the heading of the foot; over time it is a weighted running mean, so a straight arm keeps the twist of the frames
@@ -29,8 +29,9 @@ LEGS = ((1, 4, 7, (1.0, 0.0, 0.0)), (2, 5, 8, (1.0, 0.0, 0.0)))
 TURNING = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 16, 17, 18, 19)
 # Square metres per square radian by which leaving the analytic start counts. Stiff where several bones share a joint
 # or are short: there differing bone lengths would otherwise be paid for with rotations nobody sees in the joints.
-STIFF, LOOSE = 4e-3, 2e-4
+STIFF, LOOSE = 1e-3, 2e-4
 STIFF_JOINTS = frozenset((PELVIS, SPINE1, SPINE2, CHEST, NECK, 13, 14))
+FIRST_DAMPING = 1e-3  # of the refinement, square metres per square radian
 MIN_BEND = 0.05  # weight of "no twist" against the sine of the elbow or knee angle
 FOOT_EVIDENCE = 0.3  # weight of the foot's heading against the sine of the knee angle
 
@@ -62,7 +63,7 @@ def fit_pose(
         betas: (10,) shape; the mean body if None. With ``fit_betas`` it is where the fit starts.
         fit_betas: Choose the shape whose bone lengths match best, one for all frames.
         weights: (22,) importance of each joint, 1 if None; 0 ignores a joint in the refinement.
-        iterations: Gauss-Newton steps; 0 keeps the directions of the bones and lets differing lengths add up.
+        iterations: Levenberg-Marquardt steps; 0 keeps the directions of the bones and lets differing lengths add up.
         twist_smoothing: Standard deviation in frames of the running mean over twists.
 
     Returns:
@@ -87,7 +88,7 @@ def fit_pose(
         offsets = kinematics.offsets_from_joints(rest, smpl_parents())
         start = _analytic_rotations(target, offsets, twist_smoothing)
         local = kinematics.global_to_local(start, smpl_parents())
-        local, root = _refine(local, target, offsets, importance, iterations)
+        local, root = refine(local, target, offsets, importance, iterations)
     rotvec = rotations.matrix_to_rotvec(local)
     rotvec[:, NUM_POSITIONS:] = 0.0
     return PoseFit(
@@ -296,49 +297,68 @@ def _ancestors() -> Tensor:
     return table
 
 
-def _refine(
+def refine(
     local: Tensor, target: Tensor, offsets: Tensor, importance: Tensor, iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """Damped Gauss-Newton on positions, all frames at once; returns local rotations (T, 24, 3, 3) and root (T, 3).
+    """Levenberg-Marquardt on positions, all frames at once.
+
+    Args:
+        local: (T, 24, 3, 3) local rotations to start from; their twist stays where positions do not show it.
+        target: (T, 22, 3) joints, metres.
+        offsets: (24, 3) bones at rest, of any body or other skeleton.
+        importance: (22,) weight of each joint.
+        iterations: Number of steps.
+
+    Returns:
+        Local rotations (T, 24, 3, 3) and root positions (T, 3). float64 throughout.
 
     Unknowns of a frame: the root position and a rotation vector in world axes about each turning joint. The sum of the
-        steps
-    taken so far is kept small, see ``STIFF``.
+    steps taken so far is kept small, see ``STIFF``. Each frame has a damping of its own: a step that makes the frame
+    worse is not taken and the next one is shorter (bones of foreign length make plain Gauss-Newton swing to and fro).
     """
-    parents = smpl_parents()
     frames, count = len(target), len(TURNING)
-    below = _ancestors()
-    turning = list(TURNING)
+    below, turning, parents = _ancestors(), list(TURNING), smpl_parents()
     stiffness = torch.tensor([STIFF if j in STIFF_JOINTS else LOOSE for j in TURNING], dtype=torch.float64)
     prior = torch.cat([torch.full((3,), 1e-9, dtype=torch.float64), stiffness.repeat_interleave(3)])
-    root = target[:, 0].clone()
-    taken = torch.zeros(frames, 3 + 3 * count, dtype=torch.float64)
-    scale = importance.sqrt()
+    weights = importance[:, None].expand(NUM_POSITIONS, 3).reshape(-1)
+    above = [parents[j] for j in turning]
     basis = torch.eye(3, dtype=torch.float64)
-    for _ in range(iterations):
-        joints, turned = kinematics.forward_kinematics(local, offsets, parents, root)
+    unmoved = basis[:, None].expand(frames, 3, NUM_POSITIONS, 3)
+
+    def posed(state: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        joints, turned = kinematics.forward_kinematics(state[0], offsets, parents, state[1])
         joints = joints[:, :NUM_POSITIONS]
+        residual = (target - joints).flatten(1)
+        return joints, turned, residual, (weights * residual**2).sum(1) + (prior * state[2] ** 2).sum(1)
+
+    state = (local, target[:, 0].clone(), torch.zeros(frames, 3 + 3 * count, dtype=torch.float64))
+    joints, turned, residual, cost = posed(state)
+    damping = torch.full((frames,), FIRST_DAMPING, dtype=torch.float64)
+    for _ in range(iterations):
         lever = (joints[:, None] - joints[:, turning, None]) * below[..., None]  # (T, 17, 22, 3)
         columns = torch.linalg.cross(basis[None, None, :, None], lever[:, :, None], dim=-1)  # (T, 17, 3 axes, 22, 3)
-        jacobian = torch.cat(
-            [
-                basis[:, None].expand(frames, 3, NUM_POSITIONS, 3),
-                columns.reshape(frames, 3 * count, NUM_POSITIONS, 3),
-            ],
-            1,
+        jacobian = torch.cat([unmoved, columns.reshape(frames, 3 * count, NUM_POSITIONS, 3)], 1).flatten(2)
+        weighted = jacobian * weights
+        gram = (
+            weighted @ jacobian.transpose(-1, -2)
+            + torch.diag(prior)
+            + torch.diag_embed(damping[:, None].expand(-1, 3 + 3 * count))
         )
-        jacobian = (jacobian * scale[:, None]).flatten(2)  # (T, 54, 66)
-        residual = ((target - joints) * scale[:, None]).flatten(1)
-        gram = jacobian @ jacobian.transpose(-1, -2) + torch.diag(prior)
-        moment = (jacobian @ residual[..., None])[..., 0] - prior * taken
+        moment = (weighted @ residual[..., None])[..., 0] - prior * state[2]
         step = torch.cholesky_solve(moment[..., None], torch.linalg.cholesky(gram))[..., 0]
-        taken = taken + step
-        root = root + step[:, :3]
         delta = rotations.rotvec_to_matrix(step[:, 3:].reshape(frames, count, 3))
-        above = [parents[j] for j in turning]
         frame = turned[:, above].clone()
         frame[:, 0] = basis  # the root's parent is the world
-        change = frame.transpose(-1, -2) @ delta @ frame
-        local = local.clone()
-        local[:, turning] = change @ local[:, turning]
-    return local, root
+        moved = state[0].clone()
+        moved[:, turning] = frame.transpose(-1, -2) @ delta @ frame @ moved[:, turning]
+        tried = (moved, state[1] + step[:, :3], state[2] + step)
+        outcome = posed(tried)
+        better = outcome[3] < cost
+        damping = torch.where(better, damping * 0.3, damping * 5.0).clamp(1e-7, 10.0)
+
+        def kept(new: Tensor, old: Tensor, better: Tensor = better) -> Tensor:
+            return torch.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+        state = tuple(kept(new, old) for new, old in zip(tried, state))
+        joints, turned, residual, cost = (kept(new, old) for new, old in zip(outcome, (joints, turned, residual, cost)))
+    return state[0], state[1]

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from posesyn.body import inverse_kinematics
 from posesyn.geometry.kinematics import forward_kinematics, global_to_local, offsets_from_joints
-from posesyn.geometry.rotations import rotvec_to_matrix
 
 PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 JOINTS = 22
@@ -20,9 +20,7 @@ _CHILDREN = {0: [1, 2, 3], 9: [12, 13, 14]}
 _FOLLOWS = {20: 18, 21: 19}
 # Our own choice: keeps a fitted shape inside the range of real people where bone lengths leave it open.
 _BETA_RIDGE = 0.01  # metres per unit of beta
-REFINE_STEPS = 40
-_REFINE_RATE = 0.02
-_STAY_WEIGHT = 0.003  # square metres per square radian
+REFINE_STEPS = 8
 
 
 def fit_shape(lengths: np.ndarray, body: Any, betas: np.ndarray | None = None) -> tuple[np.ndarray, float]:
@@ -102,11 +100,9 @@ def aim(rotations: np.ndarray, targets: np.ndarray, body_rest: np.ndarray) -> tu
 def refine(
     rotations: np.ndarray, targets: np.ndarray, body_rest: np.ndarray, steps: int = REFINE_STEPS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divides what remains between body and targets over all joints.
+    """Divides what remains between body and targets over all joints; twist, of which joints say nothing, is kept.
 
-    Minimises the squared distance of the 22 joints plus a small squared turn away from ``rotations`` (which keeps the
-    twist, of which joints say nothing) by Adam over one turn per joint and frame and one shift per frame. Weight, rate
-    and number of steps are our own choice.
+    The least-squares steps of :func:`posesyn.body.inverse_kinematics.refine`, which stay near ``rotations``.
 
     Args:
         rotations: (T, 22, 3, 3) global rotations, e.g. from :func:`aim`.
@@ -116,28 +112,14 @@ def refine(
     Returns:
         Global rotations (T, 22, 3, 3) and joints (T, 22, 3).
     """
-    start = torch.from_numpy(np.ascontiguousarray(rotations)).float()
-    goal = torch.from_numpy(np.ascontiguousarray(targets)).float()
-    rest = torch.from_numpy(body_rest[:JOINTS]).float()
-    offsets = offsets_from_joints(rest, PARENTS[:JOINTS])
-    local = global_to_local(start, PARENTS[:JOINTS])
-    turn = torch.zeros(*start.shape[:2], 3, requires_grad=True)
-    shift = torch.zeros(len(start), 3, requires_grad=True)
-    optimizer = torch.optim.Adam([turn, shift], lr=_REFINE_RATE)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1.0 / max(steps, 1), max(steps, 1))
-
-    def posed() -> tuple[torch.Tensor, torch.Tensor]:
-        return forward_kinematics(local @ rotvec_to_matrix(turn), offsets, PARENTS[:JOINTS], goal[:, 0] + shift)
-
-    for _ in range(steps):
-        loss = (posed()[0] - goal).square().sum() + _STAY_WEIGHT * turn.square().sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    with torch.no_grad():
-        joints, world = posed()
-    return world.double().numpy(), joints.double().numpy()
+    goal = torch.from_numpy(np.array(targets, np.float64))
+    offsets = offsets_from_joints(torch.from_numpy(np.array(body_rest, np.float64)), PARENTS)
+    start = torch.from_numpy(np.concatenate([rotations, rotations[:, 20:]], 1))  # hands turn with the wrists
+    local, root = inverse_kinematics.refine(
+        global_to_local(start.double(), PARENTS), goal, offsets, torch.ones(JOINTS, dtype=torch.float64), steps
+    )
+    joints, world = forward_kinematics(local, offsets, PARENTS, root)
+    return world[:, :JOINTS].numpy(), joints[:, :JOINTS].numpy()
 
 
 def local_rotvec(rotations: np.ndarray) -> np.ndarray:

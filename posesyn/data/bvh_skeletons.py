@@ -42,13 +42,14 @@ class BvhSkeleton:
     """A family of BVH files with the same joint names.
 
     Attributes:
-        name: ``cmu31``, ``cmu31-3dsmax`` or ``daz43``.
+        name: ``cmu31``, ``cmu31-3dsmax``, ``daz43`` or ``smpl24``.
         limbs: The source joint at which each of the 14 limb joints lies.
         torso: The source joint whose frame carries each joint of :data:`TORSO`.
         collars: Left and right source joint that turn the shoulders; every other joint turns with the source joint
             that carries it.
         chest: The joint from whose end neck and collars start.
         above_chest: Those joints. Releases that lost their offsets have zero there (see :meth:`repaired`).
+        has_torso: The source's own torso joints are those of SMPL; nothing is calibrated.
     """
 
     name: str
@@ -57,6 +58,7 @@ class BvhSkeleton:
     collars: tuple[str, str]
     chest: str
     above_chest: tuple[str, ...] = ()
+    has_torso: bool = False
 
     def fits(self, clip: BvhClip) -> bool:
         """Whether the clip has all joints that this skeleton needs."""
@@ -83,6 +85,8 @@ class BvhSkeleton:
     def rest_points(self, clip: BvhClip) -> np.ndarray:
         """(22, 3) metres, the 22 joints in the source's rest pose."""
         points = clip.rest_joints()[self.carriers(clip)]
+        if self.has_torso:
+            return points * clip.metres_per_unit()
         hips, shoulders = (
             (points[JOINTS.index(f"left_{part}")] + points[JOINTS.index(f"right_{part}")]) / 2
             for part in ("hip", "shoulder")
@@ -175,4 +179,18 @@ _DAZ43 = BvhSkeleton(
     ("lCollar", "rCollar"),
     "chest",
 )  # fmt: skip
-SKELETONS = {skeleton.name: skeleton for skeleton in (_CMU31, _CMU31_3DSMAX, _DAZ43)}
+# What posesyn writes: the joints of SMPL under the names that MotionBuilder and Mixamo use.
+SMPL_NAMES = (
+    "Hips", "LeftUpLeg", "RightUpLeg", "Spine", "LeftLeg", "RightLeg", "Spine1", "LeftFoot", "RightFoot", "Spine2",
+    "LeftToeBase", "RightToeBase", "Neck", "LeftShoulder", "RightShoulder", "Head", "LeftArm", "RightArm",
+    "LeftForeArm", "RightForeArm", "LeftHand", "RightHand", "LeftHandMiddle1", "RightHandMiddle1",
+)  # fmt: skip
+_SMPL24 = BvhSkeleton(
+    "smpl24",
+    {joint: name for joint, name in zip(JOINTS, SMPL_NAMES) if joint not in TORSO},
+    {joint: name for joint, name in zip(JOINTS, SMPL_NAMES) if joint in TORSO},
+    ("LeftShoulder", "RightShoulder"),
+    "Spine2",
+    has_torso=True,
+)
+SKELETONS = {skeleton.name: skeleton for skeleton in (_CMU31, _CMU31_3DSMAX, _DAZ43, _SMPL24)}

@@ -26,34 +26,48 @@ _Z_TO_Y = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 # Pelvis of the neutral SMPL mean shape at rest, metres (row 0 of J_regressor @ v_template).
 SMPL_PELVIS = (-0.0018, -0.2233, 0.0282)
 _POSE_SIZES = {72: 24, 156: 22, 165: 22}  # SMPL; SMPL+H; SMPL-X: joints of the body without hands and face
+Layout = Literal["smplh", "smplx", "smpl"]
+_LAYOUTS = {"smpl": 72, "smplh": 156, "smplx": 165}
+_AMASS_BETAS = 16
 
 
-def save_motion(path: str | PathLike[str], motion: Motion, *, body: Any = None) -> None:
+def save_motion(path: str | PathLike[str], motion: Motion, *, body: Any = None, layout: Layout = "smplh") -> None:
     """Writes a motion so that AMASS readers and :func:`load_motion` understand it (z up).
 
     Args:
         path: An ``.npz`` file; replaced if it exists.
         motion: The motion.
+        layout: Width of ``poses``: ``smplh`` 156 as in AMASS, ``smplx`` 165, ``smpl`` 72. The fingers and the face are
+            at rest; SMPL's two hand rotations, which the wider layouts have no place for, go into a field of our own.
+            ``betas`` has AMASS' 16 numbers, the last six zero, except for ``smpl``.
         body: The body its translation belongs to, for its rest pelvis; None takes the pelvis from ``joints_world``,
             or SMPL's mean shape where there are none.
 
     Raises:
-        FileError: The file cannot be written.
+        FileError: The file cannot be written. InputError: Unknown layout.
     """
+    if layout not in _LAYOUTS:
+        raise InputError("unknown layout", where=path, expected=list(_LAYOUTS), got=layout)
     pelvis = _rest_pelvis(motion.betas, body)
     if pelvis is None and motion.joints_world is not None:
         pelvis = np.median(motion.joints_world[:, 0] - motion.transl_world, axis=0)
     pelvis = np.array(SMPL_PELVIS) if pelvis is None else pelvis
     pose, trans = _turned(motion.pose_rotvec, motion.transl_world, pelvis, pelvis, _Z_TO_Y.T)
+    width = _LAYOUTS[layout]
+    shared = 3 * _POSE_SIZES[width]
+    poses = np.zeros((len(motion), width))
+    poses[:, :shared] = pose.reshape(len(motion), 72)[:, :shared]
     arrays = {
-        "poses": pose.reshape(len(motion), 72),
+        "poses": poses,
         "trans": trans,
-        "betas": motion.betas,
+        "betas": motion.betas if layout == "smpl" else np.pad(motion.betas, (0, _AMASS_BETAS - len(motion.betas))),
         "mocap_framerate": np.float64(motion.fps),
         "gender": np.str_("neutral"),
         "posesyn_pelvis": pelvis.astype(np.float64),
         "posesyn_text": np.str_(json.dumps(_text_fields(motion), ensure_ascii=False)),
     }
+    if layout != "smpl" and motion.pose_rotvec[:, 22:].any():
+        arrays["posesyn_hands"] = motion.pose_rotvec[:, 22:]
     if motion.joints_world is not None:
         arrays["posesyn_joints"] = motion.joints_world @ _Z_TO_Y.astype(np.float32)
     write_npz(path, arrays)
@@ -91,6 +105,11 @@ def load_motion(
     joints = _POSE_SIZES[poses.shape[1]]
     pose = np.zeros((len(poses), 24, 3))
     pose[:, :joints] = poses[:, : 3 * joints].reshape(-1, joints, 3)
+    if "posesyn_hands" in arrays:
+        hands = _array(arrays, "posesyn_hands", path)
+        if hands.shape != (len(poses), 2, 3):
+            raise InputError("posesyn_hands has the wrong shape", where=path, expected="(T, 2, 3)", got=hands.shape)
+        pose[:, 22:] = hands
     betas = np.zeros(10)
     given = _array(arrays, "betas", path).reshape(-1)[:10] if "betas" in arrays else betas
     betas[: len(given)] = given

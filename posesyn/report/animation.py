@@ -104,7 +104,7 @@ def clip_to_webp(
     return encode_animation(frames, fps) if max_bytes is None else encode_within(frames, fps, max_bytes)
 
 
-def _motion_joints(motion: Motion) -> np.ndarray:
+def motion_joints(motion: Motion) -> np.ndarray:
     """(T, 22, 3) metres, world: stored with the motion, or by forward kinematics of the shipped body."""
     if motion.joints_world is not None:
         return np.asarray(motion.joints_world, np.float64)
@@ -134,7 +134,7 @@ def motion_frames(
         azimuth, elevation: Viewing direction in radians; at azimuth 0 the eye stands on the +z side, where the
             face of an unrotated SMPL body is.
     """
-    joints = _motion_joints(motion)
+    joints = motion_joints(motion)
     # Rows of the view: right, up, towards the eye.
     ca, sa, ce, se = np.cos(azimuth), np.sin(azimuth), np.cos(elevation), np.sin(elevation)
     right, up = np.array([ca, 0.0, -sa]), np.array([-sa * se, ce, -ca * se])

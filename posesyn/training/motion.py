@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from posesyn.errors import InputError
 from posesyn.protocols import TextEncoder
+from posesyn.synthesis.motion.features import recover_joints
+from posesyn.synthesis.motion.normalizer import Normalizer
+from posesyn.synthesis.motion.sampling import row_seed
 from posesyn.synthesis.motion.transformer import MotionTransformer, TransformerConfig
 from posesyn.synthesis.motion.vqvae import MotionVQVAE, VQOutput, VQVAEConfig
 
 ROOT = slice(0, 4)  # yaw step, root velocity, root height
+SHORT = 8  # frames of the synthesizer's prefix
 POSITIONS = slice(4, 67)  # local joint positions, the part that the "velocity" loss of T2M-GPT really covers
 
 
@@ -50,10 +56,12 @@ class Schedule:
             return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         return warm * self.factor ** sum(step >= milestone for milestone in self.milestones)
 
-    def optimizer(self, parameters) -> dict:
-        optimizer = torch.optim.AdamW(
-            [p for p in parameters if p.requires_grad], self.learning_rate, self.betas, weight_decay=self.weight_decay
-        )
+    def optimizer(self, parameters, careful=(), careful_share: float = 0.1) -> dict:
+        """Lightning's optimizer settings; the ``careful`` parameters get ``careful_share`` of the learning rate."""
+        groups = [{"params": [p for p in parameters if p.requires_grad], "lr": self.learning_rate}]
+        if careful:
+            groups.append({"params": list(careful), "lr": self.learning_rate * careful_share})
+        optimizer = torch.optim.AdamW(groups, self.learning_rate, self.betas, weight_decay=self.weight_decay)
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, self.scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
@@ -71,11 +79,27 @@ class VQVAERecipe:
     commitment: float = 0.02
     positions: float = 0.5
     root: float = 0.0  # extra weight of yaw step, root velocity and height; the published loss has none
+    joints: float = 0.0  # weight of the joint error in metres, heading rebuilt over the window; ours
+    smoothness: float = 0.0  # weight of the error of the joints' accelerations, metres per frame^2; ours
+    linear_rate: float = 0.1  # learning rate of the linear path, which starts at its optimum, in shares of the rest's
+    decoder_only: bool = False  # encoder and codebooks stay as they are
+    seed: int = 0
+    short_share: float = 0.0  # share of the steps whose windows are cut into pieces of 8 frames, as prefixes are; ours
 
     @classmethod
-    def small_data(cls, steps: int = 3000) -> VQVAERecipe:
-        schedule = Schedule(6e-4, warmup=100, cosine_steps=steps)
-        return cls(schedule, steps=steps, batch_size=32, root=0.25)
+    def small_data(cls, steps: int = 1500) -> VQVAERecipe:
+        """For a tokeniser that starts from :func:`~posesyn.training.motion_start.start_from_data`."""
+        schedule = Schedule(5e-4, warmup=50, cosine_steps=steps)
+        return cls(
+            schedule,
+            steps=steps,
+            batch_size=32,
+            root=0.25,
+            joints=4.0,
+            smoothness=12.0,
+            decoder_only=True,
+            short_share=0.1,
+        )
 
 
 @dataclass(frozen=True)
@@ -96,6 +120,7 @@ class TransformerRecipe:
     keep: float = 0.5
     text_dropout: float = 0.0
     smoothing: float = 0.0
+    seed: int = 0
 
     @classmethod
     def small_data(cls, steps: int = 2500) -> TransformerRecipe:
@@ -103,12 +128,41 @@ class TransformerRecipe:
         return cls(schedule, steps=steps, batch_size=48, keep=0.8, text_dropout=0.1, smoothing=0.05)
 
 
-class MotionVQVAEModule(pl.LightningModule):
-    """Trains a :class:`MotionVQVAE`; batches are normalised windows (B, T, 263)."""
+class SeededModule(pl.LightningModule):
+    """What a training step draws depends on (``recipe.seed``, step) only.
 
-    def __init__(self, config: VQVAEConfig | None = None, recipe: VQVAERecipe | None = None) -> None:
+    So a training that is resumed from a Lightning checkpoint, which holds weights, EMA sums, optimizer and schedule but
+    no random state, repeats the uninterrupted one; :class:`MotionDataModule` goes on at the right example.
+    """
+
+    recipe: Any
+
+    def on_train_batch_start(self, batch: Any, index: int) -> None:
+        torch.manual_seed(row_seed(self.recipe.seed, self.global_step))
+
+
+class MotionVQVAEModule(SeededModule):
+    """Trains a :class:`MotionVQVAE`; batches are normalised windows (B, T, 263).
+
+    Args:
+        config, recipe: The published ones by default.
+        normalizer: Statistics of the features, for losses and metrics in metres; needed where ``recipe.joints`` is set.
+    """
+
+    def __init__(
+        self,
+        config: VQVAEConfig | None = None,
+        recipe: VQVAERecipe | None = None,
+        normalizer: Normalizer | None = None,
+    ) -> None:
         super().__init__()
-        self.model, self.recipe = MotionVQVAE(config), recipe or VQVAERecipe()
+        self.model, self.recipe, self.normalizer = MotionVQVAE(config), recipe or VQVAERecipe(), normalizer
+        if self.recipe.joints and normalizer is None:
+            raise InputError(
+                "a joint loss in metres needs the normaliser", where="MotionVQVAEModule", fix="pass normalizer=..."
+            )
+        if self.recipe.decoder_only:
+            self.model.vqvae.quantizer.freeze()
 
     def loss(self, features: Tensor) -> tuple[Tensor, VQOutput]:
         """SmoothL1 of all features + ``commitment`` * MSE(z, code) + ``positions`` * SmoothL1 of local positions.
@@ -123,22 +177,50 @@ class MotionVQVAEModule(pl.LightningModule):
             loss = loss + self.recipe.root * functional.smooth_l1_loss(
                 output.reconstruction[..., ROOT], features[..., ROOT]
             )
+        if self.recipe.joints:
+            got, truth = (recover_joints(self.normalizer.denormalize(x)) for x in (output.reconstruction, features))
+            loss = loss + self.recipe.joints * _length(_posed(got) - _posed(truth)).mean()
+            if self.recipe.smoothness and features.shape[1] > 2:
+                loss = loss + self.recipe.smoothness * _length((got - truth).diff(n=2, dim=1)).mean()
         return loss, output
 
+    def joint_error(self, got: Tensor, truth: Tensor) -> Tensor:
+        """(B, T) mean distance of the joints in metres, pelvis on pelvis, heading rebuilt from the window's start."""
+        got, truth = (recover_joints(self.normalizer.denormalize(x)) for x in (got, truth))
+        return _length(_posed(got) - _posed(truth)).mean(-1)
+
     def training_step(self, batch: Tensor, index: int) -> Tensor:
+        if self.recipe.short_share and float(torch.rand(())) < self.recipe.short_share:
+            batch = batch[:, : batch.shape[1] // SHORT * SHORT].reshape(-1, SHORT, batch.shape[2])
         loss, output = self.loss(batch)
         self.log_dict({"train/loss": loss.detach(), "train/perplexity": output.perplexity.detach()}, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Tensor, index: int) -> None:
         loss, output = self.loss(batch)
-        self.log_dict({"val/loss": loss, "val/perplexity": output.perplexity}, batch_size=len(batch), prog_bar=True)
+        values = {"val/loss": loss, "val/perplexity": output.perplexity}
+        if self.normalizer is not None:
+            values["val/mpjpe"] = self.joint_error(output.reconstruction, batch).mean() * 1000
+        self.log_dict(values, batch_size=len(batch), prog_bar=True)
 
     def configure_optimizers(self) -> dict:
-        return self.recipe.schedule.optimizer(self.parameters())
+        named = list(self.named_parameters())
+        if self.recipe.decoder_only:
+            named = [(name, p) for name, p in named if ".decoder." in name]
+        linear = [p for name, p in named if ".linear." in name]
+        others = [p for name, p in named if ".linear." not in name]
+        return self.recipe.schedule.optimizer(others, linear, self.recipe.linear_rate)
 
 
-class MotionTransformerModule(pl.LightningModule):
+def _posed(joints: Tensor) -> Tensor:
+    return joints - joints[..., :1, :]
+
+
+def _length(vectors: Tensor) -> Tensor:
+    return vectors.square().sum(-1).add(1e-8).sqrt()  # the root has no gradient at zero
+
+
+class MotionTransformerModule(SeededModule):
     """Trains a :class:`MotionTransformer`, and its text encoder if that is a network with parameters to learn.
 
     Batches are those of :func:`posesyn.training.motion_data.collate_tokens`.
@@ -179,7 +261,7 @@ class MotionTransformerModule(pl.LightningModule):
             if self.recipe.text_dropout:
                 kept = torch.rand(len(embedding), 1, device=embedding.device) >= self.recipe.text_dropout
                 embedding = embedding * kept
-        scores, targets = self.model(embedding, inputs), batch["targets"]
+        scores, targets = self.model(inputs, embedding), batch["targets"]
         used = targets != self.model.config.pad
         smoothing = self.recipe.smoothing if self.training else 0.0
         losses = functional.cross_entropy(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from posesyn.errors import InputError
-from posesyn.synthesis.motion.features import motion_features, recover_joints
+from posesyn.synthesis.motion.features import FEATURE_DIM, motion_features, recover_joints, still_features
 from posesyn.synthesis.motion.lexicon import paraphrase
 from posesyn.synthesis.motion.vqvae import MotionVQVAE
 
@@ -32,8 +32,8 @@ class TokenClip:
 
     Attributes:
         clip_id: Name of the motion.
-        phases: Token sequences of the motion, from its first frame and from half a token later.
-        poses: (N, P) codes of the N-th token's first pose (of phase 0) held still, to start from; see ``held_pose``.
+        phases: Token sequences (N,) or (N, quantizers) of the motion, from its first frames on, one each.
+        poses: (N, P) or (N, P, quantizers) codes of the N-th token's first pose (of phase 0) held still, to start from.
         captions: Descriptions.
     """
 
@@ -49,19 +49,6 @@ def warped(joints: np.ndarray, speed: float) -> np.ndarray:
     low = np.minimum(times.astype(int), len(joints) - 2)
     share = (times - low)[:, None, None]
     return (joints[low] * (1 - share) + joints[low + 1] * share).astype(np.float32)
-
-
-def held_pose(features: np.ndarray, frames: int) -> np.ndarray:
-    """Every frame of normalisable features (T, 263), not normalised, as a pose held still: (T, frames, 263).
-
-    Yaw step, root velocity and joint velocities become zero and all contacts one, as ``motion_features`` gives for a
-    repeated pose.
-    """
-    still = features.copy()
-    still[:, :3] = 0
-    still[:, 193:259] = 0
-    still[:, 259:] = 1
-    return np.repeat(still[:, None], frames, 1)
 
 
 class FeatureWindows(Dataset):
@@ -90,16 +77,71 @@ class FeatureWindows(Dataset):
         return torch.from_numpy(clip.features[start : start + self.window])
 
 
-def tokenize(vqvae: MotionVQVAE, normalizer, clips: Sequence[FeatureClip], held_tokens: int = 2) -> list[TokenClip]:
-    """Tokens of normalised clips at two phases, and of the held poses (``held_tokens`` tokens each)."""
+class MixedWindows(Dataset):
+    """Windows for the tokeniser: recorded motions, made-up ones, and poses that are held still.
+
+    Item i depends on (seed, i) only.
+
+    Args:
+        recorded, perturbed: Sources of windows.
+        held: (N, 263) normalised features of poses that are held still
+            (:func:`~posesyn.synthesis.motion.features.still_features`).
+        perturbed_share, held_share: Shares of the windows that are made up, and of those that are one held pose.
+        stopped_share: Share of the other windows in which the first 4 to 16 frames hold the next frame's pose.
+        still: Normalised values of the root's steps and the joint velocities at rest and of contacts at 1, (263,);
+            other entries are not used.
+    """
+
+    def __init__(
+        self,
+        recorded: FeatureWindows,
+        perturbed: FeatureWindows,
+        held: np.ndarray,
+        still: np.ndarray,
+        perturbed_share: float = 0.4,
+        held_share: float = 0.15,
+        stopped_share: float = 0.15,
+    ) -> None:
+        self.recorded, self.perturbed, self.held, self.still = recorded, perturbed, held, still
+        self.bounds = np.cumsum([held_share, perturbed_share])
+        self.stopped_share = stopped_share
+
+    def __len__(self) -> int:
+        return len(self.recorded)
+
+    def __getitem__(self, index: int) -> Tensor:
+        rng = np.random.default_rng([self.recorded.seed, index, 1])
+        kind = int(np.searchsorted(self.bounds, rng.random(), side="right"))
+        window = self.recorded.window
+        if kind == 0:
+            return torch.from_numpy(np.repeat(self.held[rng.integers(len(self.held))][None], window, 0))
+        frames = (self.perturbed if kind == 1 else self.recorded)[index]
+        if rng.random() < self.stopped_share:
+            stop = int(rng.integers(4, 17))
+            frames = frames.clone()
+            frames[:stop] = frames[stop]
+            for part in (slice(0, 3), slice(193, FEATURE_DIM)):
+                frames[:stop, part] = torch.from_numpy(self.still[part])
+        return frames
+
+
+@torch.no_grad()
+def tokenize(
+    vqvae: MotionVQVAE, normalizer, clips: Sequence[FeatureClip], held_tokens: int = 2, phases: int = 2
+) -> list[TokenClip]:
+    """Tokens of normalised clips, begun at ``phases`` of their first frames, and of their poses held still.
+
+    Every token's first pose is held for ``held_tokens`` tokens.
+    """
     step = vqvae.config.frames_per_token
     result = []
     for clip in clips:
-        starts = [start for start in (0, step // 2) if len(clip.features) - start >= step]
-        phases = tuple(vqvae.encode(torch.from_numpy(clip.features[start:])[None])[0].numpy() for start in starts)
-        still = held_pose(normalizer.denormalize(clip.features[::step][: len(phases[0])]), held_tokens * step)
-        poses = vqvae.encode(torch.from_numpy(normalizer.normalize(still))).numpy()
-        result.append(TokenClip(clip.clip_id, phases, poses, clip.captions))
+        starts = [k * step // phases for k in range(phases) if len(clip.features) - k * step // phases >= step]
+        sequences = tuple(vqvae.encode(torch.from_numpy(clip.features[start:])[None])[0].numpy() for start in starts)
+        joints = recover_joints(normalizer.denormalize(clip.features))[::step][: len(sequences[0])]
+        still = normalizer.normalize(still_features(joints)).astype(np.float32)
+        poses = vqvae.encode(torch.from_numpy(np.repeat(still[:, None], held_tokens * step, 1))).numpy()
+        result.append(TokenClip(clip.clip_id, sequences, poses, clip.captions))
     return result
 
 
@@ -149,8 +191,12 @@ class TokenWindows(Dataset):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> tuple[str, np.ndarray, np.ndarray, int]:
-        """Caption, inputs (max_tokens,), targets (max_tokens + 1,), number of held tokens in front."""
+    def __getitem__(self, index: int) -> dict[str, object]:
+        """An example.
+
+        ``text``; ``inputs`` (max_tokens,) and ``targets`` (max_tokens + 1,) of the first codebook; number of ``held``
+        tokens in front; ``codes`` (max_tokens, quantizers) of all codebooks; ``length``.
+        """
         rng, recipe = np.random.default_rng([self.seed, index]), self.recipe
         clip = self.clips[min(int(np.searchsorted(self.bounds, rng.random())), len(self.clips) - 1)]
         codes, poses = clip.phases[rng.integers(len(clip.phases))], clip.poses
@@ -163,28 +209,50 @@ class TokenWindows(Dataset):
             start = int(rng.integers(max(1, len(codes) // 2)))
         body = codes[start : start + room]
         ends = start + len(body) == len(codes)
-        tokens = np.concatenate([poses[start, :held], body])
+        tokens = np.concatenate([poses[start, :held], body]).reshape(held + len(body), -1)  # (n, quantizers)
+        every = np.zeros((recipe.max_tokens, tokens.shape[1]), np.int64)
+        every[: len(tokens)] = tokens
         inputs = np.full(recipe.max_tokens, self.pad, np.int64)
         targets = np.full(recipe.max_tokens + 1, self.pad, np.int64)
-        inputs[: len(tokens)] = tokens
-        targets[held : len(tokens)] = body
+        inputs[: len(tokens)] = tokens[:, 0]
+        targets[held : len(tokens)] = tokens[held:, 0]
         if ends:
             targets[len(tokens)] = self.end
         caption = clip.captions[rng.integers(len(clip.captions))]
         if rng.random() < recipe.paraphrase_share:
             caption = paraphrase(caption, lambda n: int(rng.integers(n)))
-        return caption, inputs, targets, held
+        return {
+            "text": caption,
+            "inputs": inputs,
+            "targets": targets,
+            "held": held,
+            "codes": every,
+            "length": len(tokens),
+        }
 
 
-def collate_tokens(items: Sequence[tuple[str, np.ndarray, np.ndarray, int]]) -> dict[str, object]:
-    """``text`` list of B, ``inputs`` (B, N), ``targets`` (B, N + 1), ``held`` (B,)."""
-    texts, inputs, targets, held = zip(*items)
-    return {
-        "text": list(texts),
-        "inputs": torch.from_numpy(np.stack(inputs)),
-        "targets": torch.from_numpy(np.stack(targets)),
-        "held": torch.tensor(held),
-    }
+def collate_tokens(items: Sequence[dict[str, object]]) -> dict[str, object]:
+    """Examples of :class:`TokenWindows` as a batch: ``text`` a list of B, all else tensors with B rows."""
+    batch: dict[str, object] = {"text": [item["text"] for item in items]}
+    longest = max(item["length"] for item in items)  # padding beyond it would cost time only
+    for name, count in (("inputs", longest), ("targets", longest + 1), ("codes", longest)):
+        batch[name] = torch.from_numpy(np.stack([item[name][:count] for item in items]))
+    for name in ("held", "length"):
+        batch[name] = torch.tensor([item[name] for item in items])
+    return batch
+
+
+class _Onwards(Sampler):
+    """Indices from ``start`` on; its length is that of the whole, as Lightning counts the batches done before."""
+
+    def __init__(self, count: int, start: int) -> None:
+        self.count, self.start = count, start
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.count))
 
 
 class MotionDataModule(pl.LightningDataModule):
@@ -202,13 +270,16 @@ class MotionDataModule(pl.LightningDataModule):
             raise InputError("batch_size must be positive", where="MotionDataModule", got=batch_size)
         self.train, self.val, self.batch_size, self.num_workers = train, val, batch_size, num_workers
 
-    def _loader(self, data: Dataset) -> DataLoader:
+    def _loader(self, data: Dataset, start: int = 0) -> DataLoader:
         collate: Callable | None = collate_tokens if isinstance(data, TokenWindows) else None
-        return DataLoader(data, self.batch_size, num_workers=self.num_workers, collate_fn=collate)
+        return DataLoader(
+            data, self.batch_size, sampler=_Onwards(len(data), start), num_workers=self.num_workers, collate_fn=collate
+        )
 
     def train_dataloader(self) -> DataLoader:
-        # Items are random already; their order needs no shuffling.
-        return self._loader(self.train)
+        # Items are random already; their order needs no shuffling. A resumed training goes on where it stopped.
+        done = 0 if self.trainer is None else self.trainer.global_step
+        return self._loader(self.train, done * self.batch_size % len(self.train))
 
     def val_dataloader(self) -> DataLoader:
         return self._loader(self.val)
@@ -220,10 +291,11 @@ def reconstruction_error_mm(
     """How far joints move when motions pass through the tokens: mm, mean over joints and frames.
 
     Clips are cut into windows of at most ``window`` frames. ``local`` compares root-relative joints in each frame's
-    own heading; ``path`` compares joints after heading and path were rebuilt from the start of the window, so errors
-    add up.
+    own heading; ``mpjpe`` compares joints with the heading rebuilt from the start of the window, pelvis on pelvis in
+    each frame, as T2M-GPT's and MoMask's evaluations do (their windows are whole clips of at most 196 frames); ``path``
+    compares joints with heading and path rebuilt, so errors add up.
     """
-    errors, local, step = [], [], vqvae.config.frames_per_token
+    errors, local, posed, step = [], [], [], vqvae.config.frames_per_token
     for clip in clips:
         for start in range(0, len(clip.features) - step + 1, window):
             frames = min(window, len(clip.features) - start) // step * step
@@ -232,12 +304,15 @@ def reconstruction_error_mm(
             features = torch.from_numpy(clip.features[start : start + frames])[None]
             decoded = vqvae.decode(vqvae.encode(features))
             truth, got = (normalizer.denormalize(x)[0] for x in (features, decoded))
-            errors.append((recover_joints(got) - recover_joints(truth)).norm(dim=-1).mean(-1))
+            world, own = recover_joints(truth), recover_joints(got)
+            errors.append((own - world).norm(dim=-1).mean(-1))
+            posed.append((own - own[:, :1] - world + world[:, :1]).norm(dim=-1).mean(-1))
             offsets = (got - truth)[:, 4:67].unflatten(-1, (21, 3))
             offsets = offsets - (got - truth)[:, None, 3:4] * offsets.new_tensor([0.0, 1.0, 0.0])
             local.append(offsets.norm(dim=-1).mean(-1))
     return {
         "local [mm]": float(torch.cat(local).mean() * 1000),
+        "mpjpe [mm]": float(torch.cat(posed).mean() * 1000),
         "path [mm]": float(torch.cat(errors).mean() * 1000),
         "frames": int(sum(map(len, errors))),
     }

@@ -9,8 +9,10 @@ import torch
 from torch.nn import functional
 
 from posesyn.errors import InputError
-from posesyn.synthesis.motion.features import motion_features
+from posesyn.synthesis.motion.features import bone_offsets, motion_features, recover_joints, still_features
 from posesyn.synthesis.motion.normalizer import Normalizer
+from posesyn.synthesis.motion.quantizer import ResidualQuantizer
+from posesyn.synthesis.motion.residual import ResidualConfig
 from posesyn.synthesis.motion.text import HashTextConfig, HashTextEncoder
 from posesyn.synthesis.motion.transformer import TransformerConfig
 from posesyn.synthesis.motion.vqvae import VQVAEConfig
@@ -24,16 +26,17 @@ from posesyn.training.motion import (
 from posesyn.training.motion_data import (
     FeatureClip,
     FeatureWindows,
+    MixedWindows,
     MotionDataModule,
     TokenClip,
     TokenRecipe,
     TokenWindows,
     features_of,
-    held_pose,
     reconstruction_error_mm,
     tokenize,
     warped,
 )
+from posesyn.training.motion_residual import MotionResidualModule, ResidualRecipe
 
 VQ = VQVAEConfig(codes=12, code_dim=8, width=12)
 GPT = TransformerConfig(codes=12, width=16, text_dim=10, layers=1, heads=2)
@@ -130,7 +133,8 @@ def test_examples_hold_prompt_body_and_end(token_clips):
     windows = TokenWindows(token_clips, 12, 300, seed=1)
     kinds = set()
     for index in range(300):
-        caption, inputs, targets, held = windows[index]
+        item = windows[index]
+        caption, inputs, targets, held = (item[key] for key in ("text", "inputs", "targets", "held"))
         tokens = inputs[inputs != 13]
         assert len(inputs) == 50 and len(targets) == 51
         assert (targets[:held] == 13).all()
@@ -157,9 +161,9 @@ def test_examples_hold_prompt_body_and_end(token_clips):
 
 def test_examples_depend_on_seed_and_index_only(token_clips):
     first, second = TokenWindows(token_clips, 12, 50, seed=4), TokenWindows(token_clips, 12, 9, seed=4)
-    for one, other in zip(first[7], second[7]):
-        np.testing.assert_array_equal(one, other)
-    assert any(first[i][0] != TokenWindows(token_clips, 12, 50, seed=5)[i][0] for i in range(50))
+    for key, value in first[7].items():
+        np.testing.assert_array_equal(value, second[7][key])
+    assert any(first[i]["text"] != TokenWindows(token_clips, 12, 50, seed=5)[i]["text"] for i in range(50))
 
 
 def test_transformer_loss_is_the_published_mean(token_clips):
@@ -168,7 +172,7 @@ def test_transformer_loss_is_the_published_mean(token_clips):
     data = MotionDataModule(TokenWindows(token_clips, 12, 6), TokenWindows(token_clips, 12, 6), 6)
     batch = next(iter(data.val_dataloader()))
     loss, _ = module.loss(batch)
-    scores = module.model(module.text_encoder.encode(batch["text"]), batch["inputs"])
+    scores = module.model(batch["inputs"], module.text_encoder.encode(batch["text"]))
     rows = []
     for row in range(6):  # the published code's loop
         used = batch["targets"][row] != 13
@@ -222,13 +226,13 @@ def test_transformer_learns_what_text_means(token_clips, tmp_path, frozen):
 
 
 def test_held_poses_are_what_a_repeated_pose_gives(mocap):
-    features = motion_features(mocap[0].joints_world, None)
-    held = held_pose(features[5:6], 8)[0]
-    # the first frame of a clip is another matter: its heading is forced to zero
-    again = motion_features(np.repeat(mocap[0].joints_world[5:6], 10, 0), None)[1:]
-    assert held.shape == again.shape == (8, 263)
-    np.testing.assert_allclose(held[:, :3], again[:, :3], atol=1e-5)
-    np.testing.assert_allclose(held[:, 193:], again[:, 193:], atol=1e-5)
+    poses, offsets = mocap[0].joints_world[[5, 40]], bone_offsets(mocap[1].joints_world[0])
+    for target in (None, offsets):
+        held = still_features(poses, target)
+        # the first frame of a clip is another matter: its heading is forced to zero
+        again = [motion_features(np.repeat(pose[None], 6, 0), target, continuous_heading=True)[1:] for pose in poses]
+        for row, frames in zip(held, again):
+            np.testing.assert_allclose(np.repeat(row[None], 4, 0), frames, atol=2e-6)
 
 
 def test_time_warping_keeps_the_path():
@@ -261,3 +265,131 @@ def test_bad_data_is_refused(clips, token_clips):
         TokenWindows(token_clips[2:], 12, 4)
     with pytest.raises(InputError, match="batch_size"):
         MotionDataModule(FeatureWindows(clips[1], 8, 4), FeatureWindows(clips[1], 8, 4), 0)
+
+
+def interrupted_and_whole(make_module, make_data, folder, stop, steps):
+    """State dicts of one training in one go and of the same one that was interrupted after ``stop`` steps."""
+    states = []
+    for parts in ((steps,), (stop, steps)):
+        checkpoint = None
+        for until in parts:
+            pl.seed_everything(hash((parts, until)) % 1000, verbose=False)  # resumption must not depend on it
+            module = make_module()
+            if checkpoint is None:
+                torch.manual_seed(11)
+                module = make_module()
+            run = trainer(folder, until)
+            run.fit(module, make_data(), ckpt_path=checkpoint, weights_only=True)
+            checkpoint = folder / f"{len(parts)}-{until}.ckpt"
+            run.save_checkpoint(checkpoint)
+        states.append(torch.load(checkpoint, weights_only=True))
+    return states
+
+
+@pytest.mark.parametrize("quantizers", [1, 3])
+def test_a_resumed_tokeniser_equals_an_uninterrupted_one(clips, tmp_path, quantizers):
+    config = VQVAEConfig(codes=12, code_dim=8, width=12, dead_below=0.4, quantizers=quantizers, quantizer_dropout=0.5)
+    recipe = VQVAERecipe(Schedule(5e-3, warmup=3, cosine_steps=14), batch_size=8, window=32, short_share=0.3)
+
+    def data():
+        return MotionDataModule(FeatureWindows(clips[1], 32, 112), FeatureWindows(clips[1], 32, 8, seed=1), 8)
+
+    whole, resumed = interrupted_and_whole(lambda: MotionVQVAEModule(config, recipe), data, tmp_path, 6, 14)
+    assert whole["global_step"] == resumed["global_step"] == 14
+    keys = [key for key in whole["state_dict"] if "ema" in key or "codebook" in key]
+    assert len(keys) == 3 * quantizers
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(value, resumed["state_dict"][key]), key
+    moments = [state["optimizer_states"][0]["state"] for state in (whole, resumed)]
+    for one, other in zip(moments[0].values(), moments[1].values()):
+        assert torch.equal(one["exp_avg"], other["exp_avg"])
+
+
+def test_a_resumed_transformer_equals_an_uninterrupted_one(token_clips, tmp_path):
+    recipe = TransformerRecipe(Schedule(5e-3), batch_size=4, keep=0.6, text_dropout=0.2)
+    config = TransformerConfig(codes=12, width=16, text_dim=10, layers=1, heads=2, dropout=0.3)
+
+    def module():
+        return MotionTransformerModule(HashTextEncoder(HashTextConfig(64, 8, 10)), config, recipe)
+
+    def data():
+        return MotionDataModule(TokenWindows(token_clips, 12, 40), TokenWindows(token_clips, 12, 4, 1), 4)
+
+    whole, resumed = interrupted_and_whole(module, data, tmp_path, 4, 10)
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(value, resumed["state_dict"][key]), key
+
+
+def test_the_joint_loss_is_in_metres(clips):
+    normalizer, own = clips
+    module = MotionVQVAEModule(VQ, VQVAERecipe(joints=2.0, smoothness=3.0), normalizer).eval()
+    plain = MotionVQVAEModule(VQ).eval()
+    plain.load_state_dict(module.state_dict())
+    batch = torch.from_numpy(np.stack([clip.features[:32] for clip in own]))
+    loss, output = module.loss(batch)
+    got, truth = (recover_joints(normalizer.denormalize(x.detach())).double() for x in (output.reconstruction, batch))
+    posed = ((got - got[:, :, :1]) - (truth - truth[:, :, :1])).norm(dim=-1).mean()
+    jolt = (got - truth).diff(n=2, dim=1).norm(dim=-1).mean()
+    assert loss.item() == pytest.approx(plain.loss(batch)[0].item() + 2 * posed.item() + 3 * jolt.item(), rel=1e-3)
+    with pytest.raises(InputError, match="normaliser"):
+        MotionVQVAEModule(VQ, VQVAERecipe(joints=1.0))
+
+
+def test_validation_logs_metrics(clips, tmp_path):
+    module = MotionVQVAEModule(VQ, VQVAERecipe(batch_size=8, window=32), clips[0])
+    run = trainer(tmp_path, 2)
+    data = MotionDataModule(FeatureWindows(clips[1], 32, 16), FeatureWindows(clips[1], 32, 8, seed=1), 8)
+    run.fit(module, data)
+    assert {"val/loss", "val/perplexity", "val/mpjpe", "train/loss"} <= set(run.callback_metrics)
+
+
+def test_only_the_decoder_learns_if_asked(clips, tmp_path):
+    config = VQVAEConfig(codes=12, code_dim=8, width=12, quantizers=2, linear=True, convolutional_encoder=False)
+    module = MotionVQVAEModule(config, VQVAERecipe(Schedule(5e-3), batch_size=8, window=32, decoder_only=True))
+    module.model.vqvae.quantizer.adopt_codebook()
+    for layer in module.model.vqvae.quantizer.layers:
+        layer.codebook.normal_()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    data = MotionDataModule(FeatureWindows(clips[1], 32, 40), FeatureWindows(clips[1], 32, 8, seed=1), 8)
+    trainer(tmp_path, 5).fit(module, data)
+    for key, value in module.state_dict().items():
+        assert torch.equal(value, before[key]) != ("decoder" in key), key
+
+
+def test_windows_mix_recorded_made_and_held_frames(clips):
+    recorded, made = FeatureWindows(clips[1][:1], 32, 300), FeatureWindows(clips[1][1:2], 32, 300, seed=1)
+    held, still = np.full((3, 263), 7.0, np.float32), np.full(263, 9.0, np.float32)
+    windows = MixedWindows(recorded, made, held, still)
+    kinds = {"held": 0, "stopped": 0, "other": 0}
+    for index in range(300):
+        frames = windows[index].numpy()
+        assert frames.shape == (32, 263)
+        np.testing.assert_array_equal(frames, windows[index])
+        if (frames == 7).all():
+            kinds["held"] += 1
+        elif (frames[:4, 193:] == 9).all():
+            kinds["stopped"] += 1
+            np.testing.assert_array_equal(frames[0], frames[3])
+        else:
+            kinds["other"] += 1
+    assert 25 <= kinds["held"] <= 65 and 20 <= kinds["stopped"] <= 60
+
+
+def test_the_residual_transformer_learns_and_spares_what_is_known(tmp_path, rng):
+    torch.manual_seed(0)
+    quantizer = ResidualQuantizer(3, 12, 8).eval()
+    for layer in quantizer.layers:
+        layer.codebook.normal_()
+    first = rng.integers(0, 12, 40)
+    codes = np.stack([first, (first * 5 + 1) % 12, (first + 3) % 12], 1)  # the first code tells the others
+    clip = TokenClip("m", (codes,), np.stack([codes, codes], 1), ("a person walks",))
+    encoder = HashTextEncoder(HashTextConfig(64, 8, 10)).eval()
+    sizes = ResidualConfig(3, 12, 8, 10, width=16, layers=1, heads=2, dropout=0.0)
+    module = MotionResidualModule(quantizer, encoder, sizes, ResidualRecipe(Schedule(1e-2), batch_size=8))
+    data = MotionDataModule(TokenWindows([clip], 12, 640), TokenWindows([clip], 12, 8, 1), 8)
+    batch = next(iter(data.val_dataloader()))
+    level = torch.ones(8, dtype=torch.int64)
+    before = module.eval().loss(batch, level).item()
+    trainer(tmp_path, 80).fit(module.train(), data)
+    assert module.eval().loss(batch, level).item() < 0.6 * before
+    assert not any(name.startswith(("quantizer", "text_encoder")) for name in module.state_dict())

@@ -31,6 +31,7 @@ __all__ = [
     "recover_joints",
     "recover_joints_from_rotations",
     "recover_root",
+    "still_features",
 ]
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
@@ -102,6 +103,38 @@ def motion_features(joints: Array, target_offsets: Array | None = None, *, conti
         axis=1,
     ).astype(np.float32)
     return torch.from_numpy(features).to(joints.device) if isinstance(joints, torch.Tensor) else features
+
+
+def still_features(poses: np.ndarray, target_offsets: np.ndarray | None = None) -> np.ndarray:
+    """Features of poses that are held still.
+
+    Row i is what ``motion_features`` gives for pose i repeated, in every frame but the first (there the official code
+    forces the heading to zero).
+
+    Args:
+        poses: (N, 22, 3) metres, y up.
+        target_offsets: As in :func:`motion_features`.
+
+    Returns:
+        (N, 263) float32.
+
+    Raises:
+        InputError: Wrong shape, NaN or infinite values.
+    """
+    poses = np.asarray(poses)
+    joints = _checked_joints(np.concatenate([poses, poses[:1]]))[:-1]
+    if target_offsets is not None:
+        joints = _retargeted(joints, _bone_lengths(target_offsets))
+    joints = joints - np.stack([joints[:, 0, 0], joints[..., 1].min(1), joints[:, 0, 2]], -1)[:, None]
+    across = joints[:, 2] - joints[:, 1] + joints[:, 17] - joints[:, 16]
+    world = _rotate(_rotation_to_z(_forward(across))[:, None], joints)
+    heading = _rotation_to_z(_forward(world[:, 1] - world[:, 2] + world[:, 17] - world[:, 16]))
+    features = np.zeros((len(poses), FEATURE_DIM), np.float32)
+    features[:, 3] = world[:, 0, 1]
+    features[:, 4:67] = _rotate(heading[:, None], world)[:, 1:].reshape(len(poses), -1)
+    features[:, 67:193] = _first_two_columns(_bone_rotations(world, heading)[:, 1:]).reshape(len(poses), -1)
+    features[:, 259:] = 1.0
+    return features
 
 
 def recover_root(features: Array) -> tuple[Array, Array]:
@@ -225,21 +258,26 @@ def _bone_lengths(offsets: Array) -> np.ndarray:
 def _place(joints: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
     """Retargeted, floored, centred joints whose first frame faces +z."""
     if lengths is not None:
-        bones = joints[:, 1:] - joints[:, list(PARENTS[1:])]
-        norms = np.linalg.norm(bones, axis=-1, keepdims=True)
-        directions = np.where(norms > 1e-9, bones / np.maximum(norms, 1e-9), RAW_OFFSETS[1:])
-        own_leg = sum(norms[0, leg - 1, 0] for leg in LEG_JOINTS)
-        if own_leg < 1e-6:
-            raise InputError("the legs of the first frame have no length", where="motion_features")
-        placed = np.empty_like(joints)
-        placed[:, 0] = joints[:, 0] * (sum(lengths[leg] for leg in LEG_JOINTS) / own_leg)
-        for joint in range(1, JOINTS):
-            placed[:, joint] = placed[:, PARENTS[joint]] + directions[:, joint - 1] * lengths[joint]
-        joints = placed
+        joints = _retargeted(joints, lengths)
     # In y on all frames (the floor), in x and z on the first frame's root.
     joints = joints - (joints[0, 0, 0], joints[..., 1].min(), joints[0, 0, 2])
     across = joints[0, 2] - joints[0, 1] + joints[0, 17] - joints[0, 16]
     return _rotate(_rotation_to_z(_forward(across)), joints)
+
+
+def _retargeted(joints: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Joints with the same bone directions and other bone lengths; the root path is scaled as the legs are."""
+    bones = joints[:, 1:] - joints[:, list(PARENTS[1:])]
+    norms = np.linalg.norm(bones, axis=-1, keepdims=True)
+    directions = np.where(norms > 1e-9, bones / np.maximum(norms, 1e-9), RAW_OFFSETS[1:])
+    own_leg = sum(norms[0, leg - 1, 0] for leg in LEG_JOINTS)
+    if own_leg < 1e-6:
+        raise InputError("the legs of the first frame have no length", where="motion_features")
+    placed = np.empty_like(joints)
+    placed[:, 0] = joints[:, 0] * (sum(lengths[leg] for leg in LEG_JOINTS) / own_leg)
+    for joint in range(1, JOINTS):
+        placed[:, joint] = placed[:, PARENTS[joint]] + directions[:, joint - 1] * lengths[joint]
+    return placed
 
 
 def _smoothed_heading(joints: np.ndarray) -> np.ndarray:

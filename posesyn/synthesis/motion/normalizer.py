@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from posesyn.errors import InputError
+from posesyn.errors import CheckpointError, InputError
 
 FEATURE_DIM = 263
 # Dimensions that share one std: HumanML3D motion_representation.py (root yaw, velocity, height, positions, rotations,
@@ -81,6 +82,24 @@ class Normalizer:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint's configuration (JSON)."""
         return {"name": self.name, "mean": self.mean.tolist(), "std": self.std.tolist()}
+
+    def fingerprint(self) -> str:
+        """Ten hexadecimal digits that depend on the numbers alone, not on the name."""
+        return hashlib.sha256(self.mean.tobytes() + self.std.tobytes()).hexdigest()[:10]
+
+    def require_same(self, other: Normalizer, where: object = "Normalizer") -> None:
+        """:class:`CheckpointError` unless ``other`` holds the same numbers (to 1e-5 of a std), whatever its name."""
+        shift = np.abs(self.mean - other.mean) / self.std
+        ratio = other.std / self.std
+        if shift.max() > 1e-5 or np.abs(ratio - 1).max() > 1e-5:
+            raise CheckpointError(
+                "these are statistics of another normaliser",
+                where=where,
+                expected=f"'{self.name}' ({self.fingerprint()})",
+                got=f"'{other.name}' ({other.fingerprint()}): means differ by up to {shift.max():.3g} std, "
+                f"std by factors of {ratio.min():.3g} to {ratio.max():.3g}",
+                fix="normalise with the statistics that the model was trained with; they travel inside its file",
+            )
 
     def normalize(self, features):
         """(..., 263) metres and radians → (..., 263) of unit size; NumPy or torch."""

@@ -15,11 +15,14 @@ from posesyn.errors import CheckpointError, FileError, InputError
 from posesyn.protocols import TextEncoder
 from posesyn.storage.checkpoints import load_into, load_metadata, load_weights, save_weights
 from posesyn.synthesis.motion.normalizer import Normalizer
+from posesyn.synthesis.motion.residual import ResidualConfig, ResidualTransformer
+from posesyn.synthesis.motion.sampling import row_seed
 from posesyn.synthesis.motion.text import ClipTextEncoder, HashTextConfig, HashTextEncoder, SentenceTextEncoder
 from posesyn.synthesis.motion.transformer import MotionTransformer, TransformerConfig
 from posesyn.synthesis.motion.vqvae import MotionVQVAE, VQVAEConfig
 
-FORMAT = "posesyn-motion-prior-1"
+FORMAT = "posesyn-motion-prior-2"
+_OLDER = ("posesyn-motion-prior-1",)
 SHIPPED = Path(__file__).parents[2] / "assets" / "motion_prior.safetensors"
 
 
@@ -32,6 +35,8 @@ class MotionPriorModel(nn.Module):
         text_encoder: Any :class:`~posesyn.protocols.TextEncoder` of the transformer's ``text_dim``.
         normalizer: Statistics the networks were trained with; they travel with the weights.
         guidance: Classifier-free guidance to sample with by default; 1 for models not trained for it.
+        max_run: Default of the option of that name of ``SamplingOptions``.
+        residual: Fills in the codes of further codebooks, for a tokeniser that has them; else None.
     """
 
     def __init__(
@@ -42,6 +47,8 @@ class MotionPriorModel(nn.Module):
         normalizer: Normalizer,
         name: str = "motion-prior",
         guidance: float = 1.0,
+        residual: ResidualTransformer | None = None,
+        max_run: int | None = None,
     ) -> None:
         super().__init__()
         if transformer.config.codes != vqvae.config.codes:
@@ -58,8 +65,9 @@ class MotionPriorModel(nn.Module):
                 expected=f"embeddings of size {transformer.config.text_dim}",
                 got=text_encoder.dim,
             )
-        self.vqvae, self.transformer, self.text_encoder = vqvae, transformer, text_encoder
-        self.normalizer, self.name, self.guidance = normalizer, name, guidance
+        _check_residual(residual, vqvae, text_encoder, f"motion prior '{name}'")
+        self.vqvae, self.transformer, self.residual, self.text_encoder = vqvae, transformer, residual, text_encoder
+        self.normalizer, self.name, self.guidance, self.max_run = normalizer, name, guidance, max_run
         self.eval()
 
     @property
@@ -71,21 +79,79 @@ class MotionPriorModel(nn.Module):
         return self.transformer.config.max_tokens
 
     def encode(self, features: Tensor) -> Tensor:
-        """(B, T, 263) features, not normalised → (B, T // 4) codes."""
+        """(B, T, 263) features, not normalised → codes (B, T // 4); with several codebooks (B, T // 4, quantizers)."""
         return self.vqvae.encode(self.normalizer.normalize(features))
 
     def decode(self, codes: Tensor) -> Tensor:
-        """(B, N) codes → (B, 4 N, 263) features, not normalised; rows are independent."""
+        """Codes as of :meth:`encode` → (B, 4 N, 263) features, not normalised; rows are independent."""
         return self.normalizer.denormalize(self.vqvae.decode(codes))
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """B texts → (B, text_dim)."""
         return self.text_encoder.encode(texts)
 
-    def sample(self, text_embedding: Tensor, prefix_codes: Any = None, **options: Any) -> list[Tensor]:
-        """Codes of every sampled motion, prefix included, END excluded; options of :meth:`MotionTransformer.sample`."""
+    @torch.no_grad()
+    def sample(
+        self,
+        text_embedding: Tensor,
+        prefix_codes: Tensor | Sequence[Tensor] | None = None,
+        residual_temperature: float = 0.0,
+        **options: Any,
+    ) -> list[Tensor]:
+        """Codes of every sampled motion, prefix included, END excluded.
+
+        Args:
+            text_embedding: (B, text_dim).
+            prefix_codes: As :meth:`encode` gives them, (B, P) or (B, P, quantizers), or B tensors of any lengths. They
+                stay as they are. Of several codebooks the first alone, (P,), will do: the rest is filled in.
+            residual_temperature: 0 takes the likeliest codes of the further codebooks, else they are drawn.
+            **options: Of :meth:`MotionTransformer.sample`.
+
+        Returns:
+            B * num_samples tensors (N,), or (N, quantizers) with several codebooks.
+
+        Raises:
+            InputError: As :meth:`MotionTransformer.sample`; a prefix of another number of codebooks.
+        """
         options.setdefault("guidance", self.guidance)
-        return self.transformer.sample(text_embedding, prefix_codes, **options)
+        options.setdefault("max_run", self.max_run)
+        if self.residual is None:
+            return self.transformer.sample(text_embedding, prefix_codes, **options)
+        count = options.get("num_samples", 1)
+        prefixes = self._prefixes(prefix_codes, len(text_embedding))
+        firsts = [prefix if prefix.ndim == 1 else prefix[:, 0] for prefix in prefixes]
+        codes = self.transformer.sample(text_embedding, firsts, **options)
+        embedding = torch.as_tensor(text_embedding).to(self.residual.positions).repeat_interleave(count, 0)
+        every = [prefix for prefix in prefixes for _ in range(count)]
+        seed = options.get("seed")
+        seeds = [row_seed(seed, row) for row in range(len(codes))] if not isinstance(seed, Sequence) else list(seed)
+        if seed is None:
+            seeds = [row_seed(torch.seed(), row) for row in range(len(codes))]
+        return self.residual.fill(
+            embedding, codes, every, self.vqvae.vqvae.quantizer, residual_temperature, [row_seed("r", s) for s in seeds]
+        )
+
+    def _prefixes(self, prefixes: Tensor | Sequence[Tensor] | None, rows: int) -> list[Tensor]:
+        where, layers = "MotionPriorModel.sample", self.vqvae.config.quantizers
+        if prefixes is None:
+            return [torch.zeros(0, dtype=torch.int64)] * rows
+        prefixes = [torch.as_tensor(prefix, dtype=torch.int64) for prefix in prefixes]
+        for index, prefix in enumerate(prefixes):
+            if prefix.ndim not in (1, 2) or (prefix.ndim == 2 and prefix.shape[1] != layers):
+                raise InputError(
+                    "a prefix has the wrong shape",
+                    where=f"{where}, text {index}",
+                    expected=f"(P, {layers}) codes of all codebooks, or (P,) of the first",
+                    got=tuple(prefix.shape),
+                )
+            if prefix.numel() and not (int(prefix.min()) >= 0 and int(prefix.max()) < self.vqvae.config.codes):
+                raise InputError(
+                    "a prefix code lies outside the codebook",
+                    where=f"{where}, text {index}",
+                    expected=f"0 .. {self.vqvae.config.codes - 1}",
+                    got=(int(prefix.min()), int(prefix.max())),
+                )
+        return prefixes
 
     def save(self, path: str | Path, half: bool = True) -> None:
         """Writes safetensors: weights (float16 if ``half``; buffers and statistics stay float32) and all settings.
@@ -106,24 +172,34 @@ class MotionPriorModel(nn.Module):
             "format": FORMAT,
             "name": self.name,
             "guidance": self.guidance,
+            "max_run": self.max_run,
             "vqvae": self.vqvae.config_dict(),
             "transformer": self.transformer.config_dict(),
+            "residual": None if self.residual is None else self.residual.config_dict(),
             "text": _describe(self.text_encoder),
             "normalizer": self.normalizer.name,
+            "statistics": self.normalizer.fingerprint(),
         }
         save_weights(path, weights, settings)
 
     @classmethod
-    def load(cls, path: str | Path | None = None, text_encoder: TextEncoder | None = None) -> MotionPriorModel:
+    def load(
+        cls,
+        path: str | Path | None = None,
+        text_encoder: TextEncoder | None = None,
+        normalizer: Normalizer | None = None,
+    ) -> MotionPriorModel:
         """Reads what :meth:`save` wrote; None is the shipped prior.
 
         Args:
             path: A file.
             text_encoder: For priors whose encoder is a file of its own (CLIP).
+            normalizer: Statistics of the features at hand, if they are to be compared with the prior's own.
 
         Raises:
             FileError: Missing or damaged.
-            CheckpointError: Not a motion prior, or weights that do not fit its settings.
+            CheckpointError: Not a motion prior, one of an older version, weights that do not fit its settings, or
+                statistics other than the ones it was trained with.
         """
         path = SHIPPED if path is None else Path(path)
         if not path.is_file():
@@ -133,6 +209,14 @@ class MotionPriorModel(nn.Module):
                 fix="use MotionSynthesizer.from_pretrained() for the shipped one, or tools/train_prior.py to make one",
             )
         settings, weights = load_metadata(path), load_weights(path)
+        if settings.get("format") in _OLDER:
+            raise CheckpointError(
+                "the motion prior was written by an older version of posesyn",
+                where=path,
+                expected=FORMAT,
+                got=settings["format"],
+                fix="make it again with tools/train_prior.py, or read it with posesyn 0.1.0",
+            )
         if settings.get("format") != FORMAT:
             raise CheckpointError(
                 "the file is not a motion prior", where=path, expected=FORMAT, got=settings.get("format", "no format")
@@ -140,11 +224,31 @@ class MotionPriorModel(nn.Module):
         try:
             vqvae = MotionVQVAE(VQVAEConfig(**settings["vqvae"]))
             transformer = MotionTransformer(TransformerConfig(**settings["transformer"]))
-            normalizer = Normalizer(
+            stored = Normalizer(
                 settings["normalizer"], weights.pop("normalizer.mean").numpy(), weights.pop("normalizer.std").numpy()
             )
+            if settings.get("statistics", stored.fingerprint()) != stored.fingerprint():
+                raise CheckpointError(
+                    "the motion prior's statistics are not those it was trained with",
+                    where=path,
+                    expected=f"{settings['normalizer']} ({settings['statistics']})",
+                    got=stored.fingerprint(),
+                )
+            if normalizer is not None:
+                stored.require_same(normalizer, where=path)
             encoder = text_encoder or _build(settings["text"])
-            model = cls(vqvae, transformer, encoder, normalizer, settings["name"], float(settings["guidance"]))
+            sizes = settings.get("residual")
+            residual = None if sizes is None else ResidualTransformer(ResidualConfig(**sizes))
+            model = cls(
+                vqvae,
+                transformer,
+                encoder,
+                stored,
+                settings["name"],
+                float(settings["guidance"]),
+                residual,
+                settings.get("max_run"),
+            )
         except (KeyError, TypeError) as error:
             raise CheckpointError("the motion prior's settings are damaged", where=path, got=error) from error
         load_into(
@@ -183,6 +287,31 @@ class MotionPriorModel(nn.Module):
             ClipTextEncoder(clip),
             Normalizer(name, *arrays),
             name="t2mgpt-official",
+        )
+
+
+def _check_residual(
+    residual: ResidualTransformer | None, vqvae: MotionVQVAE, text_encoder: TextEncoder, where: str
+) -> None:
+    tokeniser = vqvae.config
+    if residual is None:
+        if tokeniser.quantizers > 1:
+            raise InputError(
+                "the tokeniser has several codebooks but nothing fills in the further ones",
+                where=where,
+                expected="residual=ResidualTransformer(...)",
+                got=f"{tokeniser.quantizers} codebooks",
+            )
+        return
+    expected = (tokeniser.quantizers, tokeniser.codes, tokeniser.code_dim, text_encoder.dim)
+    sizes = residual.config
+    got = (sizes.quantizers, sizes.codes, sizes.code_dim, sizes.text_dim)
+    if got != expected:
+        raise InputError(
+            "the residual transformer does not fit",
+            where=where,
+            expected=f"(quantizers, codes, code_dim, text_dim) = {expected}",
+            got=got,
         )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from posesyn.errors import InputError
 
 if TYPE_CHECKING:
-    from posesyn.synthesis.motion.transformer import MotionTransformer
+    from posesyn.synthesis.motion.transformer import KeyValueCache, MotionTransformer
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class SamplingOptions:
         guidance: Classifier-free guidance: scores = without text + guidance * (with text - without text), where the
             embedding of no text is zero (Ho & Salimans 2022). 1 switches it off. Only meaningful for a transformer that
             saw zero embeddings in training, as posesyn's does; the official one did not.
+        max_run: A token can be drawn so many times in a row at most; None for any number. Against a trap of small
+            priors: a token that stands for a pose held still is its own likeliest successor.
+        bfloat16: Matrix products in bfloat16 (autocast), half the memory for keys and values; tokens may differ.
+        compile: The steps run through ``torch.compile`` (slow at first; worth it for many motions on a GPU).
     """
 
     max_tokens: int | None = None
@@ -37,6 +41,9 @@ class SamplingOptions:
     greedy: bool = False
     min_tokens: int = 0
     guidance: float = 1.0
+    max_run: int | None = None
+    bfloat16: bool = False
+    compile: bool = False
 
 
 def row_seed(*parts: object) -> int:
@@ -94,6 +101,7 @@ def sample(
     shared = int(lengths.min())
     scores = lanes.start(tokens[:, :shared]) if shared < options.max_tokens else None
     for position in range(shared, options.max_tokens):
+        scores = _without_long_runs(scores, tokens[active, :position], options.max_run)
         drawn = _draw(scores, position, None if dice is None else dice[active, position], options, config.end)
         forced = position < lengths[active]
         drawn = torch.where(forced, tokens[active, position], drawn)
@@ -118,15 +126,21 @@ class _Lanes:
     def __init__(self, transformer: MotionTransformer, embedding: Tensor, options: SamplingOptions) -> None:
         from posesyn.synthesis.motion.transformer import KeyValueCache
 
-        self.transformer, self.guidance = transformer, options.guidance
+        self.step, self.guidance = transformer.step_function(options.compile), options.guidance
+        self.bfloat16, self.device = options.bfloat16, embedding.device.type
+        like = embedding.bfloat16() if options.bfloat16 else embedding
         self.embeddings = [embedding] if options.guidance == 1 else [embedding, torch.zeros_like(embedding)]
-        self.caches = [KeyValueCache(transformer.config, len(embedding), embedding) for _ in self.embeddings]
+        self.caches = [KeyValueCache(transformer.config, len(embedding), like) for _ in self.embeddings]
 
     def start(self, prefix: Tensor) -> Tensor:
-        return self._mix([self.transformer._step(e, prefix, c)[:, -1] for e, c in zip(self.embeddings, self.caches)])
+        return self._mix([self._scores(e, prefix, c) for e, c in zip(self.embeddings, self.caches)])
 
     def advance(self, drawn: Tensor) -> Tensor:
-        return self._mix([self.transformer._step(None, drawn[:, None], cache)[:, -1] for cache in self.caches])
+        return self._mix([self._scores(None, drawn[:, None], cache) for cache in self.caches])
+
+    def _scores(self, embedding: Tensor | None, codes: Tensor, cache: KeyValueCache) -> Tensor:
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
+            return self.step(embedding, codes, cache)[:, -1].float()
 
     def select(self, rows: Tensor) -> None:
         for cache in self.caches:
@@ -134,6 +148,16 @@ class _Lanes:
 
     def _mix(self, scores: list[Tensor]) -> Tensor:
         return scores[0] if len(scores) == 1 else torch.lerp(scores[1], scores[0], self.guidance)
+
+
+def _without_long_runs(scores: Tensor, past: Tensor, most: int | None) -> Tensor:
+    """(R, codes + 1) scores in which no token can follow on ``most`` of its own; ``past`` (R, tokens so far)."""
+    if most is None or past.shape[1] < most:
+        return scores
+    last = past[:, -most:]
+    stuck = (last == last[:, :1]).all(1)
+    same = torch.arange(scores.shape[1], device=scores.device) == last[:, -1:]
+    return scores.masked_fill(stuck[:, None] & same, -torch.inf)
 
 
 def _draw(scores: Tensor, position: int, dice: Tensor | None, options: SamplingOptions, end: int) -> Tensor:
@@ -182,6 +206,8 @@ def _checked(options: SamplingOptions, most: int) -> SamplingOptions:
         )
     if options.top_k is not None and options.top_k < 1:
         raise InputError("top_k must be positive", where=where, got=options.top_k)
+    if options.max_run is not None and options.max_run < 1:
+        raise InputError("max_run must be positive", where=where, got=options.max_run)
     if not 0 <= options.min_tokens <= tokens:
         raise InputError("min_tokens is out of range", where=where, expected=f"0 to {tokens}", got=options.min_tokens)
     return replace(options, max_tokens=tokens)

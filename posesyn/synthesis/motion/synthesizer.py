@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,71 +17,17 @@ from posesyn.body.inverse_kinematics import fit_pose
 from posesyn.errors import InputError
 from posesyn.synthesis.motion.captions import choose_captions
 from posesyn.synthesis.motion.completion import CAM_TO_WORLD, joints22, turned, yaw_between
-from posesyn.synthesis.motion.features import FPS, body_offsets, motion_features, recover_joints
+from posesyn.synthesis.motion.features import FPS, body_offsets, motion_features, recover_joints, still_features
+from posesyn.synthesis.motion.pose_lifting import PoseLifter
+from posesyn.synthesis.motion.pose_refinement import Lifted
 from posesyn.synthesis.motion.prior import MotionPriorModel
 from posesyn.synthesis.motion.ranking import Reprojection, reproject
 from posesyn.synthesis.motion.sampling import row_seed
+from posesyn.synthesis.motion.settings import SynthesisSettings
 from posesyn.synthesis.motion.settling import settled
+from posesyn.synthesis.motion.steering import Goal, bent_to, draw_goal, nearest_frame
 from posesyn.synthesis.motion.text import checked_texts
 from posesyn.types import Motion, ScoredPerson, batched
-
-
-@dataclass(frozen=True)
-class SynthesisSettings:
-    """How motions are made. PoseSyn publishes none of these values (posesyn.md section 8): all are our own choice.
-
-    Attributes:
-        prefix_frames: Frames for which the wrong pose is repeated (T); a multiple of the prior's frames per token (4).
-        max_frames: Longest motion, prefix included; the prior holds at most 200 frames.
-        min_frames: END is not drawn earlier.
-        temperature, top_k: Sampling, see ``SamplingOptions``.
-        guidance: Classifier-free guidance; None takes the prior's own value.
-        oversample: Candidates per motion asked for; the ones that reproject best are kept.
-        yaw_search: Radians; the motion may be turned by these angles to fit the person's 2D truth.
-        smoothing: Standard deviation in frames of the Gaussian that takes the jitter out of decoded joints.
-        batch_rows: Motions sampled at once.
-    """
-
-    prefix_frames: int = 8
-    max_frames: int = 100
-    min_frames: int = 40
-    temperature: float = 1.0
-    top_k: int | None = None
-    guidance: float | None = None
-    oversample: int = 1
-    yaw_search: tuple[float, ...] = (0.0, -0.26, 0.26, -0.52, 0.52)
-    smoothing: float = 1.0
-    batch_rows: int = 64
-
-    def checked(self, step: int, most_tokens: int) -> SynthesisSettings:
-        """Itself, if a prior with ``step`` frames per token and so many tokens can do it; else :class:`InputError`."""
-        where = "SynthesisSettings"
-        if self.prefix_frames < step or self.prefix_frames % step:
-            raise InputError(
-                "prefix_frames must fill whole tokens",
-                where=where,
-                expected=f"a positive multiple of {step}",
-                got=self.prefix_frames,
-            )
-        if self.prefix_frames > step * most_tokens:
-            raise InputError(
-                "the prefix is too long",
-                where=where,
-                expected=f"at most {step * most_tokens} frames (prefix + new frames)",
-                got=self.prefix_frames,
-            )
-        if not self.prefix_frames <= self.max_frames <= step * most_tokens:
-            raise InputError(
-                "max_frames is out of range",
-                where=where,
-                expected=f"{self.prefix_frames} (the prefix) to {step * most_tokens} frames",
-                got=self.max_frames,
-            )
-        if self.oversample < 1 or self.batch_rows < 1 or not self.smoothing >= 0 or not self.yaw_search:
-            raise InputError(
-                "oversample and batch_rows must be positive, and yaw_search not empty", where=where, got=self
-            )
-        return replace(self, min_frames=min(self.min_frames, self.max_frames))
 
 
 @dataclass(frozen=True)
@@ -92,17 +39,24 @@ class _Job:
     seed: int
     prefix: torch.Tensor  # (P,) codes
     number: int
+    goal: Goal | None = None
 
 
 class MotionSynthesizer:
-    """Continues wrong poses with motions sampled from the prior, and ranks them by the persons' 2D truth.
+    """Continues poses with motions sampled from the prior, and ranks them by the persons' 2D truth.
 
-    Follows the published order (posesyn.md section 3): the estimator's wrong pose, repeated ``prefix_frames`` frames,
-    is encoded to prefix tokens; the transformer sees ``[text, prefix, ...]`` and continues; prefix and continuation are
-    decoded together. The text is the user's, else the person's, else a rule-based description of the wrong pose.
+    Follows the published order (posesyn.md section 3): a pose, repeated ``prefix_frames`` frames, is encoded to prefix
+    tokens; the transformer sees ``[text, prefix, ...]`` and continues; prefix and continuation are decoded together.
+    The text is the user's, else the person's, else a rule-based description of the pose.
 
-    The motions stand in a world whose camera direction is the photo's: a camera that looks along -z (level, x to the
-    right) sees the anchor frame as the photo shows the person. Sampling depends on (seed, person_id, k) only.
+    With ``steering="none"`` the pose is the estimator's wrong one, as in the paper. With ``"2d"`` it is first lifted
+    toward the person's 2D truth (:class:`PoseLifter`): sample 0 gets the best hypothesis, sample k one drawn from the
+    posterior; the frame of the decoded motion that comes nearest to it is bent onto it, its neighbours ever less.
+    Persons with fewer than ``pose_lifting.MIN_JOINTS`` visible limb joints are treated the plain way.
+
+    The motions stand in a world whose camera direction is the photo's: a camera that looks along -z (x to the right,
+    level in plain mode, tilted by ``meta["elevation"]`` in the steered) sees the anchor frame as the photo shows the
+    person. Sampling depends on (seed, person_id, k) only.
 
     Args:
         prior: See :class:`MotionPriorModel`.
@@ -118,6 +72,11 @@ class MotionSynthesizer:
         self.body = load_body("anny", size="small") if body is None else body
         self.settings = (settings or SynthesisSettings()).checked(prior.frames_per_token, prior.max_tokens)
         self.offsets = body_offsets(self.body)
+
+    @cached_property
+    def lifter(self) -> PoseLifter:
+        """Lifts poses toward the 2D truth; with the shipped pose library."""
+        return PoseLifter(settings=self.settings.lifting)
 
     @classmethod
     def from_pretrained(
@@ -149,7 +108,10 @@ class MotionSynthesizer:
 
         Returns:
             Motions with ``anchor_frame`` and ``reprojection_error`` (both None where the person has too few visible
-            joints) and ``meta``: rank, seed, prior, prefix_tokens, yaw, caption_source.
+            joints) and ``meta``: rank, seed, prior, prefix_tokens, yaw, caption_source; steered ones also steering,
+            hypothesis and its cost above the best one's, elevation (radians, of the photo's camera),
+            reprojection_before (error of the prediction after the same fit), reprojection_sampled (of the anchor frame
+            before it was bent) and lift_distance (metres between that frame and the lifted pose).
 
         Raises:
             InputError: num_motions < 1, a number of captions other than persons, an empty caption, a prediction with
@@ -165,14 +127,18 @@ class MotionSynthesizer:
                 for row in rows:
                     person = challenging[row].person
                     pose = joints22(challenging[row].prediction)
+                    seeds = [row_seed(seed, person.person_id, k) for k in range(jobs_per_person)]
+                    goals = self._goals(challenging[row], seeds)
+                    pose = pose if goals[0] is None else goals[0].pose
                     own = choose_captions(given[row], person.captions, pose, f"person '{person.person_id}'")
                     sources.append(
                         "user" if given[row] is not None else "person" if own[0] in person.captions else "pose"
                     )
                     prefix, yaw = self._prefix(pose)
-                    for k in range(jobs_per_person):
-                        job_seed = row_seed(seed, person.person_id, k)
-                        jobs.append(_Job(person.person_id, own[k % len(own)], job_seed, prefix, k))
+                    prefixes = [prefix] * len(seeds) if goals[0] is None else self._prefixes(goals)
+                    for k, job_seed in enumerate(seeds):
+                        text = own[k % len(own)]
+                        jobs.append(_Job(person.person_id, text, job_seed, prefixes[k], k, goals[k]))
                     yaws.append(yaw)
                 joints = self._sample(jobs)
                 for index, row in enumerate(rows):
@@ -229,6 +195,19 @@ class MotionSynthesizer:
         features = torch.from_numpy(motion_features(held, self.offsets, continuous_heading=True)[1:])
         return self.prior.encode(features[None])[0], yaw_between(recover_joints(features[:1])[0].numpy(), pose)
 
+    def _goals(self, scored: ScoredPerson, seeds: Sequence[int]) -> list[Goal] | list[None]:
+        """The pose of every sample, or Nones where the person cannot be lifted or shall not be."""
+        lifted: Lifted | None = self.lifter.lift(scored) if self.settings.steering == "2d" else None
+        if lifted is None:
+            return [None] * len(seeds)
+        spread, lifting = self.settings.spread, self.settings.lifting
+        return [draw_goal(lifted, k, seed, spread, lifting) for k, seed in enumerate(seeds)]
+
+    def _prefixes(self, goals: Sequence[Goal]) -> torch.Tensor:
+        """(N, prefix_frames // 4) codes of the goals' poses held still."""
+        still = torch.from_numpy(still_features(np.stack([goal.pose for goal in goals]), self.offsets))
+        return self.prior.encode(still[:, None].repeat(1, self.settings.prefix_frames, 1))
+
     def _sample(self, jobs: Sequence[_Job], settings: SynthesisSettings | None = None) -> list[np.ndarray]:
         """Joints (T_i, 22, 3) of every job, facing about +z at first, standing on the floor."""
         settings, step = settings or self.settings, self.prior.frames_per_token
@@ -258,6 +237,8 @@ class MotionSynthesizer:
         source: str,
     ) -> list[Motion]:
         """The ``count`` best of one person's samples as motions, best first."""
+        if jobs[0].goal is not None:
+            return self._steered(scored, jobs, joints, count, source)
         facing = [turned(motion, yaw) for motion in joints]
         # The prefix is the wrong pose held still: where it fits best, every sample would score the same.
         skip = [
@@ -283,6 +264,42 @@ class MotionSynthesizer:
                     reprojection_error=None if fit is None else fit.error,
                 )
             )
+        return motions
+
+    def _steered(
+        self, scored: ScoredPerson, jobs: Sequence[_Job], joints: Sequence[np.ndarray], count: int, source: str
+    ) -> list[Motion]:
+        """As :meth:`_ranked`, each motion bent to its goal."""
+        person, found = scored.person, []
+
+        def error(pose: np.ndarray, camera: np.ndarray) -> float:
+            fits = reproject([pose[None] * CAM_TO_WORLD @ camera.T], person)
+            return fits[0].error if fits else float("inf")
+
+        before = error(joints22(scored.prediction), np.eye(3))
+        for job, motion in zip(jobs, joints):
+            frame, yaw, distance = nearest_frame(motion, job.goal.pose, self.settings.prefix_frames - 1)
+            facing = turned(motion, yaw)
+            bent = bent_to(facing, job.goal.pose, frame, self.settings.blend_frames)
+            meta = {
+                "caption_source": source,
+                "steering": "2d",
+                "hypothesis": job.goal.hypothesis,
+                "hypothesis_cost": job.goal.cost,
+                "elevation": job.goal.elevation,
+                "reprojection_before": before,
+                "reprojection_sampled": error(facing[frame], job.goal.camera),
+                "lift_distance": distance,
+                "yaw": float(yaw),
+            }
+            # Another stream than the goal's and the tokens', so that the view says nothing about the pose.
+            if np.random.default_rng([job.seed, 1]).random() < self.settings.photo_view:
+                meta |= {"camera_yaw": 0.0, "camera_elevation": job.goal.elevation}
+            found.append((error(bent[frame], job.goal.camera), job.number, frame, job, bent, meta))
+        motions = []
+        for rank, (value, _, frame, job, bent, meta) in enumerate(sorted(found, key=lambda item: item[:2])[:count]):
+            motion = self._motion(job, bent, 0.0, {**meta, "rank": rank})
+            motions.append(replace(motion, person_id=person.person_id, anchor_frame=frame, reprojection_error=value))
         return motions
 
     def _motion(self, job: _Job, joints: np.ndarray, yaw: float, meta: dict[str, Any]) -> Motion:

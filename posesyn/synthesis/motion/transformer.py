@@ -8,6 +8,7 @@ every sample.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -165,6 +166,7 @@ class MotionTransformer(nn.Module):
         self.trans_head = _Head(self.config)
         self.apply(_initialise)
         self.trans_base.pos_embedding.requires_grad_(False)
+        self._compiled: Callable[..., Tensor] | None = None
 
     @classmethod
     def from_official(cls, path: str | Path, config: TransformerConfig | None = None) -> MotionTransformer:
@@ -181,8 +183,8 @@ class MotionTransformer(nn.Module):
     def config_dict(self) -> dict[str, int | float]:
         return asdict(self.config)
 
-    def forward(self, text_embedding: Tensor, codes: Tensor | None = None) -> Tensor:
-        """(B, text_dim) and (B, N) tokens → (B, N + 1, codes + 1) scores of token k given the text and tokens < k."""
+    def forward(self, codes: Tensor | None, text_embedding: Tensor) -> Tensor:
+        """(B, N) tokens and (B, text_dim) → (B, N + 1, codes + 1) scores of token k given the text and tokens < k."""
         return self._step(text_embedding, codes, None)
 
     def _step(self, text_embedding: Tensor | None, codes: Tensor | None, cache: KeyValueCache | None) -> Tensor:
@@ -207,6 +209,15 @@ class MotionTransformer(nn.Module):
             cache.length += x.shape[1]
         return head.head(head.ln_f(x))
 
+    def step_function(self, compiled: bool = False) -> Callable[..., Tensor]:
+        """The step of sampling: (text embedding or None, codes, cache) → scores; compiled once if asked for."""
+        if not compiled:
+            return self._step
+        if self._compiled is None:
+            # Not a submodule; positions differ at every step, so shapes must be symbols.
+            self._compiled = torch.compile(self._step, dynamic=True)
+        return self._compiled
+
     @torch.no_grad()
     def sample(
         self,
@@ -220,11 +231,16 @@ class MotionTransformer(nn.Module):
         greedy: bool = False,
         min_tokens: int = 0,
         guidance: float = 1.0,
+        max_run: int | None = None,
+        bfloat16: bool = False,
+        compile: bool = False,
     ) -> list[Tensor]:
         """Continues the prefix of every text; see :func:`posesyn.synthesis.motion.sampling.sample`."""
         from posesyn.synthesis.motion.sampling import SamplingOptions, sample
 
-        options = SamplingOptions(max_tokens, temperature, top_k, greedy, min_tokens, guidance)
+        options = SamplingOptions(
+            max_tokens, temperature, top_k, greedy, min_tokens, guidance, max_run, bfloat16, compile
+        )
         return sample(self, text_embedding, prefix_codes, num_samples, seed, options)
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from posesyn.errors import InputError
 from posesyn.storage.checkpoints import load_into, load_weights
+from posesyn.synthesis.motion.quantizer import EMAQuantizer, ResidualQuantizer
 
 EMA_KEYS = tuple(f"vqvae.quantizer.{name}" for name in ("ema_sum", "ema_count", "initialised"))
 
@@ -35,6 +36,12 @@ class VQVAEConfig:
         decay: EMA factor mu of the codebook.
         dead_below: A code with fewer uses per step (EMA) is replaced. 1 as published, for batches of 8 vectors per
             code; with small batches that would replace half the codebook at every step.
+        quantizers: Codebooks per token. 1 is the published network; with more of them (MoMask's residual
+            quantisation) codes have one more dimension, (B, N, quantizers).
+        quantizer_dropout, beam: See :class:`~posesyn.synthesis.motion.quantizer.ResidualQuantizer`.
+        linear: A linear map of 4 frames to a code and back runs beside the convolutions. Fitted in closed form
+            (:mod:`posesyn.training.motion_start`) it keeps poses unlike the training data in shape; our own choice.
+        convolutional_encoder: False leaves the linear path alone to encode.
     """
 
     features: int = 263
@@ -46,6 +53,15 @@ class VQVAEConfig:
     dilation_growth: int = 3
     decay: float = 0.99
     dead_below: float = 1.0
+    quantizers: int = 1
+    quantizer_dropout: float = 0.2
+    beam: int = 1
+    linear: bool = False
+    convolutional_encoder: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.convolutional_encoder and not self.linear:
+            raise InputError("a tokeniser needs an encoder", where="VQVAEConfig", expected="linear=True")
 
     @property
     def frames_per_token(self) -> int:
@@ -54,7 +70,7 @@ class VQVAEConfig:
 
 @dataclass(frozen=True)
 class VQOutput:
-    """Result of a forward pass: reconstruction (B, T, D), codes (B, T // 4), scalar commitment loss and perplexity."""
+    """Result of a forward pass: reconstruction (B, T, D), codes as of ``encode``, commitment loss and perplexity."""
 
     reconstruction: Tensor
     codes: Tensor
@@ -126,67 +142,14 @@ class _Decoder(nn.Module):
         return self.model(x)
 
 
-class EMAQuantizer(nn.Module):
-    """Codebook trained by exponential moving averages, with resets of unused codes (no gradient reaches it)."""
+class _LinearPath(nn.Module):
+    """Linear map of every 4 frames to a code and back, beside the convolutions; see ``VQVAEConfig.linear``."""
 
-    def __init__(self, codes: int, dim: int, decay: float = 0.99, dead_below: float = 1.0) -> None:
+    def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
-        self.decay, self.dead_below = decay, dead_below
-        self.register_buffer("codebook", torch.zeros(codes, dim))
-        self.register_buffer("ema_sum", torch.zeros(codes, dim))
-        self.register_buffer("ema_count", torch.zeros(codes))
-        self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
-
-    def assign(self, vectors: Tensor) -> Tensor:
-        """(N, dim) → (N,) indices of the nearest codes, the lowest index on ties."""
-        # |x|^2 does not change the order of the codes, so it is left out.
-        scores = self.codebook.square().sum(1) - 2 * vectors @ self.codebook.T
-        return scores.argmin(1)
-
-    def forward(self, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(N, dim) → straight-through codes (N, dim), indices (N,), commitment loss, perplexity."""
-        if self.training and not self.initialised:
-            self._initialise(vectors.detach())
-        index = self.assign(vectors)
-        quantised = functional.embedding(index, self.codebook)
-        commitment = functional.mse_loss(vectors, quantised.detach())
-        usage = torch.bincount(index, minlength=len(self.codebook)).to(vectors.dtype)
-        share = usage / usage.sum()
-        perplexity = torch.exp(-(share * torch.log(share + 1e-7)).sum())
-        if self.training:
-            self._update(vectors.detach(), index, usage)
-        return vectors + (quantised - vectors).detach(), index, commitment, perplexity
-
-    def adopt_codebook(self) -> None:
-        """Fills the EMA state to agree with the present codebook, for checkpoints that carry none.
-
-        The count 1 / (1 - mu) is the steady state of one use per step; our own choice. Without this a resumed training
-        would draw a new codebook from its first batch (a bug of the official code).
-        """
-        self.ema_count.fill_(1 / (1 - self.decay))
-        self.ema_sum.copy_(self.codebook * self.ema_count[:, None])
-        self.initialised.fill_(True)
-
-    def _pick(self, vectors: Tensor, count: int) -> Tensor:
-        """``count`` random vectors of the batch; tiled with jitter where the batch is smaller (T2M-GPT)."""
-        if len(vectors) < count:
-            vectors = vectors.repeat(-(-count // len(vectors)), 1)
-            vectors = vectors + torch.randn_like(vectors) * (0.01 / vectors.shape[1] ** 0.5)
-        return vectors[torch.randperm(len(vectors), device=vectors.device)[:count]]
-
-    def _initialise(self, vectors: Tensor) -> None:
-        self.codebook.copy_(self._pick(vectors, len(self.codebook)))
-        self.ema_sum.copy_(self.codebook)
-        self.ema_count.fill_(1.0)
-        self.initialised.fill_(True)
-
-    def _update(self, vectors: Tensor, index: Tensor, usage: Tensor) -> None:
-        sums = torch.zeros_like(self.ema_sum).index_add_(0, index, vectors)
-        self.ema_sum.mul_(self.decay).add_(sums, alpha=1 - self.decay)
-        self.ema_count.mul_(self.decay).add_(usage, alpha=1 - self.decay)
-        alive = (self.ema_count >= self.dead_below)[:, None]
-        mean = self.ema_sum / self.ema_count.clamp_min(1e-6)[:, None]
-        self.codebook.copy_(torch.where(alive, mean, self._pick(vectors, len(self.codebook))))
+        step = config.frames_per_token
+        self.encoder = nn.Conv1d(config.features, config.code_dim, step, stride=step)
+        self.decoder = nn.ConvTranspose1d(config.code_dim, config.features, step, stride=step)
 
 
 class _Networks(nn.Module):
@@ -194,9 +157,17 @@ class _Networks(nn.Module):
 
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
-        self.encoder = _Encoder(config)
+        if config.convolutional_encoder:
+            self.encoder = _Encoder(config)
         self.decoder = _Decoder(config)
-        self.quantizer = EMAQuantizer(config.codes, config.code_dim, config.decay, config.dead_below)
+        sizes = (config.codes, config.code_dim, config.decay, config.dead_below)
+        self.quantizer: EMAQuantizer | ResidualQuantizer = (
+            EMAQuantizer(*sizes)
+            if config.quantizers == 1
+            else ResidualQuantizer(config.quantizers, *sizes, config.quantizer_dropout, config.beam)
+        )
+        if config.linear:
+            self.linear = _LinearPath(config)
 
 
 class MotionVQVAE(nn.Module):
@@ -246,23 +217,41 @@ class MotionVQVAE(nn.Module):
                 expected=f"T >= {self.config.frames_per_token}",
                 got=features.shape[1],
             )
-        return self.vqvae.encoder(features.transpose(1, 2)).transpose(1, 2)
+        features = features.transpose(1, 2)
+        paths = [self.vqvae.encoder] if self.config.convolutional_encoder else []
+        if self.config.linear:
+            paths.append(self.vqvae.linear.encoder)
+        return sum(path(features) for path in paths).transpose(1, 2)
+
+    def decode_vectors(self, vectors: Tensor) -> Tensor:
+        """(B, N, code_dim), quantised or not → (B, 4 N, D) normalised features, differentiable."""
+        vectors = vectors.transpose(1, 2)
+        features = self.vqvae.decoder(vectors)
+        if self.config.linear:
+            features = features + self.vqvae.linear.decoder(vectors)
+        return features.transpose(1, 2)
 
     @torch.no_grad()
     def encode(self, features: Tensor) -> Tensor:
-        """(B, T, D) normalised features → (B, T // 4) int64 codes."""
+        """(B, T, D) normalised features → int64 codes (B, T // 4); (B, T // 4, quantizers) with several codebooks."""
         vectors = self.encode_vectors(features)
-        return self.vqvae.quantizer.assign(vectors.flatten(0, 1)).view(vectors.shape[:2])
+        return self.vqvae.quantizer.assign(vectors.flatten(0, 1)).unflatten(0, vectors.shape[:2])
 
-    @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
-        """(B, N) codes → (B, 4 N, D) normalised features; each row on its own.
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Codes as of :meth:`encode` → (B, N, code_dim) vectors; of several codebooks the first ones will do.
 
         Raises:
-            InputError: A code lies outside the codebook, or there is none.
+            InputError: A code lies outside the codebook, there is none, or the shape is wrong.
         """
-        if codes.ndim != 2 or codes.shape[1] == 0:
-            raise InputError("codes must be (B, N) with N > 0", where="MotionVQVAE.decode", got=tuple(codes.shape))
+        layers = self.config.quantizers
+        fits = codes.ndim == 2 if layers == 1 else codes.ndim == 3 and 1 <= codes.shape[2] <= layers
+        if not fits or codes.shape[1] == 0:
+            raise InputError(
+                "codes have the wrong shape",
+                where="MotionVQVAE.decode",
+                expected="(B, N), N > 0" if layers == 1 else f"(B, N, 1 to {layers}), N > 0",
+                got=tuple(codes.shape),
+            )
         if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.config.codes):
             raise InputError(
                 "a code lies outside the codebook",
@@ -270,13 +259,21 @@ class MotionVQVAE(nn.Module):
                 expected=f"0 .. {self.config.codes - 1}",
                 got=(int(codes.min()), int(codes.max())),
             )
-        vectors = functional.embedding(codes, self.vqvae.quantizer.codebook)
-        return self.vqvae.decoder(vectors.transpose(1, 2)).transpose(1, 2)
+        return self.vqvae.quantizer.lookup(codes)
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes as of :meth:`encode` → (B, 4 N, D) normalised features; each row on its own.
+
+        Raises:
+            InputError: A code lies outside the codebook, there is none, or the shape is wrong.
+        """
+        return self.decode_vectors(self.lookup(codes))
 
     def forward(self, features: Tensor) -> VQOutput:
         """Encodes, quantises (straight-through) and decodes (B, T, D); updates the codebook in training mode."""
         vectors = self.encode_vectors(features)
         # The codebook sums are float32 also under autocast.
         flat, index, commitment, perplexity = self.vqvae.quantizer(vectors.flatten(0, 1).float())
-        decoded = self.vqvae.decoder(flat.view_as(vectors).transpose(1, 2)).transpose(1, 2)
-        return VQOutput(decoded, index.view(vectors.shape[:2]), commitment, perplexity)
+        decoded = self.decode_vectors(flat.view_as(vectors))
+        return VQOutput(decoded, index.unflatten(0, vectors.shape[:2]), commitment, perplexity)

@@ -28,10 +28,10 @@ def test_features_pass_through_with_the_priors_own_statistics(tiny_prior):
 @pytest.mark.parametrize("half", [True, False])
 def test_a_saved_prior_is_the_same(tiny_prior, tmp_path, half):
     tiny_prior.vqvae.vqvae.quantizer.ema_count.fill_(3.25)
-    tiny_prior.guidance = 1.5
+    tiny_prior.guidance, tiny_prior.max_run = 1.5, 3
     tiny_prior.save(tmp_path / "ä.safetensors", half=half)
     loaded = MotionPriorModel.load(tmp_path / "ä.safetensors")
-    assert (loaded.name, loaded.guidance, loaded.normalizer.name) == ("tiny", 1.5, "test")
+    assert (loaded.name, loaded.guidance, loaded.max_run, loaded.normalizer.name) == ("tiny", 1.5, 3, "test")
     np.testing.assert_array_equal(loaded.normalizer.std, tiny_prior.normalizer.std)
     tolerance = {"atol": 2e-3, "rtol": 2e-3} if half else {"atol": 0, "rtol": 0}
     for name, value in tiny_prior.state_dict().items():
@@ -49,6 +49,13 @@ def test_other_files_are_refused(tiny_prior, tmp_path):
     tiny_prior.save(tmp_path / "prior.safetensors")
     settings = load_metadata(tmp_path / "prior.safetensors")
     arrays = {"normalizer.mean": torch.zeros(263), "normalizer.std": torch.ones(263)}
+    save_weights(tmp_path / "exchanged.safetensors", arrays, settings)
+    with pytest.raises(CheckpointError, match="statistics are not those"):
+        MotionPriorModel.load(tmp_path / "exchanged.safetensors")
+    save_weights(tmp_path / "old.safetensors", arrays, {**settings, "format": "posesyn-motion-prior-1"})
+    with pytest.raises(CheckpointError, match="older version"):
+        MotionPriorModel.load(tmp_path / "old.safetensors")
+    del settings["statistics"]
     save_weights(tmp_path / "lacking.safetensors", arrays, settings)
     with pytest.raises(CheckpointError, match="missing"):
         MotionPriorModel.load(tmp_path / "lacking.safetensors")
@@ -134,3 +141,20 @@ def test_the_shipped_prior_is_small_and_walks():
         height = joints[:, 15, 1] - joints[:, [10, 11], 1].min(1)
         assert (height > 1.2).mean() > 0.9  # upright, of human size
         assert np.linalg.norm(joints[-1, 0, [0, 2]] - joints[0, 0, [0, 2]]) > 0.3  # and gets somewhere
+
+
+def test_the_shipped_prior_keeps_poses_and_moves():
+    """Poses held as the synthesizer prompts survive the tokens, and motions are as lively as recorded ones."""
+    if not SHIPPED.is_file():
+        pytest.skip("the motion prior has not been built")
+    from posesyn.synthesis.motion.features import recover_joints
+
+    prior = MotionPriorModel.load()
+    codes = prior.sample(prior.embed(["a person boxes", "a person dances salsa"]), num_samples=3, seed=0, min_tokens=15,
+                         max_tokens=15)  # fmt: skip
+    speeds = []
+    for row in codes:
+        assert row.shape == (15, prior.vqvae.config.quantizers)
+        joints = recover_joints(prior.decode(row[None]))[0].numpy()
+        speeds.append(np.linalg.norm(np.diff(joints, axis=0), axis=-1).mean() * 20)
+    assert 0.2 < np.median(speeds) < 2.5

@@ -14,6 +14,7 @@ from posesyn.synthesis.motion.synthesizer import MotionSynthesizer, SynthesisSet
 from posesyn.types import ArrayImage, Person, PoseBatch, ScoredPerson
 
 SHORT = SynthesisSettings(max_frames=24, min_frames=16)
+PLAIN = replace(SHORT, steering="none")
 
 
 def make_scored(joints_world, name="a", skeleton="humanml3d22", captions=(), yaw=0.0):
@@ -99,7 +100,7 @@ def decode_faithfully(synthesizer, pose, monkeypatch):
 
 @pytest.mark.parametrize("yaw", [0.0, 1.2, -2.5])
 def test_the_motion_faces_where_the_photo_shows_the_person(tiny_prior, body, pointing, yaw, monkeypatch):
-    synthesizer = MotionSynthesizer(tiny_prior, body, replace(SHORT, yaw_search=(0.0,)))
+    synthesizer = MotionSynthesizer(tiny_prior, body, replace(PLAIN, yaw_search=(0.0,)))
     seen = turned(pointing, yaw)
     decode_faithfully(synthesizer, seen, monkeypatch)
     motion = synthesizer.synthesize([make_scored(pointing, yaw=yaw)], num_motions=1, progress=False)[0]
@@ -109,7 +110,7 @@ def test_the_motion_faces_where_the_photo_shows_the_person(tiny_prior, body, poi
 
 def test_yaw_search_turns_towards_the_truth(tiny_prior, body, pointing, monkeypatch):
     """The estimator is wrong by 0.4 rad about the vertical; the 2D truth corrects it."""
-    synthesizer = MotionSynthesizer(tiny_prior, body, replace(SHORT, yaw_search=(0.0, 0.4, -0.4)))
+    synthesizer = MotionSynthesizer(tiny_prior, body, replace(PLAIN, yaw_search=(0.0, 0.4, -0.4)))
     decode_faithfully(synthesizer, turned(pointing, 0.5), monkeypatch)
     truth, wrong = make_scored(pointing, yaw=0.9), make_scored(pointing, yaw=0.5)
     motion = synthesizer.synthesize([replace(truth, prediction=wrong.prediction)], num_motions=1, progress=False)[0]

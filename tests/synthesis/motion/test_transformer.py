@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 
 import numpy as np
@@ -43,8 +44,8 @@ def check_official(fill, spec, vectors, model, thin):
     prefix = torch.from_numpy(vectors["prefix"]).long()
     close = {"atol": 1e-4, "rtol": 1e-4}
     with torch.no_grad():
-        np.testing.assert_allclose(model(text, prefix)[..., thin], vectors["logits"], **close)
-        np.testing.assert_allclose(model(text)[..., thin], vectors["logits_empty"], **close)
+        np.testing.assert_allclose(model(prefix, text)[..., thin], vectors["logits"], **close)
+        np.testing.assert_allclose(model(None, text)[..., thin], vectors["logits_empty"], **close)
     names = spec["inputs"]["greedy_text"]["names"]
     text = torch.from_numpy(np.concatenate([fill.tensor(name, (1, 512), spec["seed"]) for name in names]))
     expected = [row[row >= 0].tolist() for row in vectors["greedy"]]
@@ -65,7 +66,7 @@ def naive_greedy(model, text, prefix, limit):
     """The published sampler: the whole prefix again at every step, one text at a time."""
     codes = list(prefix)
     while len(codes) < limit:
-        best = int(model(text[None], torch.tensor([codes], dtype=torch.int64))[0, -1].argmax())
+        best = int(model(torch.tensor([codes], dtype=torch.int64), text[None])[0, -1].argmax())
         if best == model.config.end:
             break
         codes.append(best)
@@ -102,13 +103,13 @@ def test_the_drawn_tokens_follow_the_distribution(tiny):
     text = torch.randn(1, 6)
     drawn = tiny.sample(text, num_samples=4000, max_tokens=1, seed=0, temperature=2.0)
     counts = np.bincount([int(codes[0]) if len(codes) else TINY.end for codes in drawn], minlength=21)
-    expected = torch.softmax(tiny(text)[0, 0].detach() / 2.0, 0).numpy()
+    expected = torch.softmax(tiny(None, text)[0, 0].detach() / 2.0, 0).numpy()
     np.testing.assert_allclose(counts / 4000, expected, atol=0.03)
 
 
 def test_top_k_draws_only_from_the_best(tiny):
     text = torch.randn(1, 6)
-    allowed = set(tiny(text)[0, 0].topk(3).indices.tolist())
+    allowed = set(tiny(None, text)[0, 0].topk(3).indices.tolist())
     drawn = tiny.sample(text, num_samples=300, max_tokens=1, seed=0, top_k=3)
     assert {int(codes[0]) if len(codes) else TINY.end for codes in drawn} <= allowed
 
@@ -146,7 +147,7 @@ def test_prefix_and_new_tokens_stay_within_the_block(tiny):
 
 def test_guidance_mixes_with_the_scores_without_text(tiny):
     text = torch.randn(1, 6)
-    with_text, without = tiny(text)[0, 0], tiny(torch.zeros(1, 6))[0, 0]
+    with_text, without = tiny(None, text)[0, 0], tiny(None, torch.zeros(1, 6))[0, 0]
     best = int((without + 3 * (with_text - without)).argmax())
     got = tiny.sample(text, max_tokens=1, greedy=True, guidance=3.0)[0]
     assert (got.tolist() or [TINY.end]) == [best]
@@ -181,7 +182,7 @@ def test_bad_embeddings_are_refused(tiny):
 
 def test_too_many_tokens_are_refused(tiny):
     with pytest.raises(InputError, match="too many"):
-        tiny(torch.randn(1, 6), torch.zeros(1, 51, dtype=torch.int64))
+        tiny(torch.zeros(1, 51, dtype=torch.int64), torch.randn(1, 6))
 
 
 def test_another_models_file_is_refused(tiny, tmp_path):
@@ -194,3 +195,52 @@ def test_another_models_file_is_refused(tiny, tmp_path):
         MotionTransformer.from_official(
             tmp_path / "trans.pth", TransformerConfig(codes=20, width=32, text_dim=6, layers=3, heads=4)
         )
+
+
+def test_bfloat16_draws_nearly_the_same(tiny):
+    text = torch.randn(6, tiny.config.text_dim)
+    exact, rough = (tiny.sample(text, greedy=True, max_tokens=6, bfloat16=half) for half in (False, True))
+    assert sum(torch.equal(a, b) for a, b in zip(exact, rough)) >= 3
+
+
+def test_compiled_steps_draw_the_same(tiny, monkeypatch):
+    calls = []
+
+    def traced(function, **options):
+        calls.append(options)
+        return function
+
+    monkeypatch.setattr(torch, "compile", traced)
+    text = torch.randn(2, tiny.config.text_dim)
+    plain = tiny.sample(text, seed=1)
+    for row, other in zip(plain, tiny.sample(text, seed=1, compile=True)):
+        assert torch.equal(row, other)
+    tiny.sample(text, seed=2, compile=True)
+    assert calls == [{"dynamic": True}]  # once
+    assert not any("compiled" in name for name in tiny.state_dict())
+
+
+@pytest.mark.slow
+def test_really_compiled_steps_draw_the_same(tiny):
+    text = torch.randn(2, tiny.config.text_dim)
+    for row, other in zip(tiny.sample(text, greedy=True), tiny.sample(text, greedy=True, compile=True)):
+        assert torch.equal(row, other)
+
+
+def test_runs_of_one_token_can_be_bounded(tiny):
+    model = MotionTransformer(TINY).eval()
+    torch.nn.init.zeros_(model.trans_head.ln_f.weight)
+    torch.nn.init.ones_(model.trans_head.ln_f.bias)
+    torch.nn.init.zeros_(model.trans_head.head.weight)
+    model.trans_head.head.weight.data[7] = 1.0  # the output is constant and token 7 always the best
+    text = torch.randn(3, 6)
+    free = model.sample(text, greedy=True, max_tokens=12, min_tokens=12)
+    assert all(row.tolist() == [7] * 12 for row in free)
+    for most in (1, 3):
+        for row in model.sample(text, greedy=True, max_tokens=12, min_tokens=12, max_run=most):
+            runs = [len(list(group)) for _, group in itertools.groupby(row.tolist())]
+            assert max(runs) <= most
+    held = torch.full((1, 5), 7)
+    assert model.sample(text[:1], held, greedy=True, max_tokens=7, min_tokens=7, max_run=3)[0].tolist()[:5] == [7] * 5
+    with pytest.raises(InputError, match="max_run"):
+        model.sample(text, max_run=0)

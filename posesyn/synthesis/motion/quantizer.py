@@ -1,0 +1,166 @@
+"""Codebooks of the motion tokeniser: one as in T2M-GPT, or several in a row, each for what those before left over."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_ROWS = 2048  # vectors searched for at once, to bound memory
+
+
+class EMAQuantizer(nn.Module):
+    """Codebook trained by exponential moving averages, with resets of unused codes (no gradient reaches it)."""
+
+    def __init__(self, codes: int, dim: int, decay: float = 0.99, dead_below: float = 1.0) -> None:
+        super().__init__()
+        self.decay, self.dead_below, self.frozen = decay, dead_below, False
+        self.register_buffer("codebook", torch.zeros(codes, dim))
+        self.register_buffer("ema_sum", torch.zeros(codes, dim))
+        self.register_buffer("ema_count", torch.zeros(codes))
+        self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
+
+    def assign(self, vectors: Tensor) -> Tensor:
+        """(N, dim) → (N,) indices of the nearest codes, the lowest index on ties."""
+        # |x|^2 does not change the order of the codes, so it is left out.
+        scores = self.codebook.square().sum(1) - 2 * vectors @ self.codebook.T
+        return scores.argmin(1)
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """(...) indices → (..., dim) vectors."""
+        return functional.embedding(codes, self.codebook)
+
+    def forward(self, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(N, dim) → straight-through codes (N, dim), indices (N,), commitment loss, perplexity."""
+        if self.training and not self.initialised:
+            self._initialise(vectors.detach())
+        index = self.assign(vectors)
+        quantised = self.lookup(index)
+        commitment = functional.mse_loss(vectors, quantised.detach())
+        usage = torch.bincount(index, minlength=len(self.codebook)).to(vectors.dtype)
+        share = usage / usage.sum()
+        perplexity = torch.exp(-(share * torch.log(share + 1e-7)).sum())
+        if self.training and not self.frozen:
+            self._update(vectors.detach(), index, usage)
+        return vectors + (quantised - vectors).detach(), index, commitment, perplexity
+
+    def freeze(self) -> None:
+        """Training steps leave the codebook as it is from now on."""
+        self.frozen = True
+
+    def adopt_codebook(self) -> None:
+        """Fills the EMA state to agree with the present codebook, for checkpoints that carry none.
+
+        The count 1 / (1 - mu) spares codes that are not used in the first hundreds of steps; our own choice. Without
+        this a resumed training would draw a new codebook from its first batch (a bug of the official code).
+        """
+        self.ema_count.fill_(1 / (1 - self.decay))
+        self.ema_sum.copy_(self.codebook * self.ema_count[:, None])
+        self.initialised.fill_(True)
+
+    def _pick(self, vectors: Tensor, count: int) -> Tensor:
+        """``count`` random vectors of the batch; tiled with jitter where the batch is smaller (T2M-GPT)."""
+        if len(vectors) < count:
+            vectors = vectors.repeat(-(-count // len(vectors)), 1)
+            vectors = vectors + torch.randn_like(vectors) * (0.01 / vectors.shape[1] ** 0.5)
+        return vectors[torch.randperm(len(vectors), device=vectors.device)[:count]]
+
+    def _initialise(self, vectors: Tensor) -> None:
+        self.codebook.copy_(self._pick(vectors, len(self.codebook)))
+        self.ema_sum.copy_(self.codebook)
+        self.ema_count.fill_(1.0)
+        self.initialised.fill_(True)
+
+    def _update(self, vectors: Tensor, index: Tensor, usage: Tensor) -> None:
+        sums = torch.zeros_like(self.ema_sum).index_add_(0, index, vectors)
+        self.ema_sum.mul_(self.decay).add_(sums, alpha=1 - self.decay)
+        self.ema_count.mul_(self.decay).add_(usage, alpha=1 - self.decay)
+        alive = (self.ema_count >= self.dead_below)[:, None]
+        mean = self.ema_sum / self.ema_count.clamp_min(1e-6)[:, None]
+        self.codebook.copy_(torch.where(alive, mean, self._pick(vectors, len(self.codebook))))
+
+
+class ResidualQuantizer(nn.Module):
+    """Codebooks one after the other, each for the remainder of the ones before (RVQ as in MoMask, Guo et al. 2024).
+
+    Args:
+        quantizers: Number of codebooks, each with a table of its own.
+        dropout: Share of the training steps in which only a random number of the first codebooks is used, so that
+            every number of them decodes to a motion (MoMask: 0.2).
+        beam: Candidates kept from codebook to codebook when codes are looked for; 1 is greedy. The first code is the
+            nearest in any case, so that it means the same with any beam.
+    """
+
+    def __init__(
+        self,
+        quantizers: int,
+        codes: int,
+        dim: int,
+        decay: float = 0.99,
+        dead_below: float = 1.0,
+        dropout: float = 0.2,
+        beam: int = 1,
+    ) -> None:
+        super().__init__()
+        self.dropout, self.beam = dropout, beam
+        self.layers = nn.ModuleList(EMAQuantizer(codes, dim, decay, dead_below) for _ in range(quantizers))
+
+    def assign(self, vectors: Tensor) -> Tensor:
+        """(N, dim) → (N, quantizers) indices, the best that a beam search finds from the first codebook to the last."""
+        return torch.cat([self._search(part) for part in vectors.split(_ROWS)]) if len(vectors) else self._none(vectors)
+
+    def _none(self, vectors: Tensor) -> Tensor:
+        return torch.zeros(0, len(self.layers), dtype=torch.int64, device=vectors.device)
+
+    def _search(self, vectors: Tensor) -> Tensor:
+        first = self.layers[0].assign(vectors)
+        rest = (vectors - self.layers[0].lookup(first))[:, None]  # (N, candidates, dim)
+        codes = first[:, None, None]  # (N, candidates, levels so far)
+        for layer in self.layers[1:]:
+            book = layer.codebook
+            errors = rest.square().sum(2, keepdim=True) - 2 * rest @ book.T + book.square().sum(1)
+            count = min(self.beam, errors.shape[1] * errors.shape[2])
+            best = errors.flatten(1).topk(count, largest=False).indices
+            parent, code = best // len(book), best % len(book)
+            codes = torch.cat([_rows(codes, parent), code[..., None]], 2)
+            rest = _rows(rest, parent) - layer.lookup(code)
+        return codes[:, 0]  # topk sorts by the error
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """(..., Q) indices of the first Q codebooks → (..., dim) sums of their vectors."""
+        used = zip(self.layers, codes.unbind(-1))
+        return torch.stack([layer.lookup(code) for layer, code in used]).sum(0)
+
+    def forward(self, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(N, dim) → straight-through sums (N, dim), indices (N, quantizers), mean commitment loss, first perplexity.
+
+        Indices of codebooks that dropout left out are 0.
+        """
+        used = len(self.layers)
+        if self.training and float(torch.rand(())) < self.dropout:
+            used = int(torch.randint(1, used + 1, ()))
+        rest, codes, losses, perplexities = vectors, [], [], []
+        for layer in self.layers[:used]:
+            _, index, commitment, perplexity = layer(rest)
+            rest = rest - layer.lookup(index).detach()
+            codes.append(index)
+            losses.append(commitment)
+            perplexities.append(perplexity)
+        codes += [torch.zeros_like(codes[0])] * (len(self.layers) - used)
+        # vectors + (sum - vectors): the gradient passes straight through.
+        return vectors - rest.detach(), torch.stack(codes, 1), torch.stack(losses).mean(), perplexities[0]
+
+    def freeze(self) -> None:
+        """See :meth:`EMAQuantizer.freeze`; dropout of codebooks goes on."""
+        for layer in self.layers:
+            layer.freeze()
+
+    def adopt_codebook(self) -> None:
+        """See :meth:`EMAQuantizer.adopt_codebook`."""
+        for layer in self.layers:
+            layer.adopt_codebook()
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """(N, A, D) and (N, B) → (N, B, D): for each row its chosen entries."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))

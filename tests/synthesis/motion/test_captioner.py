@@ -1,0 +1,144 @@
+"""Captions by a vision-language model: a tiny one with random weights, built here, and answers made up."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from posesyn.errors import FileError, InputError, MissingDependencyError
+from posesyn.protocols import Captioner
+from posesyn.synthesis.motion.captioner import PROMPT, VisionCaptioner, caption_persons, cut_out, first_sentence
+from posesyn.types import ArrayImage, Person
+
+
+def person(name: str, box=(5, 5, 40, 50), captions=(), rng=None) -> Person:
+    pixels = (rng or np.random.default_rng(0)).integers(0, 255, (60, 48, 3), dtype=np.uint8)
+    return Person(
+        name, ArrayImage(pixels), np.array(box, np.float32), np.zeros((17, 2)), np.ones(17), "coco17", captions=captions
+    )
+
+
+class Says:
+    """A captioner that answers with what it was given, and remembers who was asked about."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers, self.asked = answers, []
+
+    def caption(self, persons):
+        self.asked = [person.person_id for person in persons]
+        return list(self.answers)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """A LLaVA with random weights: 32-pixel CLIP, two-layer Llama, a vocabulary of a few dozen words."""
+    pytest.importorskip("transformers")
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    words = sorted({*PROMPT.lower().replace("?", "").replace(".", "").replace(":", "").split(), "walks", "."})
+    vocabulary = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>", "<pad>", "<image>", *words])}
+    raw = Tokenizer(models.WordLevel(vocabulary, "<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
+        additional_special_tokens=["<image>"], padding_side="left",
+    )  # fmt: skip
+    template = (
+        "{% for message in messages %}{% for part in message['content'] %}"
+        "{% if part['type'] == 'image' %}<image>{% else %} {{ part['text'] }} {% endif %}"
+        "{% endfor %}{% endfor %}"
+    )
+    processor = LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}), tokenizer,
+        patch_size=16, vision_feature_select_strategy="default", chat_template=template, num_additional_image_tokens=1,
+    )  # fmt: skip
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16,
+        projection_dim=16,
+    )  # fmt: skip
+    text = LlamaConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+        vocab_size=len(vocabulary), max_position_embeddings=256, bos_token_id=1, eos_token_id=2, pad_token_id=3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, image_token_index=vocabulary["<image>"], vision_feature_layer=-1
+    )
+    folder = tmp_path_factory.mktemp("vlm")
+    LlavaForConditionalGeneration(config).eval().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def test_a_tiny_model_describes_persons_offline(model_folder, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    captioner = VisionCaptioner(model_folder, batch_size=2, max_new_tokens=6)
+    assert isinstance(captioner.caption([]), list)
+    persons = [person(f"p{i}", rng=np.random.default_rng(i)) for i in range(3)]
+    said = captioner.caption(persons)
+    assert len(said) == 3 and all(isinstance(text, str) and "<" not in text for text in said)
+    assert captioner.caption(persons) == said  # nothing is drawn at random
+    assert said[1] == captioner.caption(persons[1:2])[0]  # nor does it depend on the batch
+    assert "person doing" not in " ".join(said)  # the question is not part of the answer
+    fits: Captioner = captioner
+    assert set(caption_persons(persons, fits, {"p1": "she sits"})) >= {"p1"}
+
+
+def test_missing_model_and_package_are_named(tmp_path, model_folder, monkeypatch):
+    with pytest.raises(FileError, match=r"no_such.*image-text-to-text"):
+        VisionCaptioner(tmp_path / "no_such")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileError, match="no model that turns image and text"):
+        VisionCaptioner(tmp_path)
+    with pytest.raises(InputError, match="batch_size"):
+        VisionCaptioner(model_folder, batch_size=0)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingDependencyError, match="ip install transformers"):
+        VisionCaptioner(model_folder)
+
+
+def test_the_users_text_wins():
+    says = Says("a person falls", "")
+    persons = [person("a"), person("b", captions=("somebody jumps",)), person("c")]
+    found = caption_persons(persons, says, {"b": "she dances"})
+    assert says.asked == ["a", "c"]
+    assert found == {"a": "a person falls", "b": "she dances"}  # of c the model says nothing
+    assert caption_persons(persons[1:2], says, keep_annotated=True) == {} and says.asked == ["a", "c"]
+    with pytest.raises(InputError, match="empty"):
+        caption_persons(persons, says, {"a": "  "})
+    with pytest.raises(InputError, match=r"each person.*expected 3.*got 2"):
+        caption_persons(persons, says)
+
+
+def test_the_person_is_cut_out():
+    picture = cut_out(person("a", (10, 10, 30, 50)), 1.2)
+    assert picture.size == (24, 48)
+    assert cut_out(person("a", (-20, -20, 200, 200))).size == (48, 60)
+    with pytest.raises(InputError, match=r"outside.*'x'"):
+        cut_out(person("x", (300, 300, 400, 400)))
+
+
+@pytest.mark.parametrize(
+    "answer,sentence",
+    [
+        ("The person kneels. The sky is blue.", "The person kneels"),
+        ("ASSISTANT: 'a person runs!' ok", "a person runs"),
+        ("a person\nraises <end_of_utterance> both arms", "a person raises both arms"),
+        ("人が歩いています。空は青い。", "人が歩いています"),
+        ("", ""),
+    ],
+)
+def test_answers_become_one_sentence(answer, sentence):
+    assert first_sentence(answer) == sentence
