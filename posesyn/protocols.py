@@ -25,6 +25,7 @@ class EstimatorSpec:
         channels: Channel order of the input.
         box_scale: Factor by which the person's box grows before it is cropped.
         box_aspect: width / height to which the box is padded before cropping.
+        box_clip: Whether the box is cut at the borders of the image before anything else.
         skeleton: Joint order of its predictions.
         keypoints_skeleton: Joint order of 2D keypoints it needs as input, or None for an image-only network.
         camera: How it parametrises translation: ``weak_perspective`` (s, tx, ty) or ``translation``.
@@ -39,6 +40,7 @@ class EstimatorSpec:
     channels: Literal["rgb", "bgr"] = "rgb"
     box_scale: float = 1.2
     box_aspect: float = 1.0
+    box_clip: bool = False
     skeleton: str = "smpl45"
     keypoints_skeleton: str | None = None
     camera: Literal["weak_perspective", "translation"] = "weak_perspective"

@@ -20,6 +20,7 @@ from posesyn.metrics.running import (
     PCKh,
     VelocityError,
 )
+from posesyn.metrics.statistics import Interval, PairedDifference, bootstrap_mean, paired_difference
 
 __all__ = [
     "AUC3D",
@@ -34,11 +35,14 @@ __all__ = [
     "PCK3D",
     "PVE",
     "AccelerationError",
+    "Interval",
     "PCKh",
+    "PairedDifference",
     "VelocityError",
     "acceleration",
     "acceleration_error",
     "auc3d",
+    "bootstrap_mean",
     "head_size",
     "jitter",
     "mean_of_groups",
@@ -46,6 +50,7 @@ __all__ = [
     "n_mpjpe",
     "oks",
     "pa_mpjpe",
+    "paired_difference",
     "pck2d",
     "pck3d",
     "pckh",

@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from posesyn.storage.clip_store import ClipStore
 from posesyn.types import Clip, ScoredPerson
+
+SHOWN, SHOWN_REJECTED = 9, 4  # clips on the page, spread over the run
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,12 @@ class RunSummary:
     settings: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
+
+
+def clips_to_show(store: ClipStore) -> tuple[list[Clip], list[Clip]]:
+    """Some clips with frames that the filter kept, spread evenly over the run, and some with frames that it dropped."""
+    flags = [store.labels(row)["keep"] for row in range(len(store))]
+    kept = [row for row, keep in enumerate(flags) if keep.any()]
+    dropped = [row for row, keep in enumerate(flags) if not keep.all()]
+    shown = kept[:: max(1, len(kept) // SHOWN)][:SHOWN]
+    return [store[row] for row in shown], [store[row] for row in dropped[:SHOWN_REJECTED]]

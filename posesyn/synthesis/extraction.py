@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,16 +16,27 @@ from tqdm import tqdm
 
 from posesyn import skeletons
 from posesyn.data.boxes import box_problem
-from posesyn.errors import FileError, InputError
+from posesyn.errors import InputError
 from posesyn.protocols import TargetEstimator
 from posesyn.storage.checkpoints import fingerprint
 from posesyn.storage.ledger import RunLedger, check_budget
+from posesyn.synthesis.disagreement import disagreement_mm
 from posesyn.synthesis.extraction_parts import read_part, write_part
-from posesyn.synthesis.pose_error import Normalizer, joint_weights, person_size, pose_error
+from posesyn.synthesis.extraction_selection import Ranking, split_sizes
+from posesyn.synthesis.image_reading import DAMAGED, ImageReader, LoadedPerson
+from posesyn.synthesis.pose_error import (
+    NORMALIZERS,
+    Normalizer,
+    joint_weights,
+    occlusion_weights,
+    person_size,
+    pose_error,
+)
 from posesyn.types import ArrayImage, ErrorReport, Person, PoseBatch, ScoredPerson
 
 STAGE = "extract"
-DAMAGED = "its image cannot be read: "
+
+__all__ = ["ErrorExtractor", "estimator_fingerprint", "split_sizes"]
 
 
 class ErrorExtractor:
@@ -44,10 +53,22 @@ class ErrorExtractor:
         num_non_challenging: K_NC = 200 smallest errors (same). No person is in both: with fewer persons than K_C +
             K_NC they are divided in that proportion (our own choice).
         joint_weights: ``"limbs"``, ``"uniform"`` or weights by joint name; the values are our own choice.
-        normalizer: ``"box"``, ``"area"`` or ``"keypoints"``; our own choice.
+        normalizer: ``"box"``, ``"area"``, ``"keypoints"``, ``"torso"`` or ``"head"``; our own choice. Persons that do
+            not show their torso or head are skipped.
         min_joints: Persons with fewer comparable joints are skipped; our own choice (a root-relative error needs two).
         batch_size: Persons per call of the estimator.
         num_threads: Threads that decode images ahead of it.
+        num_processes: Processes that decode images in place of the threads; 0 for none.
+        occluded_weight: Factor on the weight of joints that are marked as hidden or lie outside the image; 0 masks
+            them, 1 (the paper's) treats all alike.
+        crowded_weight: The same for joints inside another person's box.
+        selection: ``"rank"`` takes the largest errors as the paper does, ``"diverse"`` picks among the
+            ``diversity_pool`` · K_C largest those that are unlike each other.
+        diversity_pool: See ``selection``.
+        others: Further estimators. Their disagreement with ``estimator`` is written into each scored person.
+        rank_by: ``"error"``, or ``"disagreement"`` (needs ``others``), which asks for no annotation but a box.
+        keep: ``"all"`` scored persons stay in the report; ``"selected"`` keeps only the two selections in memory, for
+            data sets of any size (with ``out``, ``errors.parquet`` holds rank and error of everyone).
         error_budget: Unreadable images tolerated: a fraction of the persons (float, at least one) or a number (int).
 
     Raises:
@@ -65,29 +86,55 @@ class ErrorExtractor:
         min_joints: int = 2,
         batch_size: int = 32,
         num_threads: int = 2,
+        num_processes: int = 0,
+        occluded_weight: float = 1.0,
+        crowded_weight: float = 1.0,
+        selection: Literal["rank", "diverse"] = "rank",
+        diversity_pool: int = 4,
+        others: Sequence[TargetEstimator] = (),
+        rank_by: Literal["error", "disagreement"] = "error",
+        keep: Literal["all", "selected"] = "all",
         error_budget: float | int = 0.1,
     ) -> None:
-        if not (callable(getattr(estimator, "predict", None)) and hasattr(estimator, "spec")):
-            raise InputError(
-                "an estimator needs `spec` and `predict(persons)`",
-                got=type(estimator).__name__,
-                fix="wrap a function with posesyn.CallableEstimator",
-            )
+        for one in (estimator, *others):
+            if not (callable(getattr(one, "predict", None)) and hasattr(one, "spec")):
+                raise InputError(
+                    "an estimator needs `spec` and `predict(persons)`",
+                    got=type(one).__name__,
+                    fix="wrap a function with posesyn.CallableEstimator",
+                )
         for name, value, least in (
             ("num_challenging", num_challenging, 1),
             ("num_non_challenging", num_non_challenging, 0),
             ("min_joints", min_joints, 1),
             ("batch_size", batch_size, 1),
             ("num_threads", num_threads, 1),
+            ("num_processes", num_processes, 0),
+            ("diversity_pool", diversity_pool, 1),
+            ("occluded_weight", occluded_weight, 0),
+            ("crowded_weight", crowded_weight, 0),
         ):
             if value < least:
                 raise InputError(f"{name} must be at least {least}", where="ErrorExtractor", got=value)
-        if normalizer not in ("box", "area", "keypoints"):
-            raise InputError("unknown normalizer", expected="box, area or keypoints", got=normalizer)
+        for name, text, known in (
+            ("normalizer", normalizer, NORMALIZERS),
+            ("selection", selection, ("rank", "diverse")),
+            ("rank_by", rank_by, ("error", "disagreement")),
+            ("keep", keep, ("all", "selected")),
+        ):
+            if text not in known:
+                raise InputError(f"unknown {name}", where="ErrorExtractor", expected=", ".join(known), got=text)
+        if rank_by == "disagreement" and not others:
+            raise InputError("disagreement needs a second estimator", where="ErrorExtractor", fix="pass others=[...]")
         self.estimator = estimator
         self.num_challenging, self.num_non_challenging = num_challenging, num_non_challenging
         self.joint_weights, self.normalizer, self.min_joints = joint_weights, normalizer, min_joints
         self.batch_size, self.num_threads, self.error_budget = batch_size, num_threads, error_budget
+        self.num_processes, self.occluded_weight, self.crowded_weight = num_processes, occluded_weight, crowded_weight
+        self.selection, self.diversity_pool, self.rank_by, self.keep = selection, diversity_pool, rank_by, keep
+        self.others = tuple(others)
+        self._weights: dict[str, np.ndarray] = {}
+        self._neighbours: dict[str, list[tuple[str, np.ndarray]]] = {}
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the result apart from the persons, as JSON values."""
@@ -99,7 +146,22 @@ class ErrorExtractor:
             "joint_weights": self.joint_weights if isinstance(self.joint_weights, str) else dict(self.joint_weights),
             "normalizer": self.normalizer,
             "min_joints": self.min_joints,
+            **self._options(),
         }
+
+    def _options(self) -> dict[str, Any]:
+        """What goes beyond the paper, where it is used: runs without it keep the settings they had."""
+        options: dict[str, Any] = {}
+        if self.occluded_weight != 1:
+            options["occluded_weight"] = self.occluded_weight
+        if self.crowded_weight != 1:
+            options["crowded_weight"] = self.crowded_weight
+        if self.selection != "rank":
+            options |= {"selection": self.selection, "diversity_pool": self.diversity_pool}
+        if self.others:
+            options["others"] = [[one.spec.name, estimator_fingerprint(one)] for one in self.others]
+            options["rank_by"] = self.rank_by
+        return options
 
     def extract(
         self,
@@ -131,12 +193,14 @@ class ErrorExtractor:
         with RunLedger(out, config, self.error_budget) if out is not None else nullcontext() as ledger:
             if ledger is not None:
                 ledger.plan(STAGE, ids)
-            scored, skipped = self._score_all(persons, ids, ledger, progress, on_batch)
-        report = self._select(scored, [*getattr(persons, "skipped", ()), *skipped])
+            ranking, skipped = self._score_all(persons, ids, ledger, progress, on_batch)
+        report = self._select(ranking, [*getattr(persons, "skipped", ()), *skipped])
         if out is not None:
-            from posesyn.synthesis.extraction_report import save_report
+            from posesyn.synthesis.extraction_report import save_errors, save_report
 
             save_report(report, Path(out))
+            if self.keep == "selected":
+                save_errors(ranking.names, ranking.scores, Path(out))
         return report
 
     def _score_all(
@@ -146,8 +210,15 @@ class ErrorExtractor:
         ledger: RunLedger | None,
         progress: bool,
         on_batch: Callable[[int, int], None] | None,
-    ) -> tuple[list[ScoredPerson], list[tuple[str, str]]]:
-        scored: list[ScoredPerson] = []
+    ) -> tuple[Ranking, list[tuple[str, str]]]:
+        ranking = Ranking(
+            self._rank_value,
+            self.num_challenging,
+            self.num_non_challenging,
+            keep_all=self.keep == "all",
+            pool=self.diversity_pool if self.selection == "diverse" else 1,
+        )
+        self._neighbours = _boxes_by_image(persons) if self.crowded_weight != 1 else {}
         skipped: list[tuple[str, str]] = []
         ranges = [range(i, min(i + self.batch_size, len(ids))) for i in range(0, len(ids), self.batch_size)]
         todo = []
@@ -155,20 +226,20 @@ class ErrorExtractor:
         for rows in ranges:
             if all(ids[row] in finished for row in rows):
                 done, out_of = read_part(ledger.folder, finished, [persons[row] for row in rows])
-                scored += done
+                ranking.add(done)
                 skipped += out_of
             else:
                 todo.append(rows)
         damaged = sum(reason.startswith(DAMAGED) for _, reason in skipped)
         bar = tqdm(
-            total=len(ids), initial=len(scored) + len(skipped), desc="extract", unit="person", disable=not progress
+            total=len(ids), initial=len(ranking) + len(skipped), desc="extract", unit="person", disable=not progress
         )
-        with bar, ThreadPoolExecutor(self.num_threads) as pool:
-            for batch in self._prefetch(pool, persons, todo):
+        with bar, ImageReader(self.num_threads, self.num_processes) as reader:
+            for batch in reader.batches(persons, todo):
                 done, out_of = self._score_batch(batch)
                 if ledger is not None:
                     write_part(ledger, STAGE, [person.person_id for person, _ in batch], done, out_of)
-                scored += done
+                ranking.add(done)
                 skipped += out_of
                 for name, reason in out_of:
                     if reason.startswith(DAMAGED):
@@ -176,38 +247,13 @@ class ErrorExtractor:
                         check_budget(damaged, len(ids), self.error_budget, "the images", f"{name}: {reason}")
                 bar.update(len(batch))
                 if on_batch is not None:
-                    on_batch(len(scored) + len(skipped), len(ids))
-        return scored, skipped
+                    on_batch(len(ranking) + len(skipped), len(ids))
+        return ranking, skipped
 
-    def _prefetch(
-        self, pool: ThreadPoolExecutor, persons: Sequence[Person], batches: Sequence[range]
-    ) -> Iterator[list[tuple[Person, np.ndarray | str]]]:
-        """Batches of persons with their pixels, or with the reason why there are none; one batch is decoded ahead."""
-        waiting: deque[list[tuple[Person, Future]]] = deque()
+    def _rank_value(self, item: ScoredPerson) -> float:
+        return item.error if self.rank_by == "error" else float(item.disagreement_mm or 0.0)
 
-        def submit(rows: range) -> None:
-            batch, loads = [], {}
-            for row in rows:
-                person = persons[row]
-                # Persons of one image share one decoding; sources that do not hash are loaded one by one.
-                key = person.image if _hashable(person.image) else id(person.image)
-                if key not in loads:
-                    loads[key] = pool.submit(_load, person)
-                batch.append((person, loads[key]))
-            waiting.append(batch)
-
-        queue = iter(batches)
-        for rows in itertools.islice(queue, 2):
-            submit(rows)
-        while waiting:
-            batch = waiting.popleft()
-            yield [(person, load.result()) for person, load in batch]
-            for rows in itertools.islice(queue, 1):
-                submit(rows)
-
-    def _score_batch(
-        self, batch: Sequence[tuple[Person, np.ndarray | str]]
-    ) -> tuple[list[ScoredPerson], list[tuple[str, str]]]:
+    def _score_batch(self, batch: Sequence[LoadedPerson]) -> tuple[list[ScoredPerson], list[tuple[str, str]]]:
         usable, skipped = [], []
         for person, pixels in batch:
             reason = pixels if isinstance(pixels, str) else self._unusable(person, pixels)
@@ -217,16 +263,41 @@ class ErrorExtractor:
                 skipped.append((person.person_id, reason))
         if not usable:
             return [], skipped
-        predictions = self.estimator.predict([loaded for _, loaded in usable])
-        self._check(predictions, [person.person_id for person, _ in usable])
+        loaded = [one for _, one in usable]
+        predictions = self._predict(self.estimator, loaded)
+        spread = self._disagreement(predictions, loaded) if self.others else None
         scored = []
-        for row, (person, _) in enumerate(usable):
-            result = self._score(person, _single(predictions, row))
+        for row, (person, one) in enumerate(usable):
+            pixels = one.image.pixels
+            result = self._score(person, _single(predictions, row), (pixels.shape[1], pixels.shape[0]))
+            if not isinstance(result, str) and spread is not None and not np.isfinite(spread[row]):
+                result = "an estimator answered with NaN or infinite values"
             if isinstance(result, str):
                 skipped.append((person.person_id, result))
             else:
-                scored.append(result)
+                scored.append(result if spread is None else replace(result, disagreement_mm=float(spread[row])))
         return scored, skipped
+
+    def _disagreement(self, predictions: PoseBatch, persons: Sequence[Person]) -> np.ndarray:
+        """(B,) mm, NaN where an estimator gave no pose."""
+        batches = [predictions, *(self._predict(one, persons) for one in self.others)]
+        sound = np.logical_and.reduce([np.isfinite(batch.joints_cam).all((1, 2)) for batch in batches])
+        spread = np.full(len(persons), np.nan)
+        for row in np.flatnonzero(sound):
+            spread[row] = disagreement_mm([_single(batch, int(row)) for batch in batches])[0]
+        return spread
+
+    def _predict(self, estimator: TargetEstimator, persons: Sequence[Person]) -> PoseBatch:
+        predictions = estimator.predict(persons)
+        ids = [person.person_id for person in persons]
+        if list(predictions.person_ids) != ids:
+            raise InputError(
+                "an estimator must answer for the persons it was given, in their order",
+                where=f"estimator '{estimator.spec.name}'",
+                expected=ids[:3],
+                got=list(predictions.person_ids)[:3],
+            )
+        return predictions
 
     def _unusable(self, person: Person, pixels: np.ndarray) -> str | None:
         seen = int(person.visible.sum())
@@ -234,44 +305,42 @@ class ErrorExtractor:
             return f"only {seen} joints are visible, {self.min_joints} are needed"
         return box_problem(person.box_xyxy, (pixels.shape[1], pixels.shape[0]))
 
-    def _check(self, predictions: PoseBatch, ids: list[str]) -> None:
-        if list(predictions.person_ids) != ids:
-            raise InputError(
-                "an estimator must answer for the persons it was given, in their order",
-                where=f"estimator '{self.estimator.spec.name}'",
-                expected=ids[:3],
-                got=list(predictions.person_ids)[:3],
-            )
-
-    def _score(self, person: Person, prediction: PoseBatch) -> ScoredPerson | str:
+    def _score(self, person: Person, prediction: PoseBatch, image_size: tuple[int, int]) -> ScoredPerson | str:
         """The scored person, or why it cannot be scored."""
         points, present = skeletons.convert(prediction.keypoints_px[0], prediction.skeleton, person.skeleton)
         used = person.visible & present
         if not np.isfinite(points[used]).all() or not np.isfinite(prediction.joints_cam).all():
             return "the estimator answered with NaN or infinite values"
-        weights = joint_weights(person.skeleton, self.joint_weights)
-        size = person_size(person.box_xyxy, person.keypoints_px, used, self.normalizer)
+        if person.skeleton not in self._weights:
+            self._weights[person.skeleton] = joint_weights(person.skeleton, self.joint_weights)
+        weights = self._weights[person.skeleton]
+        if self.occluded_weight != 1 or self.crowded_weight != 1:
+            near = [box for name, box in self._neighbours.get(person.image_id, ()) if name != person.person_id]
+            boxes = np.stack(near) if near else None
+            weights = weights * occlusion_weights(person, image_size, self.occluded_weight, self.crowded_weight, boxes)
+        size = person_size(
+            person.box_xyxy, person.keypoints_px, used, self.normalizer, person.skeleton, person.meta.get("head_size")
+        )
         if not size > 0:
-            return "the visible joints have no extent"
+            shown = self.normalizer in ("torso", "head")
+            return f"it does not show its {self.normalizer}" if shown else "the visible joints have no extent"
         if not (used & (weights > 0)).sum() >= self.min_joints:
             return f"only {int(used.sum())} joints can be compared, {self.min_joints} are needed"
         error, joint_errors, entered, _ = pose_error(points, person.keypoints_px, used, person.skeleton, size, weights)
         return ScoredPerson(person, prediction, error, joint_errors, entered)
 
-    def _select(self, scored: list[ScoredPerson], skipped: list[tuple[str, str]]) -> ErrorReport:
-        if not scored:
+    def _select(self, ranking: Ranking, skipped: list[tuple[str, str]]) -> ErrorReport:
+        if not len(ranking):
             raise InputError(
                 "no person could be scored",
                 where="ErrorExtractor.extract",
                 got=f"{len(skipped)} skipped, the first because {skipped[0][1]}",
             )
-        # Names break ties, so that the order does not depend on that of the data set.
-        scored.sort(key=lambda item: (-item.error, item.person.person_id))
-        ranked = tuple(replace(item, rank=rank) for rank, item in enumerate(scored))
-        hard, easy = split_sizes(len(ranked), self.num_challenging, self.num_non_challenging)
+        ranked, challenging, easiest = ranking.finish()
         settings = {**self.settings(), "root": "pelvis, else mid-hips, thorax, neck, mid-shoulders, mean of the joints"}
-        easiest = ranked[len(ranked) - easy :][::-1]
-        return ErrorReport(ranked, ranked[:hard], easiest, tuple(skipped), settings)
+        if self.keep == "selected":
+            settings["persons_scored"] = len(ranking)
+        return ErrorReport(ranked, challenging, easiest, tuple(skipped), settings)
 
 
 def estimator_fingerprint(estimator: TargetEstimator) -> str | None:
@@ -281,44 +350,24 @@ def estimator_fingerprint(estimator: TargetEstimator) -> str | None:
     return fingerprint(estimator) if isinstance(estimator, torch.nn.Module) else None
 
 
-def split_sizes(total: int, num_challenging: int, num_non_challenging: int) -> tuple[int, int]:
-    """How many of ``total`` persons go to each selection, so that nobody is in both.
-
-    Too few persons are divided in the proportion asked for, at least one each where there are two.
-    """
-    asked = num_challenging + num_non_challenging
-    if total >= asked:
-        return num_challenging, num_non_challenging
-    hard = round(total * num_challenging / asked)
-    if num_non_challenging and total >= 2:
-        hard = min(hard, total - 1)
-    hard = max(hard, 1)
-    return hard, min(total - hard, num_non_challenging)
-
-
 def _single(batch: PoseBatch, row: int) -> PoseBatch:
     # Meshes are left behind: 13,000 vertices for each of 100,000 persons fill the memory.
     return replace(batch, vertices_cam=None)[row]
 
 
-def _load(person: Person) -> np.ndarray | str:
-    try:
-        return person.image.load()
-    except FileError as error:
-        return DAMAGED + str(error)
-
-
-def _hashable(value: object) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
-
-
 def _unique_ids(persons: Sequence[Person]) -> list[str]:
-    ids = [person.person_id for person in persons]
+    names = getattr(persons, "person_ids", None)
+    ids = list(names) if names is not None else [person.person_id for person in persons]
     if len(set(ids)) != len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
+        twice = next(name for name, count in Counter(ids).items() if count > 1)
         raise InputError("two persons have the same name", where="ErrorExtractor.extract", got=twice)
     return ids
+
+
+def _boxes_by_image(persons: Sequence[Person]) -> dict[str, list[tuple[str, np.ndarray]]]:
+    """Names and boxes of the persons of each image that shows several."""
+    found: dict[str, list[tuple[str, np.ndarray]]] = {}
+    for person in persons:
+        if person.image_id:
+            found.setdefault(person.image_id, []).append((person.person_id, person.box_xyxy))
+    return {image: boxes for image, boxes in found.items() if len(boxes) > 1}

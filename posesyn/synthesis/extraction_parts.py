@@ -57,6 +57,7 @@ def write_part(
         "error": np.array([item.error for item in scored], np.float64),
         "joint_errors": np.concatenate([item.joint_errors for item in scored]) if scored else np.zeros(0, np.float32),
         "joint_used": np.concatenate([item.joint_used for item in scored]) if scored else np.zeros(0, bool),
+        **_disagreements(scored),
         **prediction_arrays(scored),
     }
     digest = write_npz(folder / name, arrays)
@@ -99,7 +100,14 @@ def read_part(
                     float(arrays["error"][row]),
                     arrays["joint_errors"][joints],
                     arrays["joint_used"][joints].astype(bool),
+                    disagreement_mm=float(arrays["disagreement_mm"][row]) if "disagreement_mm" in arrays else None,
                 )
             )
         skipped += [(person_id, reason) for person_id, reason in header["skipped"] if person_id in wanted]
     return scored, skipped
+
+
+def _disagreements(scored: Sequence[ScoredPerson]) -> dict[str, np.ndarray]:
+    if not scored or any(item.disagreement_mm is None for item in scored):
+        return {}
+    return {"disagreement_mm": np.array([item.disagreement_mm for item in scored], np.float64)}

@@ -26,6 +26,7 @@ from posesyn.synthesis.extraction_parts import prediction_arrays, prediction_of
 from posesyn.types import ErrorReport, ImageSource, Person, ScoredPerson
 
 TABLE, SUMMARY, PREDICTIONS = "persons.parquet", "report.json", "predictions.npz"
+ERRORS = "errors.parquet"
 VERSION = 1
 
 
@@ -77,6 +78,7 @@ def _row(item: ScoredPerson, selection: str) -> dict[str, Any]:
         "track_id": person.track_id,
         "meta": _meta(person),
         "predicted_skeleton": item.prediction.skeleton,
+        **({} if item.disagreement_mm is None else {"disagreement_mm": float(item.disagreement_mm)}),
     }
 
 
@@ -116,6 +118,16 @@ def save_report(report: ErrorReport, folder: str | os.PathLike[str]) -> None:
         "skipped": [{"person_id": name, "reason": reason} for name, reason in report.skipped],
     }
     write_json(folder / SUMMARY, summary)
+
+
+def save_errors(names: Sequence[str], scores: Sequence[float], folder: str | os.PathLike[str]) -> None:
+    """Writes ``errors.parquet``: rank, name and score of everyone, where the report keeps only the selected persons."""
+    frame = pd.DataFrame({"person_id": names, "score": np.asarray(scores, np.float64)})
+    frame = frame.sort_values(["score", "person_id"], ascending=[False, True], ignore_index=True)
+    frame.insert(0, "rank", np.arange(len(frame)))
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    write_bytes(Path(folder) / ERRORS, buffer.getvalue())
 
 
 def load_report(folder: str | os.PathLike[str], persons: Sequence[Person] | None = None) -> ErrorReport:
@@ -167,6 +179,7 @@ def _scored(
         np.asarray(row["joint_errors"], np.float32),
         np.asarray(row["joint_used"], bool),
         int(row["rank"]),
+        float(row["disagreement_mm"]) if "disagreement_mm" in row else None,
     )
 
 

@@ -9,8 +9,11 @@ import numpy as np
 
 from posesyn import skeletons
 from posesyn.errors import InputError
+from posesyn.metrics.keypoints2d import HEAD_SIZES
+from posesyn.types import Person
 
-Normalizer = Literal["box", "area", "keypoints"]
+Normalizer = Literal["box", "area", "keypoints", "torso", "head"]
+NORMALIZERS = ("box", "area", "keypoints", "torso", "head")
 
 # Our own choice; PoseSyn says only that arm and leg joints weigh more (posesyn.md sections 2 and 8). Words of joint
 # names. Five facial points show one head, so each weighs less.
@@ -29,6 +32,10 @@ LIMB_WEIGHTS = {
     "heel": 0.5,
 }
 JOINT_WEIGHTS: dict[str, dict[str, float]] = {"limbs": LIMB_WEIGHTS, "uniform": {}}
+
+# Torso and head shrink towards zero when they point at the camera, which would rank every such person first: they count
+# as at least these fractions of the box's longer side. Our own choice.
+_LEAST_TORSO, _LEAST_HEAD = 0.1, 0.05
 
 # Tried in this order; the same rule is used for prediction and truth. Only the last one needs no particular joint.
 _ROOT_RULES = (
@@ -96,29 +103,101 @@ def root_of(skeleton: str, visible: np.ndarray) -> tuple[str, tuple[int, ...]]:
 
 
 def person_size(
-    box_xyxy: np.ndarray, keypoints_px: np.ndarray, visible: np.ndarray, normalizer: Normalizer = "box"
+    box_xyxy: np.ndarray,
+    keypoints_px: np.ndarray,
+    visible: np.ndarray,
+    normalizer: Normalizer = "box",
+    skeleton: str | None = None,
+    head_size: float | None = None,
 ) -> float:
-    """Length in pixels that 2D errors are divided by.
+    """Length in pixels that 2D errors are divided by; 0 where a person does not show it.
 
-    PoseSyn states normalised errors but not by what (posesyn.md section 8); all three are our own choice.
+    PoseSyn states normalised errors but not by what (posesyn.md section 8); all are our own choice.
 
     Args:
         box_xyxy, keypoints_px, visible: (4,), (J, 2), (J,).
         normalizer: ``"box"`` the longer side of the box, ``"area"`` the root of its area, ``"keypoints"`` the diagonal
-            of the known joints' extent.
+            of the known joints' extent, ``"torso"`` from the middle of the shoulders to the middle of the hips,
+            ``"head"`` the head size.
+        skeleton: Joint order, for torso and head.
+        head_size: A head size that the data set states (MPII); else the rule of ``metrics.HEAD_SIZES``, or
+            head top to neck where the joints exist.
 
     Raises:
-        InputError: Unknown name.
+        InputError: Unknown name, or no skeleton for torso and head.
     """
     width, height = (float(x) for x in np.asarray(box_xyxy[2:], np.float64) - box_xyxy[:2])
+    points, visible = np.asarray(keypoints_px, np.float64), np.asarray(visible, bool)
     if normalizer == "box":
         return max(width, height)
     if normalizer == "area":
         return float(np.sqrt(max(width * height, 0.0)))
     if normalizer == "keypoints":
-        points = np.asarray(keypoints_px, np.float64)[np.asarray(visible, bool)]
+        points = points[visible]
         return float(np.linalg.norm(points.max(0) - points.min(0))) if len(points) else 0.0
-    raise InputError("unknown normalizer", expected="box, area or keypoints", got=normalizer)
+    if normalizer not in NORMALIZERS or skeleton is None:
+        raise InputError(
+            "unknown normalizer, or one that needs a skeleton", expected=", ".join(NORMALIZERS), got=normalizer
+        )
+    if normalizer == "torso":
+        ends = [_middle(points, visible, skeleton, f"left_{part}", f"right_{part}") for part in ("shoulder", "hip")]
+        length, least = _distance(*ends), _LEAST_TORSO
+    else:
+        first, second, factor = HEAD_SIZES.get(skeleton, ("head_top", "neck", 1.0))
+        ends = [_middle(points, visible, skeleton, name, name) for name in (first, second)]
+        length = head_size if head_size else factor * _distance(*ends)
+        least = _LEAST_HEAD
+    return max(length, least * max(width, height)) if length > 0 else 0.0
+
+
+def _middle(points: np.ndarray, visible: np.ndarray, skeleton: str, first: str, second: str) -> np.ndarray | None:
+    joints = skeletons.get(skeleton).joints
+    if first not in joints or second not in joints:
+        return None
+    rows = [joints.index(first), joints.index(second)]
+    return points[rows].mean(0) if visible[rows].all() else None
+
+
+def _distance(first: np.ndarray | None, second: np.ndarray | None) -> float:
+    return 0.0 if first is None or second is None else float(np.linalg.norm(first - second))
+
+
+def occlusion_weights(
+    person: Person,
+    image_size: tuple[int, int],
+    occluded: float = 1.0,
+    crowded: float = 1.0,
+    neighbours: np.ndarray | None = None,
+) -> np.ndarray:
+    """(J,) factor of each joint's weight; a hidden joint's annotation is a guess, so its error says less.
+
+    Args:
+        person: Its ``meta["occluded"]`` (J,) names joints that annotators marked as hidden (COCO, MPII, LSP).
+        image_size: (width, height); joints outside count as hidden.
+        occluded: Factor of hidden joints; 0 masks them.
+        crowded: Factor of joints that lie inside another person's box.
+        neighbours: (N, 4) boxes of the other persons of the image.
+
+    Raises:
+        InputError: ``meta["occluded"]`` of the wrong length.
+    """
+    points = np.asarray(person.keypoints_px, np.float64)
+    hidden = (points < -0.5).any(-1) | (points > np.array(image_size) - 0.5).any(-1)
+    flags = person.meta.get("occluded")
+    if flags is not None:
+        if np.shape(flags) != hidden.shape:
+            raise InputError(
+                "meta['occluded'] must be (J,)",
+                where=f"person '{person.person_id}'",
+                expected=hidden.shape,
+                got=np.shape(flags),
+            )
+        hidden |= np.asarray(flags, bool)
+    weights = np.where(hidden, occluded, 1.0)
+    if neighbours is not None and len(neighbours):
+        inside = (points[:, None] >= neighbours[None, :, :2]) & (points[:, None] <= neighbours[None, :, 2:])
+        weights = np.where(inside.all(-1).any(-1), np.minimum(weights, crowded), weights)
+    return weights
 
 
 def pose_error(

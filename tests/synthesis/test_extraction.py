@@ -211,7 +211,7 @@ def test_bad_arguments(persons):
         ErrorExtractor(NoisyTruth()).extract([persons(1)[0]] * 2, progress=False)
     with pytest.raises(InputError, match="CallableEstimator"):
         ErrorExtractor(lambda persons: persons)
-    for options in ({"num_challenging": 0}, {"batch_size": 0}, {"normalizer": "head"}, {"min_joints": 0}):
+    for options in ({"num_challenging": 0}, {"batch_size": 0}, {"normalizer": "hand"}, {"min_joints": 0}):
         with pytest.raises(InputError):
             ErrorExtractor(NoisyTruth(), **options)
 

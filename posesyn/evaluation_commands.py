@@ -1,0 +1,80 @@
+"""The sub-commands ``evaluate`` and ``compare``: tables, files and plots of an evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from posesyn.settings import DataSettings, EstimatorSettings
+from posesyn.storage.atomic import write_bytes, write_json
+from posesyn.training.evaluation_settings import EvaluationSettings
+
+
+def evaluate(
+    data: DataSettings,
+    out: Path,
+    estimator: EstimatorSettings = EstimatorSettings(),
+    settings: EvaluationSettings = EvaluationSettings(),
+) -> None:
+    """Scores an estimator on labelled data by a named protocol.
+
+    Args:
+        data: Labelled data.
+        out: Folder for evaluation.json, persons.parquet and the plots.
+        estimator: The estimator to score.
+        settings: Protocol and intervals.
+    """
+    from posesyn.report.embedding import encode_figure
+    from posesyn.report.figures import pck_curve
+    from posesyn.report.plots import error_histogram, joint_error_bars
+    from posesyn.training.evaluation import evaluate as score
+    from posesyn.training.evaluation_results import text_table
+
+    bodies = settings.load_bodies()
+    result = score(
+        estimator.load(),
+        data.load(),
+        settings.batch_size,
+        protocol=settings.protocol,
+        regressor=settings.load_regressor(bodies),
+        bodies=bodies,
+        progress=True,
+    )
+    options = {"resamples": settings.resamples, "level": settings.level, "seed": settings.seed}
+    result.save(out, **options)
+    name, unit = result.settings["estimator"], result.joint_unit
+    plots = {
+        "error_by_joint.svg": joint_error_bars({name: result.by_joint()}, unit),
+        "pck_curve.svg": pck_curve({name: (result.joint_errors, result.joint_used)}, 150.0, unit),
+    }
+    first = next(iter(result.values))
+    if first.endswith("[mm]"):
+        plots["histogram.svg"] = error_histogram({name: result.values[first]}, "mm", xlabel=first.split()[0])
+    for file, figure in plots.items():
+        write_bytes(out / file, encode_figure(figure))
+    print(f"protocol {result.settings['name']}: {result.protocol}")
+    print(text_table(result.rows(**options)))
+    if result.skipped:
+        print(f"{len(result.skipped)} persons are no part of it, e.g. {result.skipped[0]}")
+    print(f"result: {out}")
+
+
+def compare(first: Path, second: Path, out: Path | None = None, resamples: int = 10000, seed: int = 0) -> None:
+    """Compares two evaluations of the same persons: paired test and interval over sequences.
+
+    Args:
+        first: Folder that ``posesyn evaluate`` wrote.
+        second: Another one.
+        out: JSON file for the table; printed only if not given.
+        resamples: Draws of the bootstrap and of the test.
+        seed: Decides the draws.
+    """
+    from posesyn.training.evaluation_results import compare as paired
+    from posesyn.training.evaluation_results import load_evaluation, text_table
+
+    rows = paired(load_evaluation(first), load_evaluation(second), resamples=resamples, seed=seed)
+    print(text_table(rows))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(
+            out, {"first": str(first), "second": str(second), "rows": rows, "resamples": resamples, "seed": seed}
+        )
