@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Sequence
 
 # Both must be set before torch is imported: spinning OpenMP threads starve each other on small machines.
@@ -22,9 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from posesyn import commands
     from posesyn.errors import PosesynError
+    from posesyn.training.lightning_output import quiet_lightning
 
     signal.signal(signal.SIGTERM, _interrupt)
-    _quiet_lightning()
+    quiet_lightning()
     try:
         auto_cli(
             commands.COMMANDS,
@@ -41,20 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("posesyn: interrupted. Run the same command again to resume.", file=sys.stderr)
         return INTERRUPTED
     return 0
-
-
-def _quiet_lightning() -> None:
-    """Leaves the progress bars to speak: Lightning's hints concern people who write Trainer code."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    for message in (
-        "Found .* module.* in eval mode",
-        "You have overridden `transfer_batch_to_device`",
-        "The number of training batches",
-        "The .*dataloader.* does not have many workers",
-        "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
-    ):
-        warnings.filterwarnings("ignore", message=f".*{message}")
 
 
 def _interrupt(signum: int, frame: object) -> None:

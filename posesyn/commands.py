@@ -53,7 +53,7 @@ def run(
         out,
         settings,
         captions=data.load_captions(),
-        source={"images": str(data.images), "annotations": str(data.annotations)},
+        source=data.identity(),
     ) as pipeline:
         pipeline.run()
         summary = pipeline.summary()

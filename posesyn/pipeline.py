@@ -21,9 +21,10 @@ from posesyn.data.motions import load_motion, save_motion
 from posesyn.data.rendered import RenderedClips
 from posesyn.errors import InputError
 from posesyn.protocols import TargetEstimator
-from posesyn.report import RunSummary
+from posesyn.report import RunSummary, clips_to_show
 from posesyn.settings import PipelineSettings
 from posesyn.storage.atomic import read_json, write_json
+from posesyn.storage.checkpoints import load_into, load_weights
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.ledger import Finished, RunLedger, rng_of
 from posesyn.storage.shards import ClipWriter
@@ -32,8 +33,10 @@ from posesyn.synthesis.extraction_report import load_report
 from posesyn.synthesis.filtering import ClipFilter
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
-from posesyn.training.fine_tuning import fine_tune
-from posesyn.types import ErrorReport, Motion, Person, batched
+from posesyn.training.fine_tuning import fine_tune, train_side_by_side
+from posesyn.types import ErrorReport, Motion, Person, ScoredPerson, batched
+
+AFTER = "extraction_after"
 
 
 class Pipeline:
@@ -181,19 +184,40 @@ class Pipeline:
 
     def fine_tune(self, synthetic: Sequence[Person] | None, name: str = "fine_tuned") -> TargetEstimator:
         """A copy of the estimator, trained on real and synthetic persons (``None``: the control, real only)."""
-        trained = copy.deepcopy(self.estimator)
-        with self._timed(name):
-            fine_tune(
-                trained,
-                self.real,
-                synthetic,
-                self.out / name,
-                self.settings.fine_tuning,
-                seed=self.settings.seed,
-                name=name.replace("_", " "),
-                progress=self.progress,
-            )
-        return trained
+        return self.fine_tune_all({name: synthetic})[name]
+
+    def fine_tune_all(
+        self, arms: Mapping[str, Sequence[Person] | None], processes: int = 1
+    ) -> dict[str, TargetEstimator]:
+        """Several copies of the estimator, each trained on its own synthetic persons.
+
+        Args:
+            arms: Name (also of the folder) → synthetic persons, or None for real ones only.
+            processes: Trainings at the same time, the machine's threads divided among them. Small networks train
+                faster so: two processes of one thread do more steps than one process of two.
+        """
+        jobs = [
+            {
+                "estimator": copy.deepcopy(self.estimator),
+                "real": self.real,
+                "synthetic": synthetic,
+                "out": self.out / name,
+                "settings": self.settings.fine_tuning,
+                "seed": self.settings.seed,
+                "name": name.replace("_", " "),
+                "progress": self.progress,
+            }
+            for name, synthetic in arms.items()
+        ]
+        with self._timed("+".join(arms)):
+            if processes > 1:
+                weights = train_side_by_side(jobs, processes)
+            else:
+                weights = [fine_tune(**job) for job in jobs]
+        for job, path in zip(jobs, weights):
+            # Another process has trained a copy of its own.
+            load_into(job["estimator"], load_weights(path), where=path)
+        return {name: job["estimator"] for name, job in zip(arms, jobs)}
 
     def run(self) -> TargetEstimator:
         """All stages; returns the fine-tuned estimator, or the given one if no training is asked for."""
@@ -202,7 +226,17 @@ class Pipeline:
         kept = self.filter(self.render(motions, report))
         if self.settings.fine_tuning.steps == 0:
             return self.estimator
-        return self.fine_tune(kept)
+        trained = self.fine_tune(kept)
+        self.rescore(trained, report)
+        return trained
+
+    def rescore(self, trained: TargetEstimator, report: ErrorReport) -> None:
+        """Scores the selected persons again, with the trained estimator, for the run report."""
+        chosen = [scored.person for scored in (*report.challenging, *report.non_challenging)]
+        with self._timed("rescore"):
+            ErrorExtractor(trained, num_challenging=len(chosen), num_non_challenging=0).extract(
+                chosen, progress=self.progress, out=self.out / AFTER
+            )
 
     def funnel(self) -> dict[str, int]:
         """What is left after each stage that has run."""
@@ -220,21 +254,40 @@ class Pipeline:
         """What the run report shows."""
         report = load_report(self.out / "extraction", self.persons)
         store = ClipStore(self.out / "clips")
-        kept = [row for row in range(len(store)) if store.labels(row)["keep"].any()]
-        dropped = [row for row in range(len(store)) if not store.labels(row)["keep"].all()]
+        clips, rejected = clips_to_show(store)
+        errors = {"2D error": np.array([scored.error for scored in report.scored])}
+        notes = [f"{len(report.skipped)} persons were not scored: {report.skipped[:5]}"] if report.skipped else []
+        rows, improved = [], []
+        if (self.out / AFTER / "report.json").exists():
+            chosen = [scored.person for scored in (*report.challenging, *report.non_challenging)]
+            after = {scored.person.person_id: scored for scored in load_report(self.out / AFTER, chosen).scored}
+            rows = [
+                _change(name, part, after)
+                for name, part in (("challenging", report.challenging), ("non-challenging", report.non_challenging))
+                if part
+            ]
+            pairs = [(scored, after[scored.person.person_id]) for scored in report.challenging if _known(scored, after)]
+            improved = sorted(pairs, key=lambda pair: pair[1].error - pair[0].error)[:8]
+            notes.append(
+                "The errors after training are on persons that it was trained with: they show what was learnt, not "
+                "what carries over. Score data that the training has not seen with `posesyn evaluate`."
+            )
         return RunSummary(
             title="posesyn run",
             subtitle=f"Estimator {self.estimator.spec.name}",
             funnel=self.funnel(),
-            error_series={"2D error": np.array([scored.error for scored in report.scored])},
+            rows=rows,
+            table_note="Mean 2D error of the selected persons, in box sizes.",
+            improved=improved,
+            error_series=errors,
             error_unit="box sizes",
             worst=report.challenging[:12],
             best=report.non_challenging[:12],
-            clips=[store[row] for row in kept[:: max(1, len(kept) // 9)][:9]],
-            rejected=[store[row] for row in dropped[:4]],
+            clips=clips,
+            rejected=rejected,
             settings=_plain(asdict(self.settings)),
             timings=self.timings,
-            notes=[f"{len(report.skipped)} persons were not scored: {report.skipped[:5]}"] if report.skipped else (),
+            notes=notes,
         )
 
     # -- inside -------------------------------------------------------------------------------------------------
@@ -261,6 +314,17 @@ class _Timer:
         timings = self._pipeline.timings
         timings[self._stage] = timings.get(self._stage, 0.0) + time.perf_counter() - self._start
         write_json(self._pipeline.out / "timings.json", timings)
+
+
+def _known(scored: ScoredPerson, after: Mapping[str, ScoredPerson]) -> bool:
+    return scored.person.person_id in after
+
+
+def _change(name: str, part: Sequence[ScoredPerson], after: Mapping[str, ScoredPerson]) -> dict[str, Any]:
+    """One row of the table: the part's mean error before and after, on persons scored both times."""
+    both = [(scored.error, after[scored.person.person_id].error) for scored in part if _known(scored, after)]
+    before, now = np.mean(both, axis=0) if both else (np.nan, np.nan)
+    return {"persons": name, "count": str(len(both)), "before": float(before), "after": float(now)}
 
 
 def synthesize_into(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +43,7 @@ class PipelineSettings:
     num_non_challenging: int = 200
     num_motions: int = 8
     frames_per_motion: int = 7
-    frame_stride: int = 12
+    frame_stride: int = 8
     shape_spread: float = 0.8
     image_size: int = 256
     backgrounds: Path | None = None
@@ -101,6 +102,14 @@ class DataSettings:
         if len(persons.skipped):
             print(f"{len(persons.skipped)} annotations were skipped, e.g. {persons.skipped[0]}")
         return persons
+
+    def identity(self) -> dict[str, str]:
+        """What a continued run must find unchanged: the places, and the content of the annotation file."""
+        found = {"format": self.format, "images": str(self.images), "annotations": str(self.annotations)}
+        if self.annotations is not None and self.annotations.is_file():
+            with open(self.annotations, "rb") as stream:
+                found["annotations_sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+        return found
 
     def load_captions(self) -> dict[str, str]:
         """person_id → text."""

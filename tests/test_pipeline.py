@@ -84,6 +84,9 @@ def test_run_goes_through_on_photos_and_resumes(shared, tmp_path, monkeypatch):
     clips = [list((where / "clips" / "shards").glob("*.tar")) for where in (out, tmp_path / "straight")]
     assert [path.read_bytes() for path in clips[0]] == [path.read_bytes() for path in clips[1]]
     assert summary.funnel["rendered frames"] == 8
+    assert [row["persons"] for row in summary.rows] == ["challenging", "non-challenging"]
+    assert all(np.isfinite([row["before"], row["after"]]).all() for row in summary.rows)
+    assert len(summary.improved) == 2
     before = dict(second.estimator.named_parameters())
     assert any(not np.allclose(before[k].detach(), v.detach()) for k, v in trained.named_parameters())
 

@@ -281,6 +281,7 @@ def main() -> None:
     parser.add_argument("--val-crops", type=int, default=512)
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--lifting-steps", type=int, default=300)
+    parser.add_argument("--init", type=Path, help="go on from these weights, without the lifting steps")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--ship-every", type=int, default=100)
@@ -303,8 +304,11 @@ def main() -> None:
     train, val = ([StoredCrops(args.cache / name) for name, _ in parts[split]] for split in ("train", "val"))
     pl.seed_everything(args.seed)
     model = HMR.small(body=body)
-    set_mean_pose(model, train)
-    train_lifting(model, train, args.lifting_steps, args.seed)
+    if args.init:
+        model.load_checkpoint(args.init)
+    else:
+        set_mean_pose(model, train)
+        train_lifting(model, train, args.lifting_steps, args.seed)
     module = PoseEstimatorModule(
         model,
         args.learning_rate,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -17,6 +20,7 @@ from posesyn.errors import InputError
 from posesyn.protocols import TrainableEstimator
 from posesyn.storage.checkpoints import fingerprint, load_into, load_weights, save_weights
 from posesyn.storage.ledger import RunLedger
+from posesyn.training.lightning_output import is_quiet, quiet_lightning
 from posesyn.training.mixed_data import MixedPoseDataModule
 from posesyn.training.pose_estimator import PoseEstimatorModule
 from posesyn.training.settings import FineTuningSettings
@@ -35,6 +39,7 @@ def fine_tune(
     seed: int = 0,
     name: str = "fine-tuning",
     progress: bool = True,
+    bar_row: int = 0,
 ) -> Path:
     """Trains ``estimator`` in place and saves its weights; a killed run continues from its last checkpoint.
 
@@ -45,6 +50,7 @@ def fine_tune(
         out: Folder for the weights, checkpoints and ``metrics.csv``.
         seed: Decides the order of the data and its augmentation.
         name: Shown beside the progress bar.
+        bar_row: Line of the progress bar, for several trainings at once.
 
     Returns:
         The file with the weights. If it is there already it is loaded and nothing is trained.
@@ -77,9 +83,38 @@ def fine_tune(
         if weights.exists():
             load_into(estimator, load_weights(weights), where=weights)
         else:
-            _train(estimator, real, synthetic, out, settings, seed, name, progress)
+            bar = _NamedProgressBar(name, bar_row) if progress else None
+            _train(estimator, real, synthetic, out, settings, seed, bar)
             save_weights(weights, estimator.state_dict(), {"estimator": estimator.spec.name, "steps": settings.steps})
     return weights
+
+
+def train_side_by_side(jobs: Sequence[Mapping[str, Any]], processes: int) -> list[Path]:
+    """:func:`fine_tune` of several jobs at once, each in a process of its own; returns the files with the weights.
+
+    Args:
+        jobs: Keyword arguments of :func:`fine_tune`. They are sent to the processes, so they must pickle.
+        processes: Jobs at the same time; torch's threads are divided among them.
+    """
+    threads = max(1, torch.get_num_threads() // processes)
+    others = set(multiprocessing.active_children())
+    # A forked process would hang in the thread pools that torch has already started here.
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            running = [pool.submit(_train_job, dict(job), threads, row, is_quiet()) for row, job in enumerate(jobs)]
+            return [job.result() for job in running]
+        except BaseException:
+            # The pool would wait for them to the end; their checkpoints are on disk.
+            for child in set(multiprocessing.active_children()) - others:
+                child.terminate()
+            raise
+
+
+def _train_job(job: dict[str, Any], threads: int, row: int, quiet: bool) -> Path:
+    torch.set_num_threads(threads)
+    if quiet:
+        quiet_lightning()
+    return fine_tune(**job, bar_row=row)
 
 
 def _size(data: Sequence) -> int:
@@ -93,8 +128,7 @@ def _train(
     out: Path,
     settings: FineTuningSettings,
     seed: int,
-    name: str,
-    progress: bool,
+    bar: TQDMProgressBar | None,
 ) -> None:
     pl.seed_everything(seed, verbose=False)
     data = MixedPoseDataModule(
@@ -117,8 +151,8 @@ def _train(
         devices=1,
         logger=CSVLogger(out, name="", version=""),
         log_every_n_steps=10,
-        callbacks=[checkpoint, *([_NamedProgressBar(name)] if progress else [])],
-        enable_progress_bar=progress,
+        callbacks=[checkpoint, *([bar] if bar else [])],
+        enable_progress_bar=bar is not None,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         limit_val_batches=0,
@@ -146,8 +180,8 @@ def _fit(
 
 
 class _NamedProgressBar(TQDMProgressBar):
-    def __init__(self, name: str) -> None:
-        super().__init__(refresh_rate=5)
+    def __init__(self, name: str, row: int) -> None:
+        super().__init__(refresh_rate=5, process_position=row)
         self._name = name
 
     def init_train_tqdm(self):

@@ -10,7 +10,10 @@ import torch
 from posesyn import CallableEstimator, EstimatorSpec
 from posesyn.data.rendered import RenderedClips
 from posesyn.errors import InputError, RunError
+from posesyn.estimators.hmr import HMR
+from posesyn.storage.checkpoints import load_weights
 from posesyn.training import FineTuningSettings, fine_tune
+from posesyn.training.fine_tuning import train_side_by_side
 
 SETTINGS = FineTuningSettings(steps=4, batch_size=4, learning_rate=1e-2, checkpoint_every=1)
 
@@ -77,3 +80,31 @@ def test_an_estimator_without_weights_is_refused(persons, tmp_path):
 
     with pytest.raises(InputError, match="torch module"):
         fine_tune(Foreign(), persons, None, tmp_path, SETTINGS, progress=False)
+
+
+@pytest.mark.integration
+def test_side_by_side_gives_what_one_after_the_other_gives(persons, tmp_path):
+    settings = FineTuningSettings(steps=2, batch_size=4)
+
+    def jobs(folder):
+        arms = {"both": persons, "control": None}
+        return [
+            {
+                "estimator": HMR.small(),
+                "real": [persons],
+                "synthetic": synthetic,
+                "out": tmp_path / folder / name,
+                "settings": settings,
+                "progress": False,
+            }
+            for name, synthetic in arms.items()
+        ]
+
+    torch.manual_seed(0)
+    together = train_side_by_side(jobs("together"), processes=2)
+    torch.manual_seed(0)
+    alone = [fine_tune(**job) for job in jobs("alone")]
+    for ours, theirs in zip(together, alone):
+        expected = load_weights(theirs)
+        for name, value in load_weights(ours).items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
