@@ -29,7 +29,7 @@ SMALL_SPEC = EstimatorSpec("hmr_small", input_size=(96, 96), rot6d_layout="inter
 SMALL_BACKBONE = "regnetx_002"
 
 # SPIN's weights draw the limbs in where it is unclear which way a person faces, which on a small network is often:
-# chosen on the demo's world of seed 100 with perfect synthetic data (assets/ESTIMATOR.md). Our own choice.
+# chosen on the demo's worlds of seeds 100 and 101 (assets/ESTIMATOR.md). Our own choice.
 SMALL_WEIGHTS = LossWeights(keypoints_3d=1.0, keypoints_local=20.0, pose=5.0, orientation=4.0)
 
 # Neck and the levels of the backbone (0 is the stem, each halves the resolution) that it sees.
