@@ -19,6 +19,7 @@ from posesyn.errors import InputError
 from posesyn.synthesis.motion.features import FPS, recover_joints
 from posesyn.synthesis.motion.prior import MotionPriorModel
 from posesyn.synthesis.motion.sampling import row_seed
+from posesyn.synthesis.motion.settings import MAX_FRAMES
 from posesyn.synthesis.motion.settling import settled
 from posesyn.synthesis.motion.text import checked_texts
 from posesyn.types import Motion, batched
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 # Tokens that a window takes over from the one before: half of what the prior holds. Our own choice; fewer windows make
 # a long motion quicker, more context makes it steadier.
 CONTEXT_SHARE = 0.5
-MAX_FRAMES = 100_000  # 83 minutes; beyond this a length is taken for a mistake. Our own choice.
 
 
 def continue_codes(

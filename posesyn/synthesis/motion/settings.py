@@ -8,6 +8,8 @@ from typing import Literal
 from posesyn.errors import InputError
 from posesyn.synthesis.motion.pose_refinement import LiftingSettings
 
+MAX_FRAMES = 100_000  # 83 minutes; beyond this a length is taken for a mistake. Our own choice.
+
 
 @dataclass(frozen=True)
 class SynthesisSettings:
@@ -15,7 +17,8 @@ class SynthesisSettings:
 
     Attributes:
         prefix_frames: Frames for which the wrong pose is repeated (T); a multiple of the prior's frames per token (4).
-        max_frames: Longest motion, prefix included; the prior holds at most 200 frames.
+        max_frames: Longest motion, prefix included. Beyond the prior's 200 frames, motions are continued in windows
+            (``continuation``) and all have this length.
         min_frames: END is not drawn earlier.
         temperature, top_k: Sampling, see ``SamplingOptions``.
         guidance: Classifier-free guidance; None takes the prior's own value.
@@ -66,11 +69,11 @@ class SynthesisSettings:
                 expected=f"at most {step * most_tokens} frames (prefix + new frames)",
                 got=self.prefix_frames,
             )
-        if not self.prefix_frames <= self.max_frames <= step * most_tokens:
+        if not self.prefix_frames <= self.max_frames <= MAX_FRAMES:
             raise InputError(
                 "max_frames is out of range",
                 where=where,
-                expected=f"{self.prefix_frames} (the prefix) to {step * most_tokens} frames",
+                expected=f"{self.prefix_frames} (the prefix) to {MAX_FRAMES} frames",
                 got=self.max_frames,
             )
         if self.oversample < 1 or self.batch_rows < 1 or not self.smoothing >= 0 or not self.yaw_search:

@@ -17,6 +17,7 @@ from posesyn.body.inverse_kinematics import fit_pose
 from posesyn.errors import InputError
 from posesyn.synthesis.motion.captions import choose_captions
 from posesyn.synthesis.motion.completion import CAM_TO_WORLD, joints22, turned, yaw_between
+from posesyn.synthesis.motion.continuation import continue_codes
 from posesyn.synthesis.motion.features import FPS, body_offsets, motion_features, recover_joints, still_features
 from posesyn.synthesis.motion.pose_lifting import PoseLifter
 from posesyn.synthesis.motion.pose_refinement import Lifted
@@ -162,7 +163,7 @@ class MotionSynthesizer:
         A motion depends on (seed, its caption, its number); the same caption twice gives the same motions.
 
         Raises:
-            InputError: An empty caption, num_motions < 1, or max_frames beyond the prior.
+            InputError: An empty caption, num_motions < 1, or max_frames out of range.
         """
         captions = checked_texts(captions, "MotionSynthesizer.from_captions")
         _positive(num_motions, "num_motions")
@@ -211,16 +212,16 @@ class MotionSynthesizer:
     def _sample(self, jobs: Sequence[_Job], settings: SynthesisSettings | None = None) -> list[np.ndarray]:
         """Joints (T_i, 22, 3) of every job, facing about +z at first, standing on the floor."""
         settings, step = settings or self.settings, self.prior.frames_per_token
-        options: dict[str, Any] = {
-            "max_tokens": settings.max_frames // step,
-            "min_tokens": max(1, settings.min_frames // step),
-            "temperature": settings.temperature,
-            "top_k": settings.top_k,
-        }
+        options: dict[str, Any] = {"temperature": settings.temperature, "top_k": settings.top_k}
         if settings.guidance is not None:
             options["guidance"] = settings.guidance
-        texts = self.prior.embed([job.caption for job in jobs])
-        codes = self.prior.sample(texts, [job.prefix for job in jobs], seed=[job.seed for job in jobs], **options)
+        captions, prefixes, seeds = map(list, zip(*[(job.caption, job.prefix, job.seed) for job in jobs]))
+        tokens = settings.max_frames // step
+        if tokens > self.prior.max_tokens:
+            codes, _ = continue_codes(self.prior, [[text] for text in captions], tokens, prefixes, seeds, **options)
+        else:
+            options |= {"max_tokens": tokens, "min_tokens": max(1, settings.min_frames // step)}
+            codes = self.prior.sample(self.prior.embed(captions), prefixes, seed=seeds, **options)
         return [self._decode(row) for row in codes]
 
     def _decode(self, codes: torch.Tensor) -> np.ndarray:

@@ -147,6 +147,30 @@ def test_a_persons_motions_depend_on_seed_person_and_number_only(synthesizer, po
     assert not np.allclose(again[1].joints_world[:16], alone[1].joints_world[:16], atol=1e-3)
 
 
+@pytest.mark.parametrize("steering", ["2d", "none"])
+def test_motions_longer_than_the_prior_holds(tiny_prior, body, poses, steering):
+    persons = [make_scored(turned(poses[i], 0.4), poses[i - 1], name) for i, name in enumerate("ab")]
+    synthesizer = MotionSynthesizer(tiny_prior, body, replace(SHORT, max_frames=243, steering=steering))
+    motions = synthesizer.synthesize(persons, num_motions=2, seed=5, progress=False)
+    assert [len(motion) for motion in motions] == [240] * 4  # whole tokens
+    assert [motion.person_id for motion in motions] == ["a", "a", "b", "b"]
+    for motion in motions:
+        assert SHORT.prefix_frames - 1 <= motion.anchor_frame < 240 and motion.joints_world[..., 1].min() > -0.01
+        assert motion.reprojection_error == pytest.approx(
+            reproject([view_of(motion)], persons["ab".index(motion.person_id)].person)[0].error, abs=0.01
+        )
+    alone = synthesizer.synthesize(persons[1:], num_motions=2, seed=5, progress=False)
+    np.testing.assert_allclose(alone[0].joints_world, motions[2].joints_world, atol=1e-3)
+    assert [len(m) for m in synthesizer.from_captions(["walk", "sit"], max_frames=400)] == [400, 400]
+
+
+def view_of(motion):
+    """(1, 22, 3) the anchor in the axes of the photo's camera, whose roll is small."""
+    tilt = motion.meta.get("elevation", 0.0)
+    camera = np.array([[1, 0, 0], [0, np.cos(tilt), np.sin(tilt)], [0, -np.sin(tilt), np.cos(tilt)]])
+    return motion.joints_world[motion.anchor_frame][None] * CAM_TO_WORLD @ camera.T
+
+
 def test_persons_with_few_joints_are_treated_the_plain_way(tiny_prior, body, poses):
     scored = make_scored(poses[1], poses[2], hide=range(5, 13))
     steered = MotionSynthesizer(tiny_prior, body, SHORT).synthesize([scored], 2, progress=False)
