@@ -38,8 +38,8 @@ from posesyn.synthesis.motion.settling import settled
 from posesyn.training.motion_data import FeatureClip, reconstruction_error_mm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+from prior_material import add_arguments, raw_features
 from train_motion_evaluator import label_of, train, windows_of
-from train_prior import raw_features
 
 Pieces = list[tuple[torch.Tensor, tuple[str, ...]]]
 
@@ -133,9 +133,7 @@ def spread(rows: Sequence[dict]) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/cmu"))
-    parser.add_argument("--work", type=Path, default=Path("runs/prior"), help="features and evaluator are kept here")
-    parser.add_argument("--offsets", type=Path, help="as for tools/train_prior.py")
+    add_arguments(parser)
     parser.add_argument("--prior", type=Path, help="a prior's file; the shipped one by default")
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--seeds", type=int, default=5)

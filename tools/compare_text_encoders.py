@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
+from prior_material import add_arguments, prepare
 from torch import Tensor, nn
-from train_prior import VQVAE, prepare, unseen
+from train_prior import VQVAE, unseen
 
 from posesyn.storage.checkpoints import load_into, load_weights
 from posesyn.synthesis.motion.lexicon import paraphrase
@@ -26,11 +26,11 @@ from posesyn.synthesis.motion.vqvae import MotionVQVAE
 
 
 def histograms(vqvae: MotionVQVAE, clips: list) -> tuple[list[tuple[str, ...]], Tensor]:
-    """Captions and normalised token histograms (N, codes) of the clips at their own speed."""
+    """Captions and normalised histograms (N, codes) of the first codebook's tokens of the clips at their own speed."""
     rows, captions = [], []
     for clip in clips:
         if clip.captions and clip.clip_id.endswith("x1"):
-            codes = vqvae.encode(torch.from_numpy(clip.features)[None])[0]
+            codes = vqvae.encode(torch.from_numpy(clip.features)[None])[0, :, 0]
             rows.append(torch.bincount(codes, minlength=VQVAE.codes).float() / len(codes))
             captions.append(clip.captions)
     return captions, torch.stack(rows)
@@ -96,14 +96,12 @@ def evaluate(loss, encoder, head: nn.Module, data: dict) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("runs/prior"))
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/cmu"))
-    parser.add_argument("--offsets", type=Path)
+    add_arguments(parser)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    _, clips = prepare(args)
+    clips = prepare(args).scaled
     vqvae = MotionVQVAE(VQVAE).eval()
     load_into(vqvae, load_weights(args.work / "vqvae.safetensors"))
     data = {split: histograms(vqvae, own) for split, own in clips.items()}

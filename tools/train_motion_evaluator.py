@@ -115,16 +115,13 @@ def train(clips: dict[str, list[FeatureClip]], steps: int, batch: int, seed: int
 
 
 def main() -> None:
-    from train_prior import raw_features
+    from prior_material import add_arguments, raw_features
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/cmu"))
-    parser.add_argument("--work", type=Path, default=Path("runs/prior"))
-    parser.add_argument("--offsets", type=Path, help="as for train_prior.py")
+    add_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/prior/evaluator.safetensors"))
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=48)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -2,11 +2,11 @@
 
     python tools/train_prior.py --data ../shared/data/cmu --work runs/prior
 
-Stages, each kept in ``--work`` and reused when it is there: features; made-up motions for the tokeniser; tokeniser
-(closed form, then some steps for its decoder); tokens; transformer; residual transformer. Only captions of the sources
-``cmu-index`` and ``rewritten`` are used (see data/cmu/README.md) and wordings of our own, with mirrored copies, time
-warping, and motions composed from recorded ones. Weights are chosen on the validation split; the test split is only
-reported on. ``--warm`` starts the transformer from an earlier prior of the same sizes, as the shipped file did.
+Stages: features and made-up motions (``prior_material.py``); tokeniser (closed form, then some steps for its decoder);
+tokens; transformer; residual transformer. What each gives is kept in ``--work`` and reused when it is there, but for
+the tokens; an interrupted training goes on where it stopped. Weights are chosen on the validation split; the test split
+is only reported on. ``--warm`` starts the transformer from an earlier prior of the same sizes, as the shipped file did.
+``--share 0.05`` with few steps shows in minutes that everything runs.
 """
 
 from __future__ import annotations
@@ -16,34 +16,23 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from prior_material import Material, add_arguments, prepare, scaled
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from posesyn.body import load_body
-from posesyn.data.motion_captions import load_mocap
 from posesyn.storage.checkpoints import load_into, load_weights, save_weights
-from posesyn.synthesis.motion.features import (
-    body_offsets,
-    bone_offsets,
-    motion_features,
-    recover_joints,
-    still_features,
-)
 from posesyn.synthesis.motion.lexicon import paraphrase
-from posesyn.synthesis.motion.normalizer import Normalizer
 from posesyn.synthesis.motion.prior import MotionPriorModel
 from posesyn.synthesis.motion.residual import ResidualConfig
 from posesyn.synthesis.motion.text import HashTextEncoder, SentenceTextEncoder
 from posesyn.synthesis.motion.transformer import TransformerConfig
 from posesyn.synthesis.motion.vqvae import MotionVQVAE, VQVAEConfig
 from posesyn.training.motion import MotionTransformerModule, MotionVQVAEModule, TransformerRecipe, VQVAERecipe
-from posesyn.training.motion_augmentation import perturbed
-from posesyn.training.motion_composition import CaptionedJoints, composed
 from posesyn.training.motion_data import (
     FeatureClip,
     FeatureWindows,
@@ -52,7 +41,6 @@ from posesyn.training.motion_data import (
     TokenClip,
     TokenRecipe,
     TokenWindows,
-    features_of,
     reconstruction_error_mm,
     tokenize,
 )
@@ -61,13 +49,13 @@ from posesyn.training.motion_start import start_from_data
 
 VQVAE = VQVAEConfig(
     codes=512, code_dim=128, width=192, decay=0.998, dead_below=0.05, quantizers=12, beam=8, linear=True,
-    convolutional_encoder=False,
+    convolutional_encoder=False, quantizer_dropout=0.6,
 )  # fmt: skip
 TRANSFORMER = {"codes": 512, "width": 192, "layers": 2, "heads": 6, "dropout": 0.25}
-SPEEDS = (1.0, 0.85, 1.15)
-GUIDANCE = 1.0
-PERTURBED_FRAMES, HELD_POSES, COMPOSED = 300_000, 16_000, 360
 COMPOSED_SHARE = 0.18  # of the transformer's examples
+GUIDANCE = 1.0
+SHARPNESS = 1.25  # scores of the finished transformer are multiplied by it, so that temperature 1 draws as 0.8 would
+MAX_RUN = 4  # tokens
 UNSEEN = {  # wordings for the comparison of text encoders
     "walk": ("a guy is ambling along", "the lady heads off on foot", "they saunter down the road"),
     "steps": ("a guy is ambling along", "the lady heads off on foot", "they saunter down the road"),
@@ -82,92 +70,6 @@ UNSEEN = {  # wordings for the comparison of text encoders
     "kick": ("swinging a foot at a target", "a footstrike at head height"),
     "climb": ("scaling a wall", "going up the rungs"),
 }
-
-
-@dataclass(frozen=True)
-class Material:
-    """What the stages are trained on; features of ``clips`` are not normalised, those of the others are."""
-
-    normalizer: Normalizer
-    clips: dict[str, list[FeatureClip]]
-    scaled: dict[str, list[FeatureClip]]
-    perturbed: list[FeatureClip]
-    held: np.ndarray
-
-
-def prepare(args: argparse.Namespace) -> Material:
-    """Statistics, recorded features and made-up ones; kept in ``--work``."""
-    clips = raw_features(args)
-    normalizer = Normalizer.from_features("posesyn-cmu-train", [clip.features for clip in clips["train"]])
-
-    def scaled(own: Sequence[FeatureClip]) -> list[FeatureClip]:
-        return [FeatureClip(c.clip_id, _scaled(normalizer, c.features), c.captions) for c in own]
-
-    clips["composed"] = [
-        FeatureClip(f"composed{i}", motion_features(made.joints, None, continuous_heading=True), made.captions)
-        for i, made in enumerate(composed(_recorded(clips["train"]), COMPOSED, args.seed))
-    ]
-    frames, lengths, held = made_up(args, clips["train"])
-    parts = np.split(frames, np.cumsum(lengths)[:-1])
-    made = [FeatureClip(f"perturbed{i}", _scaled(normalizer, part), ()) for i, part in enumerate(parts)]
-    return Material(normalizer, clips, {k: scaled(v) for k, v in clips.items()}, made, _scaled(normalizer, held))
-
-
-def _scaled(normalizer: Normalizer, features: np.ndarray) -> np.ndarray:
-    return normalizer.normalize(features).astype(np.float32)
-
-
-def _recorded(clips: Sequence[FeatureClip]) -> list[CaptionedJoints]:
-    return [CaptionedJoints(recover_joints(c.features), c.captions) for c in clips if c.clip_id.endswith("x1")]
-
-
-def made_up(args: argparse.Namespace, clips: Sequence[FeatureClip]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features of perturbed motions, one after the other, their lengths, and features of held poses."""
-    path = args.work / "made_up.npz"
-    if not path.is_file():
-        rng = np.random.default_rng(args.seed)
-        joints = [own.joints for own in _recorded(clips)]
-        parts: list[np.ndarray] = []
-        while sum(map(len, parts)) < PERTURBED_FRAMES:
-            made = perturbed(joints, rng)
-            if len(made) > 64:
-                parts.append(motion_features(made, None, continuous_heading=True))
-        poses = []
-        for number in range(HELD_POSES):
-            if number % 2:
-                source = joints[rng.integers(len(joints))]
-                poses.append(source[rng.integers(len(source))])
-            else:
-                part = parts[rng.integers(len(parts))]
-                frame = rng.integers(len(part))
-                poses.append(recover_joints(part[frame : frame + 1])[0])
-        noisy = rng.random(len(poses)) < 0.6  # as estimators' poses are
-        noise = rng.normal(size=(len(poses), 22, 3)) * (noisy * rng.uniform(0.01, 0.06, len(poses)))[:, None, None]
-        held = still_features(np.stack(poses) + noise, bone_offsets(joints[0][0]))
-        np.savez(path, frames=np.concatenate(parts), lengths=[len(part) for part in parts], held=held)
-    with np.load(path, allow_pickle=False) as stored:
-        return stored["frames"], stored["lengths"], stored["held"]
-
-
-def raw_features(args: argparse.Namespace) -> dict[str, list[FeatureClip]]:
-    path = args.work / "features.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as stored:
-            index = json.loads(str(stored["index"]))
-            return {
-                split: [FeatureClip(n, stored[f"{split}{i}"], tuple(c)) for i, (n, c) in enumerate(own)]
-                for split, own in index.items()
-            }
-    offsets = np.load(args.offsets) if args.offsets else body_offsets(load_body("anny", size="small"))
-    clips = {}
-    for split in ("train", "val", "test"):
-        train = split == "train"
-        motions = load_mocap(args.data, split, min_frames=24, mirrored=train)
-        clips[split] = features_of(motions, offsets, SPEEDS if train else (1.0,))
-    arrays = {f"{split}{i}": c.features for split, own in clips.items() for i, c in enumerate(own)}
-    index = {split: [(c.clip_id, c.captions) for c in own] for split, own in clips.items()}
-    np.savez(path, index=json.dumps(index), **arrays)
-    return clips
 
 
 def fit(module: pl.LightningModule, data: MotionDataModule, steps: int, folder: Path, every: int, monitor: str) -> None:
@@ -217,7 +119,7 @@ def train_vqvae(args: argparse.Namespace, material: Material) -> MotionVQVAE:
             FeatureWindows(recorded, recipe.window, count, args.seed),
             FeatureWindows(material.perturbed, recipe.window, count, args.seed + 1),
             material.held,
-            _scaled(material.normalizer, still),
+            scaled(material.normalizer, still),
         )
         val = FeatureWindows(material.scaled["val"], recipe.window, 256, seed=1)
         data = MotionDataModule(windows, val, recipe.batch_size)
@@ -298,6 +200,9 @@ def train_residual(
     sizes = ResidualConfig(VQVAE.quantizers, VQVAE.codes, VQVAE.code_dim, text_dim=encoder.dim)
     module = MotionResidualModule(vqvae.vqvae.quantizer, encoder, sizes, recipe)
     if not path.is_file():
+        every = torch.from_numpy(np.concatenate([clip.phases[0] for clip in tokens["train"] + tokens["composed"]]))
+        usage = torch.stack([torch.bincount(codes, minlength=VQVAE.codes) for codes in every.T])
+        module.model.start_from(torch.stack([layer.codebook for layer in vqvae.vqvae.quantizer.layers]), usage.float())
         fit(module, token_data(tokens, recipe, args.seed, 128), recipe.steps, args.work / "residual", args.every,
             "val/loss")  # fmt: skip
         save_weights(path, module.model.state_dict())
@@ -329,8 +234,7 @@ def held_out_loss(module: MotionTransformerModule, clips: list, reword: Callable
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/cmu"))
-    parser.add_argument("--work", type=Path, default=Path("runs/prior"))
+    add_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("posesyn/assets/motion_prior.safetensors"))
     parser.add_argument("--text", choices=("hash", "sentence"), default="hash")
     parser.add_argument("--vqvae-steps", type=int, default=1400)
@@ -338,8 +242,6 @@ def main() -> None:
     parser.add_argument("--residual-steps", type=int, default=400)
     parser.add_argument("--warm", type=Path, help="an earlier prior to start the transformer from")
     parser.add_argument("--every", type=int, default=250, help="steps between validations")
-    parser.add_argument("--offsets", type=Path, help="(22, 3) bone vectors .npy instead of the free body's")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -371,8 +273,10 @@ def main() -> None:
         split: {name: held_out_loss(module, tokens[split], reword) for name, reword in wordings.items()}
         for split in ("val", "test")
     }
+    with torch.no_grad():
+        module.model.trans_head.head.weight.mul_(SHARPNESS)
     prior = MotionPriorModel(
-        vqvae, module.model, module.text_encoder, normalizer, "posesyn-cmu-2", GUIDANCE, residual.model
+        vqvae, module.model, module.text_encoder, normalizer, "posesyn-cmu-2", GUIDANCE, residual.model, MAX_RUN
     )
     prior.save(args.out)
     report["megabytes"] = round(args.out.stat().st_size / 1e6, 2)

@@ -22,7 +22,7 @@ from posesyn.synthesis.motion.transformer import MotionTransformer, TransformerC
 from posesyn.synthesis.motion.vqvae import MotionVQVAE, VQVAEConfig
 
 FORMAT = "posesyn-motion-prior-2"
-_OLDER = ("posesyn-motion-prior-1",)
+_OLDER = ("posesyn-motion-prior-1",)  # read as well: one codebook, no residual transformer
 SHIPPED = Path(__file__).parents[2] / "assets" / "motion_prior.safetensors"
 
 
@@ -198,7 +198,7 @@ class MotionPriorModel(nn.Module):
 
         Raises:
             FileError: Missing or damaged.
-            CheckpointError: Not a motion prior, one of an older version, weights that do not fit its settings, or
+            CheckpointError: Not a motion prior, weights that do not fit its settings, or
                 statistics other than the ones it was trained with.
         """
         path = SHIPPED if path is None else Path(path)
@@ -209,15 +209,7 @@ class MotionPriorModel(nn.Module):
                 fix="use MotionSynthesizer.from_pretrained() for the shipped one, or tools/train_prior.py to make one",
             )
         settings, weights = load_metadata(path), load_weights(path)
-        if settings.get("format") in _OLDER:
-            raise CheckpointError(
-                "the motion prior was written by an older version of posesyn",
-                where=path,
-                expected=FORMAT,
-                got=settings["format"],
-                fix="make it again with tools/train_prior.py, or read it with posesyn 0.1.0",
-            )
-        if settings.get("format") != FORMAT:
+        if settings.get("format") not in (FORMAT, *_OLDER):
             raise CheckpointError(
                 "the file is not a motion prior", where=path, expected=FORMAT, got=settings.get("format", "no format")
             )

@@ -217,6 +217,8 @@ class MotionVQVAE(nn.Module):
                 expected=f"T >= {self.config.frames_per_token}",
                 got=features.shape[1],
             )
+        # The convolutions would let frames beyond the last whole token into the tokens before.
+        features = features[:, : features.shape[1] // self.config.frames_per_token * self.config.frames_per_token]
         features = features.transpose(1, 2)
         paths = [self.vqvae.encoder] if self.config.convolutional_encoder else []
         if self.config.linear:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from posesyn.errors import CheckpointError, FileError, InputError
-from posesyn.storage.checkpoints import load_metadata, save_weights
+from posesyn.storage.checkpoints import load_metadata, load_weights, save_weights
 from posesyn.synthesis.motion.prior import SHIPPED, MotionPriorModel
 from posesyn.synthesis.motion.text import HashTextConfig, HashTextEncoder
 from posesyn.synthesis.motion.transformer import MotionTransformer, TransformerConfig
@@ -52,9 +52,9 @@ def test_other_files_are_refused(tiny_prior, tmp_path):
     save_weights(tmp_path / "exchanged.safetensors", arrays, settings)
     with pytest.raises(CheckpointError, match="statistics are not those"):
         MotionPriorModel.load(tmp_path / "exchanged.safetensors")
-    save_weights(tmp_path / "old.safetensors", arrays, {**settings, "format": "posesyn-motion-prior-1"})
-    with pytest.raises(CheckpointError, match="older version"):
-        MotionPriorModel.load(tmp_path / "old.safetensors")
+    save_weights(tmp_path / "new.safetensors", arrays, {**settings, "format": "posesyn-motion-prior-9"})
+    with pytest.raises(CheckpointError, match="prior-9"):
+        MotionPriorModel.load(tmp_path / "new.safetensors")
     del settings["statistics"]
     save_weights(tmp_path / "lacking.safetensors", arrays, settings)
     with pytest.raises(CheckpointError, match="missing"):
@@ -66,6 +66,22 @@ def test_other_files_are_refused(tiny_prior, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "prior.safetensors").read_bytes()[:-100])
     with pytest.raises(FileError):
         MotionPriorModel.load(tmp_path / "cut.safetensors")
+
+
+def test_priors_of_the_first_format_are_read(tiny_prior, tmp_path):
+    """They had one codebook, and none of the settings that came later."""
+    tiny_prior.save(tmp_path / "now.safetensors", half=False)
+    settings = load_metadata(tmp_path / "now.safetensors")
+    for name in ("max_run", "residual", "statistics"):
+        del settings[name]
+    for name in ("quantizers", "quantizer_dropout", "beam", "linear", "convolutional_encoder"):
+        del settings["vqvae"][name]
+    settings["format"] = "posesyn-motion-prior-1"
+    save_weights(tmp_path / "old.safetensors", load_weights(tmp_path / "now.safetensors"), settings)
+    old = MotionPriorModel.load(tmp_path / "old.safetensors")
+    assert old.residual is None and old.max_run is None
+    text = tiny_prior.embed(["walk"])
+    np.testing.assert_array_equal(old.sample(text, seed=1)[0], tiny_prior.sample(text, seed=1)[0])
 
 
 def test_parts_that_do_not_fit_are_refused(tiny_prior):
