@@ -29,7 +29,7 @@ BEFORE, CONTROL, OURS = "as shipped", "control: real data only", "posesyn: real 
 
 
 def demo_pipeline_settings(seed: int) -> PipelineSettings:
-    """Sizes that end within minutes on two cores; tried out on the worlds of seeds 100 and 101, which are not reported."""
+    """Sizes that end within minutes on two cores; tried on the worlds of seeds 100 and 101, which are not reported."""
     return PipelineSettings(
         num_challenging=256,
         num_non_challenging=64,

@@ -18,7 +18,7 @@ _TOES = (10, 11)
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Fréchet distance of Gaussians fitted to two sets of embeddings (N, D) and (M, D).
 
-    ``|mean1 - mean2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2))``. It is biased upwards for few rows: compare sets of one size.
+    ``|mean1 - mean2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2))``. Biased upwards for few rows: compare sets of one size.
 
     Raises:
         InputError: Fewer than two rows, or other widths.
