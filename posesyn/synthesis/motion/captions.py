@@ -26,6 +26,8 @@ def describe_pose(joints: np.ndarray) -> str:
     legs = {side: joints[list(rows[:3])] for side, rows in _SIDES.items()}
     thighs = {side: (hip - knee)[1] / _norm(hip - knee) for side, (hip, knee, _) in legs.items()}
     reach = {side: (hip - ankle)[1] / length for side, (hip, _, ankle) in legs.items()}
+    shins = {side: (knee - ankle)[1] / _norm(knee - ankle) for side, (_, knee, ankle) in legs.items()}
+    ahead = {side: float(np.linalg.norm((ankle - hip)[[0, 2]])) / length for side, (hip, _, ankle) in legs.items()}
     raised_leg = max(reach, key=lambda side: -reach[side])
     other_leg = "right" if raised_leg == "left" else "left"
 
@@ -40,6 +42,8 @@ def describe_pose(joints: np.ndarray) -> str:
         action = (
             f"kicks high with the {raised_leg} leg" if high else f"stands on one leg and lifts the {raised_leg} leg"
         )
+    elif upright > 0.6 and max(thighs.values()) < 0.6 and min(shins.values()) > 0.7 and min(ahead.values()) > 0.35:
+        action = "sits on a stool"  # who crouches has the feet below the hips
     elif max(reach.values()) < 0.75 and max(thighs.values()) < 0.6:
         action = "crouches down"
     elif max(reach.values()) < 1.2 and max(thighs.values()) < 0.75:

@@ -25,6 +25,8 @@ class SynthesisSettings:
         oversample: Candidates per motion asked for; the ones that reproject best are kept.
         yaw_search: Radians; the motion may be turned by these angles to fit the person's 2D truth.
         smoothing: Standard deviation in frames of the Gaussian that takes the jitter out of decoded joints.
+        airborne: Frames for which a person's motion may stay off the floor; what floats for longer is lowered, climbing
+            too (``grounding``). None leaves it; motions from captions alone are never lowered.
         batch_rows: Motions sampled at once.
         steering: ``"2d"`` lifts the wrong pose toward the person's 2D truth and lets the motions pass through the
             lifted poses; ``"none"`` is the paper's plain way, which starts from the wrong pose.
@@ -45,6 +47,7 @@ class SynthesisSettings:
     oversample: int = 1
     yaw_search: tuple[float, ...] = (0.0, -0.26, 0.26, -0.52, 0.52)
     smoothing: float = 1.0
+    airborne: int | None = 16
     batch_rows: int = 64
     steering: Literal["2d", "none"] = "2d"
     lifting: LiftingSettings = field(default_factory=LiftingSettings)
@@ -80,6 +83,8 @@ class SynthesisSettings:
             raise InputError(
                 "oversample and batch_rows must be positive, and yaw_search not empty", where=where, got=self
             )
+        if self.airborne is not None and self.airborne < 1:
+            raise InputError("airborne must be positive or None", where=where, got=self.airborne)
         if self.steering not in ("2d", "none"):
             raise InputError("unknown steering", where=where, expected="'2d' or 'none'", got=self.steering)
         if not (self.spread >= 0 and self.blend_frames >= 0 and 0 <= self.photo_view <= 1):

@@ -19,6 +19,7 @@ from posesyn.synthesis.motion.captions import choose_captions
 from posesyn.synthesis.motion.completion import CAM_TO_WORLD, joints22, turned, yaw_between
 from posesyn.synthesis.motion.continuation import continue_codes
 from posesyn.synthesis.motion.features import FPS, body_offsets, motion_features, recover_joints, still_features
+from posesyn.synthesis.motion.grounding import grounded
 from posesyn.synthesis.motion.pose_lifting import PoseLifter
 from posesyn.synthesis.motion.pose_refinement import Lifted
 from posesyn.synthesis.motion.prior import MotionPriorModel
@@ -167,7 +168,7 @@ class MotionSynthesizer:
         """
         captions = checked_texts(captions, "MotionSynthesizer.from_captions")
         _positive(num_motions, "num_motions")
-        settings = self.settings
+        settings = replace(self.settings, airborne=None)  # who asks for climbing gets it
         if max_frames is not None:
             settings = replace(settings, max_frames=max_frames, prefix_frames=self.prior.frames_per_token)
             settings = settings.checked(self.prior.frames_per_token, self.prior.max_tokens)
@@ -222,11 +223,13 @@ class MotionSynthesizer:
         else:
             options |= {"max_tokens": tokens, "min_tokens": max(1, settings.min_frames // step)}
             codes = self.prior.sample(self.prior.embed(captions), prefixes, seed=seeds, **options)
-        return [self._decode(row) for row in codes]
+        return [self._decode(row, settings) for row in codes]
 
-    def _decode(self, codes: torch.Tensor) -> np.ndarray:
+    def _decode(self, codes: torch.Tensor, settings: SynthesisSettings) -> np.ndarray:
         joints = recover_joints(self.prior.decode(codes[None]))[0].numpy()
-        return settled(joints, self.settings.smoothing)
+        if settings.airborne is not None:  # before feet are set, which asks where the floor is
+            joints = grounded(joints, settings.airborne)
+        return settled(joints, settings.smoothing)
 
     def _ranked(
         self,

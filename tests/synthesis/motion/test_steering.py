@@ -191,7 +191,7 @@ def test_plain_mode_starts_from_the_wrong_pose_and_never_lifts(tiny_prior, body,
 
 def test_plain_mode_is_the_published_order_step_by_step(tiny_prior, body, poses):
     """An independent loop: wrong pose held still → codes → one sample at a time → best frame by reprojection."""
-    settings = replace(SHORT, steering="none", smoothing=0.0)
+    settings = replace(SHORT, steering="none", smoothing=0.0, airborne=None)
     synthesizer = MotionSynthesizer(tiny_prior, body, settings)
     scored = make_scored(turned(poses[1], 0.2), turned(poses[2], 0.3), "p")
     motions = {m.motion_id: m for m in synthesizer.synthesize([scored], 3, seed=4, progress=False)}

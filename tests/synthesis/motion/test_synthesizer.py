@@ -95,7 +95,7 @@ def decode_faithfully(synthesizer, pose, monkeypatch):
 
     features = motion_features(np.repeat(pose[None], 26, 0), synthesizer.offsets, continuous_heading=True)[1:]
     decoded = settled(recover_joints(features), 0.0)
-    monkeypatch.setattr(synthesizer, "_decode", lambda codes: decoded)
+    monkeypatch.setattr(synthesizer, "_decode", lambda codes, settings: decoded)
 
 
 @pytest.mark.parametrize("yaw", [0.0, 1.2, -2.5])
@@ -212,6 +212,7 @@ def test_bad_input_is_refused(synthesizer, standing):
         {"oversample": 0},
         {"yaw_search": ()},
         {"smoothing": -1.0},
+        {"airborne": 0},
     ],
 )
 def test_settings_the_prior_cannot_fulfil_are_refused(tiny_prior, body, settings):
@@ -243,6 +244,10 @@ def test_poses_are_described(standing):
     crouch[[4, 5]] += (0, 0.35, 0.35)
     crouch[[7, 8, 10, 11]] += (0, 0.6, 0.1)
     assert "crouches" in describe_pose(crouch)
+    seated = standing.copy()
+    seated[[4, 5]] += (0, 0.33, 0.38)
+    seated[[7, 8, 10, 11]] += (0, 0.33, 0.38)
+    assert describe_pose(seated) == "a person sits on a stool"
     assert describe_pose(turned(kick, 2.0)) == describe_pose(kick)
     with pytest.raises(InputError):
         describe_pose(np.full((22, 3), np.nan))
