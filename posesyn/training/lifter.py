@@ -83,6 +83,8 @@ class LifterModule(pl.LightningModule):
         optimizer = torch.optim.Adam(self.lifter.parameters(), rate)
 
         def factor(step: int) -> float:
+            if settings.schedule == "linear":
+                return max(0.0, 1 - (step // len(self.batches)) / (settings.epochs + 1))
             return (
                 settings.decay ** ((step + 1) / settings.decay_steps)
                 if (step + 1) % settings.decay_steps == 0
@@ -91,6 +93,10 @@ class LifterModule(pl.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout follows from (seed, epoch), so that a resumed training repeats it.
+        torch.manual_seed(int(np.random.SeedSequence((self.seed, self.current_epoch)).generate_state(1)[0]))
 
     def training_step(self, rows: Tensor, index: int) -> Tensor:
         keypoints, targets = self.keypoints[rows], self.targets[rows]
@@ -156,6 +162,7 @@ def train_lifter(
     settings: LifterSettings | None = None,
     validation: PosePairs | None = None,
     seed: int = 0,
+    progress: bool = True,
 ) -> Path:
     """Trains a lifter, keeps the epoch that is best on validation data, and writes ``lifter.safetensors``.
 
@@ -168,6 +175,7 @@ def train_lifter(
         settings: As published by default.
         validation: Never test data.
         seed: Decides the split and the order.
+        progress: Show a progress bar.
 
     Returns:
         Path of the weights.
@@ -179,4 +187,4 @@ def train_lifter(
     settings = settings or LifterSettings()
     torch.manual_seed(seed)
     module = LifterModule(lifter, pairs, validation, settings, seed)
-    return fit_module(module, lifter, Path(out), settings.epochs, seed)
+    return fit_module(module, lifter, Path(out), settings.epochs, seed, progress)

@@ -19,10 +19,15 @@ _LAST = "last"
 
 
 class BestEpoch(Callback):
-    """Keeps the lifter's weights of the epoch with the lowest ``val/mpjpe``, and the value of every epoch."""
+    """Keeps the lifter's weights of the epoch with the lowest ``val/mpjpe``, and the value of every epoch.
 
-    def __init__(self) -> None:
+    Args:
+        curves_path: CSV file written after every epoch, so that a running training can be watched.
+    """
+
+    def __init__(self, curves_path: Path) -> None:
         self.best, self.epoch, self.weights = float("inf"), -1, None
+        self.curves_path = curves_path
         self.curves: list[dict[str, float]] = []
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -35,9 +40,16 @@ class BestEpoch(Callback):
                 **{name: float(number) for name, number in sorted(trainer.callback_metrics.items())},
             }
         )
-        if value < self.best and getattr(module, "selectable", True):
-            self.best, self.epoch = value, trainer.current_epoch
-            self.weights = copy.deepcopy(module.lifter.state_dict())
+        if getattr(module, "selectable", True):
+            self._offer(value, trainer.current_epoch, module.lifter.state_dict())
+            # The official PoseAug scores in the middle of an epoch too.
+            if (candidate := getattr(module, "candidate", None)) is not None:
+                self._offer(candidate[0], trainer.current_epoch, candidate[1])
+        _write_curves(self.curves_path, self.curves)
+
+    def _offer(self, value: float, epoch: int, weights: dict) -> None:
+        if value < self.best:
+            self.best, self.epoch, self.weights = value, epoch, copy.deepcopy(weights)
 
     def state_dict(self) -> dict:
         return {"best": self.best, "epoch": self.epoch, "weights": self.weights, "curves": self.curves}
@@ -47,21 +59,23 @@ class BestEpoch(Callback):
         self.weights, self.curves = state["weights"], state["curves"]
 
 
-def fit_module(module: pl.LightningModule, lifter: Lifter, out: Path, epochs: int, seed: int) -> Path:
+def fit_module(
+    module: pl.LightningModule, lifter: Lifter, out: Path, epochs: int, seed: int, progress: bool = True
+) -> Path:
     """Trains until ``epochs``, resuming from ``out/last.ckpt``; writes the best weights and the learning curves.
 
     Raises:
         RunError: The folder holds a training of another lifter.
     """
     out.mkdir(parents=True, exist_ok=True)
-    best = BestEpoch()
+    best = BestEpoch(out / CURVES)
     keeper = ModelCheckpoint(dirpath=out, filename="epoch", save_last=True, save_top_k=0, every_n_epochs=1)
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="auto",
         devices=1,
         logger=False,
-        enable_progress_bar=False,
+        enable_progress_bar=progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         callbacks=[best, keeper],
@@ -79,8 +93,8 @@ def fit_module(module: pl.LightningModule, lifter: Lifter, out: Path, epochs: in
         lifter.load_state_dict(best.weights)
     lifter.eval()
     path = out / WEIGHTS
-    lifter.save(path, {"selected_epoch": best.epoch, "validation_mpjpe_mm": best.best, "seed": seed})
-    _write_curves(out / CURVES, best.curves)
+    chosen = {"selected_epoch": best.epoch, "validation_mpjpe_mm": best.best} if best.weights is not None else {}
+    lifter.save(path, {**chosen, "seed": seed})
     return path
 
 

@@ -21,6 +21,7 @@ class LifterSettings:
         decay: Factor applied at step 1 and after every ``decay_steps``.
         decay_steps: See above.
         clip: Largest gradient norm.
+        schedule: ``step`` as published, or ``linear``, PoseAug's own 1 - e / (epochs + 1), to go on from a baseline.
         mirror: Show half of the poses mirrored; the official code does not.
     """
 
@@ -30,6 +31,7 @@ class LifterSettings:
     decay: float = 0.96
     decay_steps: int = 100_000
     clip: float = 1.0
+    schedule: Literal["step", "linear"] = "step"
     mirror: bool = False
 
     def __post_init__(self) -> None:

@@ -1,0 +1,412 @@
+"""PoseAug as a Lightning module: augmentor, discriminators and lifter, trained in alternating passes.
+
+Schedule and constants: poseaug.md sections 3, 4 and 6. What the two recipes do differently is told in
+:class:`~posesyn.training.poseaug_settings.PoseAugSettings`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from posesyn.data.pose_pairs import PosePairs
+from posesyn.errors import InputError
+from posesyn.estimators.lifters.lifter import Lifter
+from posesyn.synthesis.augmentation import losses
+from posesyn.synthesis.augmentation.augmentor import Augmented, Augmentor
+from posesyn.synthesis.augmentation.bones import bone_vectors, joints_from_bones, unit_bones, with_bone_lengths
+from posesyn.synthesis.augmentation.discriminators import PartDiscriminator, ProjectionDiscriminator
+from posesyn.synthesis.augmentation.fake_pool import FakePool
+from posesyn.synthesis.augmentation.projection import project_normalised
+from posesyn.training.lifter import score
+from posesyn.training.poseaug_batches import PoseAugBatches, Work
+from posesyn.training.poseaug_health import Health, in_picture, measure
+from posesyn.training.poseaug_settings import PoseAugSettings
+
+LIFTER_RATES = {"semgcn": 1e-3}
+_LIFTER_RATE = 1e-4
+_CHECKED = 2048  # poses a health check looks at
+# R1 on every fourth discriminator step, four times as strong: lazy regularisation (Karras et al. 2020, section 3.1).
+_PENALTY_EVERY = 4
+_START = 0.1  # factor on the last weights of rotation and translation
+
+
+class PoseAugModule(pl.LightningModule):
+    """Trains a lifter together with an augmentor that makes its training poses harder.
+
+    Args:
+        lifter: The network; the published schedule starts from one trained alone.
+        pairs: Training data with cameras.
+        validation: Data the best epoch is chosen on, logged as ``val/mpjpe``.
+        settings: As published by default, with the fixes listed there.
+        seed: Decides orders, noise and swaps.
+
+    Raises:
+        InputError: Pairs without cameras, or fewer than two.
+    """
+
+    def __init__(
+        self,
+        lifter: Lifter,
+        pairs: PosePairs,
+        validation: PosePairs | None = None,
+        settings: PoseAugSettings | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if pairs.cameras is None or len(pairs) < 2:
+            raise InputError(
+                "PoseAug needs at least two pose pairs with cameras",
+                where="PoseAugModule",
+                got=f"{len(pairs)} pairs, cameras {'unknown' if pairs.cameras is None else 'known'}",
+                fix="use Human3.6M, or motions seen by a CameraRig; MPI-INF-3DHP's test file is for testing only",
+            )
+        self.automatic_optimization = False
+        self.settings, self.seed, self.validation = settings or PoseAugSettings(), seed, validation
+        options, spectral = self.settings, self.settings.spectral and not self.settings.official
+        self.lifter = lifter
+        self.augmentor = Augmentor(angles=options.angles, lengths=options.lengths, transform=options.transform)
+        if not options.official:
+            _start_near(self.augmentor, pairs.joints_cam)
+        self.d3d, self.d2d = PartDiscriminator(spectral=spectral), ProjectionDiscriminator(spectral=spectral)
+        self.average = copy.deepcopy(self.augmentor).requires_grad_(False).eval()
+        self.pools = {"3d": FakePool(options.pool, seed), "2d": FakePool(options.pool, seed + 1)}
+        self.batches = PoseAugBatches(len(pairs), options, seed)
+        self.counter, self.rescues, self.candidate = 0, 0, None
+        self.healthy: dict[str, Any] | None = None
+        self.last_health: Health | None = None
+        for name, value in (
+            ("poses", pairs.joints_cam),
+            ("keypoints", pairs.keypoints),
+            ("cameras", pairs.cameras),
+            ("templates", _templates(pairs)),
+        ):
+            self.register_buffer(name, torch.from_numpy(value), persistent=False)
+        self.register_buffer("groups", losses.group_matrix(self.poses), persistent=False)
+        self.register_buffer("template_of", torch.zeros(len(pairs), dtype=torch.long), persistent=False)
+        # Height / width of the picture: what the data itself reaches, at least the square that fits the width.
+        self.aspect = max(1.0, float(np.abs(pairs.keypoints[..., 1]).max()))
+        self.fakes: list[tuple[Tensor, Tensor]] = []
+
+    # Lightning
+
+    @property
+    def selectable(self) -> bool:
+        """Whether this epoch's lifter may be kept: not in the warm-up, which does not train it."""
+        return self.current_epoch >= self.settings.warmup
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.batches, batch_size=None)
+
+    def val_dataloader(self) -> list | DataLoader:
+        return [] if self.validation is None else DataLoader([0], batch_size=None)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        rate = self.settings.learning_rate
+        rates = {name: rate for name in ("augmentor", "d3d", "d2d")}
+        rates["lifter"] = self.settings.lifter_rate or LIFTER_RATES.get(self.lifter.name, _LIFTER_RATE)
+        self.rates = rates
+        return [torch.optim.Adam(getattr(self, name).parameters(), value) for name, value in rates.items()]
+
+    def on_train_epoch_start(self) -> None:
+        """Everything random of the epoch follows from (seed, epoch); rates fall by 1 - e / (epochs + 1)."""
+        epoch = self.current_epoch
+        torch.manual_seed(_seed_of(self.seed, epoch))
+        draw = torch.Generator().manual_seed(_seed_of(self.seed, epoch, 7))
+        self.template_of = torch.randint(len(self.templates), (len(self.poses),), generator=draw).to(self.device)
+        self.fakes, self.candidate = [], None
+        factor = 1 - epoch / (self.settings.epochs + 1)
+        for optimizer, rate in zip(self.optimizers(), self.rates.values()):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+        if self.healthy is None:
+            self.healthy = self._gan_state()
+
+    def training_step(self, work: Work, index: int) -> None:
+        if work.phase == "gan":
+            self.gan_step(*work.rows)
+        elif work.phase == "check":
+            self._check()
+        elif self.current_epoch >= self.settings.warmup:
+            if work.phase == "evaluate":
+                self._evaluate_fakes()
+            else:
+                self.lifter_step(*self._lifter_batch(work))
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.log("val/mpjpe", score(self.lifter, self.validation)["mpjpe"], prog_bar=True, batch_size=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["poseaug"] = {
+            "counter": self.counter,
+            "rescues": self.rescues,
+            "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
+            "healthy": self.healthy,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["poseaug"]
+        self.counter, self.rescues, self.healthy = state["counter"], state["rescues"], state["healthy"]
+        for name, pool in self.pools.items():
+            pool.load_state_dict(state["pools"][name])
+
+    # Steps
+
+    def source(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Poses (B, 16, 3) with the bone lengths of a random subject, their projection (B, 16, 2), cameras (B, 9).
+
+        Lengths are replaced, not scaled: swapping the swapped poses of the epoch before, as the official code does,
+        gives the same.
+        """
+        pose, camera = self.poses[rows], self.cameras[rows]
+        if not self.settings.bone_swap:
+            return pose, self.keypoints[rows], camera
+        pose = with_bone_lengths(pose, self.templates[self.template_of[rows]])
+        return pose, project_normalised(pose, camera), camera
+
+    def gan_step(self, rows: Tensor, rows_3d: Tensor, rows_2d: Tensor) -> dict[str, Tensor]:
+        """One augmentor step and, on every ``discriminate_every``-th call, one of both discriminators."""
+        settings, (g, d3, d2, _) = self.settings, self.optimizers()
+        pose, keypoints, camera = self.source(rows)
+        if settings.official:
+            self.lifter.train()
+        else:
+            self.lifter.eval()
+        with _frozen(self.lifter, self.d3d, self.d2d):
+            made = self.augmentor(pose)
+            flat_rt = project_normalised(made.pose_rt, camera)
+            parts = self._generator_losses(pose, keypoints, camera, made, flat_rt)
+            total = sum(parts.values())
+            self._step(g, total, self.augmentor)
+        self._average()
+        if self.counter % settings.discriminate_every == 0:
+            penalise = (self.counter // settings.discriminate_every) % _PENALTY_EVERY == 0
+            self._discriminate(d3, d2, made, flat_rt, rows_3d, rows_2d, penalise)
+        self.counter += 1
+        if settings.official and self.current_epoch >= settings.warmup:
+            self._keep_fakes(made, flat_rt)
+        self._log_losses({**parts, "augmentor": total})
+        return parts
+
+    def lifter_step(self, keypoints: Tensor, targets: Tensor) -> Tensor | None:
+        """One step of the lifter on root-relative poses; a batch of one is left out."""
+        if len(keypoints) < 2:
+            return None
+        self.lifter.train()
+        loss = functional.mse_loss(self.lifter(keypoints), targets)
+        self._step(self.optimizers()[3], loss, self.lifter)
+        self.log("train/lifter", loss.detach(), batch_size=len(keypoints), on_step=False, on_epoch=True)
+        return loss.detach()
+
+    def fakes_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Augmented (keypoints, root-relative targets) of the averaged augmentor; unusable ones are the sources."""
+        with torch.no_grad():
+            pose, flat, camera = self.source(rows)
+            made = self.average(pose)
+            made_flat = project_normalised(made.pose_rt, camera)
+            usable = in_picture(made.pose_rt, made_flat, self.aspect)[:, None, None]
+            target = torch.where(usable, made.pose_rt, pose)
+            return torch.where(usable, made_flat, flat), target - target[:, :1]
+
+    def _generator_losses(
+        self, pose: Tensor, keypoints: Tensor, camera: Tensor, made: Augmented, flat_rt: Tensor
+    ) -> dict[str, Tensor]:
+        settings, parts = self.settings, {}
+        if settings.weight_2d and settings.transform:
+            parts["adversarial_2d"] = settings.weight_2d * losses.generator_adversarial(None, self.d2d(flat_rt))
+        if settings.weight_3d and settings.angles:
+            parts["adversarial_3d"] = settings.weight_3d * losses.generator_adversarial(None, self.d3d(made.pose_ba))
+        turned, scaled = losses.change_loss(made.angle_change, made.length_ratios)
+        parts["change"] = settings.weight_change * (turned + scaled)
+        warm = self.current_epoch < settings.warmup
+        # The feedback of the warm-up is not used; the official code computes it all the same, and the lifter's
+        # normalisation drifts by that.
+        if settings.feedback and (settings.official or not warm):
+            with torch.set_grad_enabled(not warm):
+                fed = self._feedback(pose, keypoints, camera, made, flat_rt)
+            if not warm:
+                parts["feedback"] = fed
+        return parts
+
+    def _feedback(
+        self, pose: Tensor, keypoints: Tensor, camera: Tensor, made: Augmented, flat_rt: Tensor
+    ) -> Tensor:
+        flat_ba = project_normalised(made.pose_ba, camera)
+        with torch.no_grad():
+            original = losses.group_errors(self.lifter(keypoints), pose, self.groups)
+        if self.lifter.training:
+            lifted = self.lifter(flat_ba), self.lifter(flat_rt)
+        else:
+            lifted = self.lifter(torch.cat((flat_ba, flat_rt))).chunk(2)
+        ba = losses.group_errors(lifted[0], made.pose_ba, self.groups)
+        rt = losses.group_errors(lifted[1], made.pose_rt, self.groups)
+        weights = losses.FeedbackWeights()
+        terms = losses.feedback_loss(original, ba, rt, weights, self.current_epoch, self.settings.epochs)
+        return weights.angle * terms[0] + weights.transform * terms[1]
+
+    def _discriminate(
+        self, d3: Any, d2: Any, made: Augmented, flat: Tensor, rows_3d: Tensor, rows_2d: Tensor, penalise: bool
+    ) -> None:
+        found = {}
+        # Directions are all that D3D sees: swapped bone lengths make no difference to it.
+        real_3d = joints_from_bones(unit_bones(bone_vectors(self.poses[rows_3d])))
+        for name, network, optimizer, real, fake in (
+            ("3d", self.d3d, d3, real_3d, made.pose_ba),
+            ("2d", self.d2d, d2, self.source(rows_2d)[1], flat),
+        ):
+            weight = getattr(self.settings, f"weight_{name}")
+            if not weight:
+                continue
+            old = self.pools[name](fake)
+            penalty_due = penalise and self.settings.gradient_penalty > 0 and not self.settings.official
+            real = real.detach().requires_grad_(penalty_due)
+            scores_real, scores_fake = network(torch.cat((real, old))).split((len(real), len(old)))
+            loss = losses.discriminator_adversarial(scores_real, scores_fake)
+            if penalty_due:
+                (slope,) = torch.autograd.grad(scores_real.sum(), real, create_graph=True)
+                norm = slope.square().sum((1, 2)).mean()
+                loss = loss + _PENALTY_EVERY * self.settings.gradient_penalty / 2 * norm
+            self._step(optimizer, loss, network)
+            found[f"discriminator_{name}"] = loss
+        self._log_losses(found)
+
+    def _lifter_batch(self, work: Work) -> tuple[Tensor, Tensor]:
+        if work.phase == "real":
+            return self._real(work.rows[0])
+        if work.phase == "mixed":
+            data, made = self._real(work.rows[0]), self.fakes_of(work.rows[1])
+            return torch.cat((data[0], made[0])), torch.cat((data[1], made[1]))
+        if not self.settings.official:
+            return self.fakes_of(work.rows[0])
+        if work.number == 0 and self.fakes:
+            joined = tuple(torch.cat(parts) for parts in zip(*self.fakes))
+            order = torch.randperm(len(joined[0])).to(self.device)
+            self.fakes = [(joined[0][order], joined[1][order])]
+        size = self.settings.batch_size
+        if not self.fakes:
+            return self.keypoints[:0], self.poses[:0]
+        return tuple(part[work.number * size : (work.number + 1) * size] for part in self.fakes[0])
+
+    def _real(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        pose = self.poses[rows]
+        return self.keypoints[rows], pose - pose[:, :1]
+
+    def _keep_fakes(self, made: Augmented, flat: Tensor) -> None:
+        pose, flat = made.pose_rt.detach(), flat.detach()
+        kept = in_picture(pose, flat, self.aspect, lower_bound=False)
+        self.fakes.append((flat[kept], (pose - pose[:, :1])[kept]))
+
+    def _evaluate_fakes(self) -> None:
+        """The official code scores after the fakes too; the better of the two lifters of an epoch may be kept."""
+        if self.validation is not None and self.settings.official:
+            value = score(self.lifter, self.validation)["mpjpe"]
+            self.candidate = (value, copy.deepcopy(self.lifter.state_dict()))
+            self.log("val/mpjpe_fake", value, batch_size=1)
+
+    # Health
+
+    def _check(self) -> None:
+        """Measures the augmentor between the GAN pass and the lifter's; goes back to healthy weights if it must."""
+        health = self.check()
+        failed = health.collapsed and (self.current_epoch >= self.settings.warmup or not health.finite)
+        if failed and self.settings.rescue and not self.settings.official:
+            self.rescues += 1
+            self._restore(self.healthy)
+        elif not failed:
+            self.healthy = self._gan_state()
+        for name, value in {**health.values(), "rescues": float(self.rescues)}.items():
+            self.log(f"gan/{name}", value, batch_size=1, on_step=False, on_epoch=True)
+
+    def check(self) -> Health:
+        """Health of the augmentor whose fakes the lifter learns from."""
+        rows = torch.arange(0, len(self.poses), max(1, len(self.poses) // _CHECKED), device=self.device)
+        network = self.augmentor if self.settings.official else self.average
+        was_training = network.training
+        with torch.no_grad():
+            pose, flat, camera = self.source(rows)
+            made = network.eval()(pose)
+            made_flat = project_normalised(made.pose_rt, camera)
+        network.train(was_training)
+        self.last_health = measure(pose, flat, made, made_flat, in_picture(made.pose_rt, made_flat, self.aspect))
+        return self.last_health
+
+    def _gan_state(self) -> dict[str, Any]:
+        networks = {name: getattr(self, name).state_dict() for name in ("augmentor", "average", "d3d", "d2d")}
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers()[:3]]
+        return copy.deepcopy({"networks": networks, "optimizers": optimizers})
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        state = copy.deepcopy(state)
+        for name, weights in state["networks"].items():
+            getattr(self, name).load_state_dict(weights)
+        for optimizer, saved in zip(self.optimizers()[:3], state["optimizers"]):
+            optimizer.load_state_dict(saved)
+        for pool in self.pools.values():
+            pool.items, pool.count = None, 0
+
+    # Optimisation
+
+    def _step(self, optimizer: Any, loss: Tensor, network: nn.Module) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        nn.utils.clip_grad_norm_(network.parameters(), self.settings.clip)
+        optimizer.step()
+
+    def _average(self) -> None:
+        """Weights by a running mean; buffers of the normalisation are running means already."""
+        if self.settings.official:
+            return
+        with torch.no_grad():
+            pairs = list(zip(self.average.parameters(), self.augmentor.parameters()))
+            torch._foreach_lerp_([a for a, _ in pairs], [b for _, b in pairs], 1 - self.settings.ema)
+            for old, new in zip(self.average.buffers(), self.augmentor.buffers()):
+                old.copy_(new)
+
+    def _log_losses(self, parts: dict[str, Tensor]) -> None:
+        values = {f"gan/{name}": value.detach() for name, value in parts.items()}
+        self.log_dict(values, batch_size=1, on_step=False, on_epoch=True)
+
+
+def _start_near(augmentor: Augmentor, joints: np.ndarray) -> None:
+    """Lets rotation and translation start near the data: at random weights hardly a fake is inside the picture, and
+    the adversary sees only that. Our own choice."""
+    middle = torch.from_numpy(joints[:, 0].mean(0))
+    place = augmentor.RTprocess
+    with torch.no_grad():
+        for last in (place.w2_R, place.w2_T):
+            last.weight.mul_(_START)
+            last.bias.zero_()
+        place.w2_T.bias.copy_(torch.cat((middle[:2], middle[2:].clamp_min(0).sqrt())))
+
+
+@contextmanager
+def _frozen(*networks: nn.Module) -> Iterator[None]:
+    """No gradients of these weights; gradients pass through to the input."""
+    for network in networks:
+        network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for network in networks:
+            network.requires_grad_(True)
+
+
+def _templates(pairs: PosePairs) -> np.ndarray:
+    """(S, 15) median bone lengths of each subject."""
+    lengths = pairs.lengths
+    return np.stack([np.median(lengths[pairs.subjects == name], 0) for name in np.unique(pairs.subjects)]).astype(
+        np.float32
+    )
+
+
+def _seed_of(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,75 @@
+"""The order of a PoseAug epoch: GAN batches, a check, lifter batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from posesyn.training.poseaug_settings import PoseAugSettings
+
+
+class Work(NamedTuple):
+    """One training step.
+
+    ``phase`` is ``gan`` (rows: sources, real 3D, real 2D), ``check``, ``fake``, ``real``, ``mixed`` (rows: data,
+    sources) or ``evaluate``; ``number`` counts the steps of the phase.
+    """
+
+    phase: str
+    number: int
+    rows: tuple[Tensor, ...] = ()
+
+
+class PoseAugBatches(IterableDataset):
+    """Every step of one epoch; orders depend on (seed, epoch) only, so that a resumed training repeats them.
+
+    A last batch of one pose is left out: batch normalisation has no variance there.
+    """
+
+    def __init__(self, count: int, settings: PoseAugSettings, seed: int = 0) -> None:
+        self.count, self.settings, self.seed, self.epoch = count, settings, seed, 0
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._steps(0, dry=True))
+
+    @property
+    def per_pass(self) -> int:
+        """Batches of a pass over the data."""
+        full, rest = divmod(self.count, self.settings.batch_size)
+        return max(1, full + (rest > 1))
+
+    def __iter__(self) -> Iterator[Work]:
+        epoch = self.epoch
+        self.epoch += 1
+        return self._steps(epoch)
+
+    def _steps(self, epoch: int, dry: bool = False) -> Iterator[Work]:
+        size, passes = self.settings.batch_size, self.per_pass
+        rng = np.random.default_rng((self.seed, epoch, 1))
+
+        def order() -> Tensor:
+            return torch.zeros(self.count, dtype=torch.long) if dry else torch.from_numpy(rng.permutation(self.count))
+
+        orders = [order() for _ in range(3)]
+        for number in range(passes):
+            yield Work("gan", number, tuple(part[number * size : (number + 1) * size] for part in orders))
+        yield Work("check", 0)
+        if self.settings.official or not self.settings.mixed:
+            for phase in ("fake", "real"):
+                rows = order()
+                for number in range(passes):
+                    yield Work(phase, number, (rows[number * size : (number + 1) * size],))
+                if phase == "fake":
+                    yield Work("evaluate", 0)
+        else:
+            half = max(1, size // 2)
+            data, sources = order(), order()
+            for number in range(2 * passes):
+                part = slice(number * half, (number + 1) * half)
+                if len(data[part]) > 0 and len(data[part]) + len(sources[part]) > 1:
+                    yield Work("mixed", number, (data[part], sources[part]))

@@ -1,0 +1,56 @@
+"""One run of PoseAug: resume, selection on validation data, learning curves, weights of lifter and augmentor."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from posesyn.data.pose_pairs import PosePairs
+from posesyn.estimators.lifters.lifter import Lifter
+from posesyn.training.lifter_run import fit_module
+from posesyn.training.poseaug import PoseAugModule
+from posesyn.training.poseaug_settings import PoseAugSettings
+
+AUGMENTOR = "augmentor.safetensors"
+
+
+def train_poseaug(
+    lifter: Lifter,
+    pairs: PosePairs,
+    out: str | os.PathLike[str],
+    settings: PoseAugSettings | None = None,
+    validation: PosePairs | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Path:
+    """Trains a lifter with PoseAug; writes ``lifter.safetensors``, ``augmentor.safetensors`` and ``curves.csv``.
+
+    A run that was interrupted goes on from its last epoch (``last.ckpt``) with the numbers it would have had.
+
+    Args:
+        lifter: The network, changed in place; best one trained alone before (:func:`~posesyn.training.train_lifter`).
+        pairs: Training data with cameras. Without ``validation`` a fifth of its subjects is held out, except with
+            ``recipe="official"``, which then keeps the last epoch.
+        out: Folder.
+        settings: As published, with the fixes told in :class:`PoseAugSettings`.
+        validation: What the best epoch is chosen on. The official code takes test data here.
+        seed: Decides split, orders and noise.
+        progress: Show a progress bar.
+
+    Returns:
+        Path of the lifter's weights.
+
+    Raises:
+        InputError: Pairs without cameras. RunError: The folder holds a training of another lifter.
+    """
+    settings = settings or PoseAugSettings()
+    if validation is None and not settings.official:
+        pairs, validation = pairs.split_by_subject(seed=seed)
+    torch.manual_seed(seed)
+    module = PoseAugModule(lifter, pairs, validation, settings, seed)
+    path = fit_module(module, lifter, Path(out), settings.epochs, seed, progress)
+    network = module.augmentor if settings.official else module.average
+    network.save(path.parent / AUGMENTOR, {"seed": seed, "recipe": settings.recipe, "rescues": module.rescues})
+    return path
