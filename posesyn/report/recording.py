@@ -37,16 +37,16 @@ def save_rerun(
         MissingDependencyError: rerun-sdk is not installed.
         InputError: No motion. FileError: The folder does not exist.
     """
-    try:
-        import rerun as rr
-    except ImportError as error:
-        raise MissingDependencyError("recordings need rerun", fix="pip install rerun-sdk") from error
     motions = [motions] if isinstance(motions, Motion) else list(motions)
     if not motions:
         raise InputError("there is no motion to record", where="save_rerun")
     path = Path(path)
     if not path.parent.is_dir():
         raise FileError("the folder does not exist", where=path)
+    try:
+        import rerun as rr
+    except ImportError as error:
+        raise MissingDependencyError("recordings need rerun", fix="pip install rerun-sdk") from error
     recording = rr.RecordingStream("posesyn")
     recording.save(str(path))
     recording.log("world", rr.ViewCoordinates.RIGHT_HAND_Y_UP, static=True)
