@@ -12,6 +12,7 @@ part. Wall-clock depends on what else runs: CPU seconds and the load are printed
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -19,7 +20,7 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -59,22 +60,30 @@ def official_sample(model: MotionTransformer, text: Tensor, count: int) -> list[
     return tokens
 
 
-def measured(run: Callable[[], list], motions: int, repeats: int) -> dict:
-    """Seconds per motion (median, least, most), CPU seconds per motion and peak memory after it."""
-    wall, cpu, result = [], [], None
-    for _ in range(repeats):
-        start, busy = time.perf_counter(), time.process_time()
-        result = run()
-        wall.append((time.perf_counter() - start) / motions)
-        cpu.append((time.process_time() - busy) / motions)
-    return {
-        "seconds": statistics.median(wall),
-        "seconds_range": [min(wall), max(wall)],
-        "cpu_seconds": statistics.median(cpu),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "runs": repeats,
-        "result": result,
-    }
+def measured(cases: Sequence[tuple[Callable[[], list], int]], repeats: int) -> list[dict]:
+    """Per case (run, motions): seconds and CPU seconds per motion, peak memory after its first run, and its result.
+
+    Cases take turns, so that load from elsewhere falls on all of them; ratios are to the first case of the same turn.
+    """
+    wall, cpu, rows = [[[] for _ in cases] for _ in range(2)] + [[{} for _ in cases]]
+    for turn in range(repeats):
+        for index, (run, motions) in enumerate(cases):
+            start, busy = time.perf_counter(), time.process_time()
+            rows[index]["result"] = run()
+            wall[index].append((time.perf_counter() - start) / motions)
+            cpu[index].append((time.process_time() - busy) / motions)
+            if turn == 0:
+                rows[index]["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for index, row in enumerate(rows):
+        row |= {
+            "seconds": statistics.median(wall[index]),
+            "seconds_range": [min(wall[index]), max(wall[index])],
+            "cpu_seconds": statistics.median(cpu[index]),
+            "ratio": statistics.median(a / b for a, b in zip(wall[0], wall[index])),
+            "cpu_ratio": statistics.median(a / b for a, b in zip(cpu[0], cpu[index])),
+            "runs": repeats,
+        }
+    return rows
 
 
 def main() -> None:
@@ -96,28 +105,22 @@ def main() -> None:
         f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, torch {torch.__version__}"
     )
     official_sample(model, texts[:1], 2)  # first calls allocate
-    compared = min(2, max(options.batches))
-    baseline = measured(lambda: official_sample(model, texts[:1], options.tokens), 1, options.repeats)
-    truth = [
-        baseline.pop("result"),
-        *(official_sample(model, texts[i : i + 1], options.tokens) for i in range(1, compared)),
-    ]
-    rows = [{"case": "official loop", "batch": 1, "ratio": 1.0, "cpu_ratio": 1.0, "same_tokens": None, **baseline}]
+    cases: list[tuple[Callable[[], list], int]] = [(lambda: official_sample(model, texts[:1], options.tokens), 1)]
     for batch in options.batches:
-        row = measured(
-            lambda batch=batch: model.sample(
-                texts[:batch], max_tokens=options.tokens, min_tokens=options.tokens, greedy=True
-            ),
-            batch,
-            options.repeats,
+        sample = functools.partial(
+            model.sample, texts[:batch], max_tokens=options.tokens, min_tokens=options.tokens, greedy=True
         )
-        tokens = row.pop("result")
-        row["same_tokens"] = all(a.tolist() == b for a, b in zip(tokens, truth))
-        row |= {
-            "ratio": baseline["seconds"] / row["seconds"],
-            "cpu_ratio": baseline["cpu_seconds"] / row["cpu_seconds"],
-        }
-        rows.append({"case": "posesyn", "batch": batch, **row})
+        cases.append((sample, batch))
+    rows = [
+        {"case": "posesyn" if index else "official loop", "batch": batch, **row}
+        for index, ((_, batch), row) in enumerate(zip(cases, measured(cases, options.repeats)))
+    ]
+    truth = [rows[0].pop("result")]
+    rows[0]["same_tokens"] = None
+    if max(options.batches) > 1:
+        truth.append(official_sample(model, texts[1:2], options.tokens))
+    for row in rows[1:]:
+        row["same_tokens"] = all(a.tolist() == b for a, b in zip(row.pop("result"), truth))
     print(
         f"\n{'':<15}{'batch':>6}{'s/motion':>10}{'range':>16}{'CPU s':>8}{'ratio':>8}{'CPU':>7}{'peak MiB':>10}  tokens"
     )
