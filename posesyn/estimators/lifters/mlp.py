@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posesyn.estimators.lifters.lifter import JOINTS, Lifter, check_options, with_zero_root
+from posesyn.estimators.lifters.lifter import JOINTS, Lifter, check_options, dropped, with_zero_root
 
 
 class _Stage(nn.Module):
@@ -51,4 +51,4 @@ class MLPLifter(Lifter):
 
     def _layer(self, linear: nn.Linear, norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
         x = functional.relu(norm(linear(x)), inplace=True)
-        return functional.dropout(x, self.dropout, self.training) if self.dropout else x
+        return dropped(x, self.dropout, self.training)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posesyn.estimators.lifters.lifter import JOINTS, Lifter, check_options, with_zero_root
+from posesyn.estimators.lifters.lifter import JOINTS, Lifter, check_options, dropped, with_zero_root
 
 
 class VideoPoseLifter(Lifter):
@@ -48,4 +48,4 @@ class VideoPoseLifter(Lifter):
 
     def _layer(self, conv: nn.Conv1d, norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
         x = functional.relu(norm(functional.linear(x, conv.weight[..., 0])), inplace=True)
-        return functional.dropout(x, self.dropout, self.training) if self.dropout else x
+        return dropped(x, self.dropout, self.training)
