@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from posesyn.errors import FileError, InputError
+from posesyn.evaluation_commands import compare, evaluate
+from posesyn.lifter_commands import train_lifter, train_poseaug
 from posesyn.settings import DataSettings, EstimatorSettings, PipelineSettings, SelectionSettings
-from posesyn.storage.atomic import write_json
 from posesyn.training.settings import FineTuningSettings
 
 
@@ -236,24 +237,6 @@ def train(
     print(f"weights: {weights}")
 
 
-def evaluate(data: DataSettings, out: Path, estimator: EstimatorSettings = EstimatorSettings()) -> None:
-    """MPJPE and PA-MPJPE on labelled data.
-
-    Args:
-        data: Labelled data (``format: rendered``).
-        out: JSON file for the result.
-        estimator: The estimator to score.
-    """
-    from posesyn.training.evaluation import evaluate as score
-
-    result = score(estimator.load(), data.load())
-    summary = {"protocol": result.protocol, **result.summary()}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out, {**summary, "per_person": dict(zip(result.person_ids, result.mpjpe_mm.tolist()))})
-    for name, value in summary.items():
-        print(f"{name}: {value:.1f}" if isinstance(value, float) else f"{name}: {value}")
-
-
 def report(data: DataSettings, extraction: Path, out: Path) -> None:
     """Writes the page of an extraction again.
 
@@ -277,6 +260,9 @@ COMMANDS = {
     "render": render,
     "filter": filter,
     "train": train,
+    "train_lifter": train_lifter,
+    "train_poseaug": train_poseaug,
     "evaluate": evaluate,
+    "compare": compare,
     "report": report,
 }

@@ -26,16 +26,21 @@ def evaluate(
     from posesyn.report.embedding import encode_figure
     from posesyn.report.figures import pck_curve
     from posesyn.report.plots import error_histogram, joint_error_bars
+    from posesyn.training.body_truth import FittedBodies, load_regressor
     from posesyn.training.evaluation import evaluate as score
     from posesyn.training.evaluation_results import text_table
 
-    bodies = settings.load_bodies()
+    bodies = None if settings.bodies is None else FittedBodies(settings.bodies)
+    regressor = None
+    if settings.regressor is not None and bodies is not None:
+        # The order of its joints is seen on the body, not believed.
+        regressor = load_regressor(settings.regressor, bodies.body("neutral").v_template.numpy())
     result = score(
         estimator.load(),
         data.load(),
         settings.batch_size,
         protocol=settings.protocol,
-        regressor=settings.load_regressor(bodies),
+        regressor=regressor,
         bodies=bodies,
         progress=True,
     )

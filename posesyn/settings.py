@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from posesyn.data.formats import Format
 from posesyn.errors import InputError
 from posesyn.storage.atomic import read_json
 from posesyn.training.settings import FineTuningSettings
@@ -73,34 +74,28 @@ class DataSettings:
     """Where persons come from.
 
     Args:
-        format: ``coco`` and ``mpii`` are annotation files with an image folder; ``rendered`` is a folder of clips that
+        format: A published data set's format (docs, "Read published data sets"); ``rendered`` is a folder of clips that
             posesyn wrote.
-        annotations: The annotation file (not for ``rendered``).
-        images: The image folder (``rendered``: the folder of clips).
+        annotations: The annotation file or folder (not for ``rendered``, ``emdb``, ``3dhp-train``, ``3dhp-test``).
+        images: The image folder (``rendered``: the folder of clips; ``emdb`` and ``3dhp-*``: the data set's root).
         on_missing: Whether a listed image that is not there stops the run or is skipped and counted.
         captions: JSON file, person id → text, that wins over the data set's own captions.
     """
 
     images: Path
     annotations: Path | None = None
-    format: Literal["coco", "mpii", "rendered"] = "coco"
+    format: Format = "coco"
     on_missing: Literal["error", "skip"] = "error"
     captions: Path | None = None
 
     def load(self) -> Sequence[Person]:
         """The data set."""
-        from posesyn import data
+        from posesyn.data.formats import open_dataset
 
-        if self.format == "rendered":
-            from posesyn.storage.clip_store import ClipStore
-
-            return data.RenderedClips(ClipStore(self.images))
-        if self.annotations is None:
-            raise InputError(f"format '{self.format}' needs an annotation file", where="data.annotations")
-        reader = {"coco": data.CocoKeypoints, "mpii": data.MpiiKeypoints}[self.format]
-        persons = reader(self.annotations, self.images, on_missing=self.on_missing)
-        if len(persons.skipped):
-            print(f"{len(persons.skipped)} annotations were skipped, e.g. {persons.skipped[0]}")
+        persons = open_dataset(self.format, self.images, self.annotations, on_missing=self.on_missing)
+        skipped = getattr(persons, "skipped", ())  # clips that posesyn wrote are complete
+        if len(skipped):
+            print(f"{len(skipped)} annotations were skipped, e.g. {skipped[0]}")
         return persons
 
     def identity(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ def test_help_lists_all_stages(capsys):
         cli.main(["--help"])
     assert ending.value.code == 0
     text = capsys.readouterr().out
-    for name in ("demo", "run", "extract", "synthesize", "render", "filter", "train", "evaluate", "report"):
+    for name in ("demo", "run", "extract", "synthesize", "render", "filter", "train", "evaluate", "compare", "report"):
         assert name in text
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from posesyn import cli
 from posesyn.errors import InputError
 from posesyn.evaluation_commands import compare, evaluate
 from posesyn.settings import DataSettings, EstimatorSettings
@@ -44,4 +45,32 @@ def test_settings_that_make_no_sense(tmp_path):
         EvaluationSettings(level=1.0)
     np.save(tmp_path / "J.npy", np.zeros((17, 3)))
     with pytest.raises(InputError, match="needs the SMPL body"):
-        EvaluationSettings(regressor=tmp_path / "J.npy").load_regressor(None)
+        EvaluationSettings(regressor=tmp_path / "J.npy")
+
+
+def test_the_command_line_scores_clips_and_compares(clips, tmp_path, capsys):
+    arguments = ["evaluate", "--data.format", "rendered", "--data.images", str(clips), "--settings.resamples", "20"]
+    for name in ("one", "two"):
+        assert cli.main([*arguments, "--out", str(tmp_path / name)]) == 0
+        assert (tmp_path / name / "persons.parquet").is_file()
+    assert cli.main(["compare", "--first", str(tmp_path / "one"), "--second", str(tmp_path / "two")]) == 0
+    assert "| MPJPE [mm]" in capsys.readouterr().out
+
+
+def test_the_command_line_scores_real_photos(shared, tmp_path, capsys):
+    folder = shared / "data" / "images" / "coco"
+    annotations = next(folder.glob("*.json"))
+    arguments = ["--data.annotations", str(annotations), "--data.images", str(folder)]
+    status = cli.main(["evaluate", *arguments, "--settings.protocol", "coco-pck", "--out", str(tmp_path / "coco")])
+    captured = capsys.readouterr()
+    assert status == 0, captured.err
+    assert "PCK" in captured.out
+    content = json.loads((tmp_path / "coco" / "evaluation.json").read_text())
+    assert content["settings"]["name"] == "coco-pck"
+
+
+def test_every_published_format_can_be_named(tmp_path, capsys):
+    status = cli.main(
+        ["evaluate", "--data.format", "emdb", "--data.images", str(tmp_path), "--out", str(tmp_path / "o")]
+    )
+    assert status == 2 and str(tmp_path) in capsys.readouterr().err

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from posesyn.errors import InputError
-
-if TYPE_CHECKING:
-    from posesyn.training.body_truth import FittedBodies, JointRegressor
 
 
 @dataclass(frozen=True)
@@ -38,23 +34,5 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.resamples < 1 or not 0 < self.level < 1:
             raise InputError("batch_size and resamples must be at least 1, and level in (0, 1)", where="settings")
-
-    def load_bodies(self) -> FittedBodies | None:
-        """The bodies, loaded when first needed."""
-        from posesyn.training.body_truth import FittedBodies
-
-        return None if self.bodies is None else FittedBodies(self.bodies)
-
-    def load_regressor(self, bodies: FittedBodies | None) -> JointRegressor | None:
-        """The joint regressor; its order is seen on the neutral body.
-
-        Raises:
-            InputError: A regressor without bodies.
-        """
-        from posesyn.training.body_truth import load_regressor
-
-        if self.regressor is None:
-            return None
-        if bodies is None:
+        if self.regressor is not None and self.bodies is None:
             raise InputError("a joint regressor needs the SMPL body it was made for", fix="give --settings.bodies")
-        return load_regressor(self.regressor, bodies.body("neutral").v_template.numpy())
