@@ -1,15 +1,15 @@
 """Does PoseAug make lifters better on people, actions and cameras they have not seen? Real mocap, four lifters.
 
-    python benchmarks/poseaug_accuracy.py --work runs/poseaug [--data ../shared/data] [--only default official] [--table]
+    python benchmarks/poseaug_accuracy.py --work runs/poseaug [--only default official] [--table]
 
 Cells (recipe, lifter, seed), the most important first; each writes ``WORK/cells/*.json``, so that a run that is stopped
 goes on with the cell it was in, at the epoch it was in. ``--table`` prints what is done and stops.
 
-Per lifter and seed: a pretraining on the train set; then from those weights, for the same number of lifter updates, with
-the same learning rate and its same fall: ``baseline`` goes on with the data, ``default`` and ``official`` are PoseAug's two
-recipes, and the ablations are ``default`` without one part. All keep the epoch that is best on validation data, of which
-half comes from the training's cameras and half from others (``poseaug_scenarios.py``); the test sets decide nothing. The
-2D input is the exact projection. PA-MPJPE aligns by a similarity.
+Per lifter and seed: a pretraining on the train set; then from those weights, for the same number of lifter updates,
+with the same learning rate and its same fall: ``baseline`` goes on with the data, ``default`` and ``official`` are
+PoseAug's two recipes, and the ablations are ``default`` without one part. All keep the epoch that is best on validation
+data, of which half comes from the training's cameras and half from others (``poseaug_scenarios.py``); the test sets
+decide nothing. The 2D input is the exact projection. PA-MPJPE aligns by a similarity.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from posesyn.training.poseaug_settings import LifterSettings, PoseAugSettings
 
 LIFTERS = ("mlp", "videopose", "semgcn", "stgcn")
 OPTIONS = {"semgcn": {}, "stgcn": {}}
-# First values, not searched yet: --try scores others on validation only, with seed 100, which is not among those reported.
+# First values, not searched yet: --try scores others on validation only, with seed 100, which no table reports.
 # Another choice makes other cells: the settings are part of the folders' names and of the cells.
 PRETRAINING = {"epochs": 10, "batch_size": 1024}
 POSEAUG = {"epochs": 24, "batch_size": 1024, "warmup": 2, "learning_rate": 1e-3, "lifter_rate": 5e-4}
@@ -109,7 +109,8 @@ def run_cell(
         train_poseaug(lifter, sets["train"], out, settings, sets["validation"], seed, False)
     curves = (out / "curves.csv").read_text()
     row = {
-        "settings": chosen(), "recipe": recipe, "lifter": name, "seed": seed, "changes": changes or {}, "seconds": time.time() - start,
+        "settings": chosen(), "recipe": recipe, "lifter": name, "seed": seed, "changes": changes or {},
+        "seconds": time.time() - start,
         "updates": lifter_updates(settings, len(sets["train"])),
         **{which: score(lifter, sets[which]) for which in ("validation", "same", "cross")},
         **_collapse(curves),
@@ -135,7 +136,8 @@ def _collapse(curves: str) -> dict:
 def table(rows: list[dict]) -> None:
     """Mean ± standard deviation over seeds."""
     names = ("mpjpe", "pa_mpjpe", "pck150", "auc")
-    print(f"{'lifter':<10}{'recipe':<14}{'seeds':>5}  " + "".join(f"{w + ' ' + n:>18}" for w in ("same", "cross") for n in names))
+    heads = "".join(f"{which + ' ' + name:>18}" for which in ("same", "cross") for name in names)
+    print(f"{'lifter':<10}{'recipe':<14}{'seeds':>5}  {heads}")
     for lifter in LIFTERS:
         for recipe in ("baseline", "default", "official", *ABLATIONS):
             found = [row for row in rows if row["lifter"] == lifter and row["recipe"] == recipe]
@@ -148,7 +150,8 @@ def table(rows: list[dict]) -> None:
                     spread = values.std(ddof=1) if len(values) > 1 else 0.0
                     text += f"{values.mean():>11.2f} ±{spread:5.2f}"
             if "rescues" in found[0]:
-                text += f"  collapsed epochs {sum(r['collapsed_epochs'] for r in found)}, rescues {sum(r['rescues'] for r in found)}"
+                collapsed, rescues = (sum(row[key] for row in found) for key in ("collapsed_epochs", "rescues"))
+                text += f"  collapsed epochs {collapsed}, rescues {rescues}"
             print(text)
     for lifter in LIFTERS:
         by = {(row["recipe"], row["seed"]): row for row in rows if row["lifter"] == lifter}
@@ -173,7 +176,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--table", action="store_true", help="print what is done and stop")
     parser.add_argument("--try", dest="attempt", nargs=2, metavar=("NAME", "JSON"),
-                        help="one MLP cell of seed 100 with these changes of the settings, scored on validation only")  # fmt: skip
+                        help="one MLP cell of seed 100 with changed settings, scored on validation only")  # fmt: skip
     options = parser.parse_args()
     folder = options.work / "cells"
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,10 @@
 |---|---|---|---|
 | train | CMU train subjects | walk, run, everyday | 4 in fixed directions, 1.4-1.7 m high, 4-6 m away |
 | same | CMU test subjects | walk, everyday | those |
-| cross | CMU test subjects with the other actions, HDM05 subjects of train and test | all other, HDM05 all | any direction, 0.3-3.5 m high, 2.5-9 m away |
-| validation | CMU val subjects, all actions; HDM05 subject of val | | half of the pairs by the cameras of train, half by those of cross |
+| cross | CMU test subjects | all others | any direction, 0.3-3.5 m high, 2.5-9 m away |
+| | HDM05 subjects of train and test | all | those |
+| validation | CMU and HDM05 subjects of val | walk, run, everyday | half of the pairs: those of train |
+| | | all | half of the pairs: those of cross |
 
 Nobody in validation is in train, same or cross.
 """

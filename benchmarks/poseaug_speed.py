@@ -2,11 +2,12 @@
 
     OMP_NUM_THREADS=2 python benchmarks/poseaug_speed.py [--json poseaug_speed.json] [--repeats 8]
 
-The baseline is the plain formulation, in the same run, on the same weights and data: bones and joints in Python loops, the
-rotation as a matrix built per pose, KCS matrices of 15 x 15 for each of five branches, weight gradients computed for
-networks that are not being trained, the scores of real poses in the augmentor's loss, three separate passes of the lifter
-with gradients. Both have the published mathematics (``recipe="official"``: the lifter in train mode); ``default`` is timed too:
-it holds the lifter's normalisation still, averages the augmentor and penalises the discriminators' gradient.
+The baseline is the plain formulation, in the same run, on the same weights and data: bones and joints in Python loops,
+the rotation as a matrix built per pose, KCS matrices of 15 x 15 for each of five branches, weight gradients computed
+for networks that are not being trained, the scores of real poses in the augmentor's loss, three separate passes of the
+lifter with gradients. Both have the published mathematics (``recipe="official"``: the lifter in train mode);
+``default`` is timed too: it holds the lifter's normalisation still, averages the augmentor and penalises the
+discriminators' gradient.
 A discriminator step falls on every second iteration; repeats are even, so both kinds weigh the same.
 Memory is the growth of the process's peak, each figure in a process of its own.
 """
@@ -178,11 +179,9 @@ def measured(name: str, form: str, what: str, repeats: int) -> dict:
         if what == "lifter":
             if form == "plain":
                 module.lifter.train()
-                module._step(
-                    module.optimizers()[3],
-                    functional.mse_loss(plain_lifter(module.lifter, *module._real(rows[0])[:1]), module._real(rows[0])[1]),
-                    module.lifter,
-                )
+                flat, target = module._real(rows[0])
+                loss = functional.mse_loss(plain_lifter(module.lifter, flat), target)
+                module._step(module.optimizers()[3], loss, module.lifter)
             else:
                 module.lifter_step(*module._real(rows[0]))
         elif form == "plain":
@@ -231,13 +230,15 @@ def main() -> None:
         print(json.dumps(measured(*options.one, options.repeats)))
         return
     rows = []
-    print(f"{'lifter':<10}{'step':<8}{'form':<10}{'seconds':>9}{'range':>16}{'peak MB':>9}{'target':>8}{'official code':>15}")
+    heads = f"{'seconds':>9}{'range':>14}{'peak MB':>9}{'target':>8}{'official code':>15}"
+    print(f"{'lifter':<10}{'step':<8}{'form':<10}{heads}")
     for name in options.lifters:
         for what in ("gan", "lifter"):
             for form in ("plain", "official", "default") if what == "gan" else ("plain", "default"):
-                command = [sys.executable, __file__, "--repeats", str(options.repeats), "--threads", str(options.threads),
-                           "--one", name, form, what]  # fmt: skip
-                row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+                numbers = ["--repeats", str(options.repeats), "--threads", str(options.threads)]
+                command = [sys.executable, __file__, *numbers, "--one", name, form, what]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                row = json.loads(done.stdout.splitlines()[-1])
                 rows.append(row)
                 print(
                     f"{name:<10}{what:<8}{form:<10}{row['seconds']:>9.3f}{row['least']:>8.3f}-{row['most']:.3f}"
@@ -245,7 +246,8 @@ def main() -> None:
                     flush=True,
                 )
     if options.json:
-        about = {"threads": options.threads, "batch": BATCH, "machine": platform.processor(), "torch": torch.__version__}
+        machine = {"machine": platform.processor(), "torch": torch.__version__}
+        about = {"threads": options.threads, "batch": BATCH, **machine}
         with open(options.json, "w") as file:
             json.dump({"about": about, "rows": rows, "targets": [[*k, v] for k, v in TARGETS.items()]}, file, indent=1)
 

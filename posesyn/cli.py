@@ -22,12 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from posesyn.errors import PosesynError
     from posesyn.training.lightning_output import quiet_lightning
 
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # `train lifter` beside `train`: jsonargparse has no command that both acts and has commands below it.
+    if given[:1] == ["train"] and given[1:2] in (["lifter"], ["poseaug"]):
+        given[:2] = [f"train_{given[1]}"]
     signal.signal(signal.SIGTERM, _interrupt)
     quiet_lightning()
     try:
         auto_cli(
             commands.COMMANDS,
-            args=None if arguments is None else list(arguments),
+            args=given,
             prog="posesyn",
             description="Finds the images on which a 3D human pose estimator fails, synthesizes training data for "
             "exactly those poses, retrains the estimator and proves the gain.",

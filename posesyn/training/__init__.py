@@ -8,11 +8,17 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "FineTuningSettings": "settings",
+        "LifterModule": "lifter",
+        "LifterSettings": "poseaug_settings",
         "MixedPoseDataModule": "mixed_data",
         "MotionTransformerModule": "motion",
         "MotionVQVAEModule": "motion",
+        "PoseAugModule": "poseaug",
+        "PoseAugSettings": "poseaug_settings",
         "PoseEstimatorModule": "pose_estimator",
         "evaluate": "evaluation",
         "fine_tune": "fine_tuning",
+        "train_lifter": "lifter",
+        "train_poseaug": "poseaug_run",
     },
 )

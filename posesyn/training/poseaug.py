@@ -237,9 +237,7 @@ class PoseAugModule(pl.LightningModule):
                 parts["feedback"] = fed
         return parts
 
-    def _feedback(
-        self, pose: Tensor, keypoints: Tensor, camera: Tensor, made: Augmented, flat_rt: Tensor
-    ) -> Tensor:
+    def _feedback(self, pose: Tensor, keypoints: Tensor, camera: Tensor, made: Augmented, flat_rt: Tensor) -> Tensor:
         flat_ba = project_normalised(made.pose_ba, camera)
         with torch.no_grad():
             original = losses.group_errors(self.lifter(keypoints), pose, self.groups)

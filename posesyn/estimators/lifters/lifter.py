@@ -131,7 +131,7 @@ def with_zero_root(joints: Tensor) -> Tensor:
 
 def dropped(x: Tensor, share: float, training: bool) -> Tensor:
     """Dropout. Shares that are multiples of 1/256, as the published 0.25, take eight decisions from one random number:
-    the same distribution as ``torch.nn.functional.dropout``, whose serial generator costs a sixth of a step on a CPU."""
+    the same distribution as ``torch.nn.functional.dropout``, whose generator costs a sixth of a step on a CPU."""
     if not share or not training:
         return x
     limit = share * 256

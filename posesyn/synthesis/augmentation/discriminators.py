@@ -55,7 +55,6 @@ class PartDiscriminator(nn.Module):
     Args:
         spectral: Spectral normalisation of every layer (our own choice against collapse; the official code has none).
             The weights then carry other names.
-        parts: Branches in use; the others score 0 with zero gradient (ablation).
     """
 
     def __init__(self, *, spectral: bool = False) -> None:

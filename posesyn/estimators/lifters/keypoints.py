@@ -1,0 +1,94 @@
+"""Image keypoints of any joint set → the 16 joints a lifter reads, and its 3D joints → a place before the camera."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from posesyn import skeletons
+from posesyn.errors import InputError
+from posesyn.estimators.lifters.lifter import JOINTS, SKELETON
+
+# Half image widths: the Human3.6M cameras (poseaug.md section 2), assumed where no camera is known.
+FOCAL = 2.29
+_NEEDED = 6  # joints; fewer say nothing of a pose. Our own choice.
+_PARENTS = skeletons.get(SKELETON).parents
+_NAMES = skeletons.get(SKELETON).joints
+_HIP_RIGHT, _HIP_LEFT, _SPINE, _NECK, _HEAD, _SHOULDER_LEFT, _SHOULDER_RIGHT = 1, 4, 7, 8, 9, 10, 13
+_FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
+
+
+def sixteen_keypoints(points: np.ndarray, visible: np.ndarray, skeleton: str, where: object) -> np.ndarray:
+    """(J, 2) pixels of ``skeleton`` → (16, 2).
+
+    Joints the set lacks are put near where PoseAug's data have them (our own choice): the pelvis between the hips, the
+    thorax between the shoulders, the spine between both, the head at the middle of what is seen of the face. Hidden
+    joints take the place of the nearest joint towards the pelvis.
+
+    Raises:
+        InputError: Fewer than six of the joints are known, or a known one is not finite.
+    """
+    found, present = skeletons.convert(np.asarray(points, np.float64), skeleton, SKELETON, np.asarray(visible, bool))
+    found, present = found.copy(), present.copy()
+    if int(present.sum()) < _NEEDED:
+        raise InputError(
+            "too few keypoints to lift", where=where, expected=f"at least {_NEEDED} of 16", got=int(present.sum())
+        )
+    if not np.isfinite(found[present]).all():
+        raise InputError("keypoints must be finite", where=where, fix="mark unknown joints as not visible")
+
+    def between(joint: int, first: int, second: int) -> None:
+        if not present[joint] and present[first] and present[second]:
+            found[joint], present[joint] = (found[first] + found[second]) / 2, True
+
+    between(0, _HIP_RIGHT, _HIP_LEFT)
+    between(_NECK, _SHOULDER_LEFT, _SHOULDER_RIGHT)
+    between(_SPINE, 0, _NECK)
+    if not present[_HEAD]:
+        names = skeletons.get(skeleton).joints
+        face = [index for index, name in enumerate(names) if _is_face(name) and visible[index]]
+        if face:
+            found[_HEAD], present[_HEAD] = np.asarray(points, np.float64)[face].mean(0), True
+    if not present[0]:
+        found[0], present[0] = found[present].mean(0), True
+    for joint in range(1, JOINTS):
+        if not present[joint]:
+            found[joint] = found[_PARENTS[joint]]
+    return found
+
+
+def _is_face(name: str) -> bool:
+    return name in _FACE or any(part in name for part in ("nose", "eye", "ear"))
+
+
+def place_before_camera(joints: np.ndarray, points_px: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """Translation (3,) that makes root-relative joints (16, 3) project closest to the keypoints (16, 2).
+
+    Linear least squares: f (X + tx) = u (Z + tz) for both coordinates, u counted from the principal point.
+    """
+    focal = intrinsics[[0, 1], [0, 1]]
+    rays = (np.asarray(points_px, np.float64) - intrinsics[:2, 2]) / focal
+    rows, values = np.zeros((2 * JOINTS, 3)), np.zeros(2 * JOINTS)
+    for axis in range(2):
+        part = slice(axis * JOINTS, (axis + 1) * JOINTS)
+        rows[part, axis], rows[part, 2] = 1, -rays[:, axis]
+        values[part] = rays[:, axis] * joints[:, 2] - joints[:, axis]
+    found = np.linalg.lstsq(rows, values, rcond=None)[0]
+    # A pose in front of the camera: noise in tiny or degenerate keypoints may say otherwise.
+    nearest = 0.1 - float(joints[:, 2].min())
+    if found[2] < nearest:
+        middle = rays.mean(0)
+        found = np.array([*(middle * max(nearest, 1.0)), max(nearest, 1.0)])
+    return found
+
+
+def image_intrinsics(width: float, height: float) -> np.ndarray:
+    """The camera assumed for an image: focal length :data:`FOCAL` half widths, principal point in the middle."""
+    focal = FOCAL * width / 2
+    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]], np.float32)
+
+
+def normalised(points_px: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """Pixels (integer = centre) → what a lifter reads: the ray of the pixel seen by a camera of focal length
+    :data:`FOCAL`. With :func:`image_intrinsics` that is the published x / w · 2 - [1, h / w]."""
+    rays = (np.asarray(points_px, np.float64) - intrinsics[:2, 2]) / intrinsics[[0, 1], [0, 1]]
+    return (FOCAL * rays).astype(np.float32)
