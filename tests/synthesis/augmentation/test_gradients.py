@@ -78,7 +78,7 @@ def test_lengths_stay_within_limits_and_frozen_bones_keep_their_direction():
         for parameter in network.parameters():
             parameter.mul_(4)
         made = network(pose)
-    old, new = (bones.bone_lengths(bones.bone_vectors(x)) for x in (pose, made.pose_rt))
+    old, new = (bones.bone_lengths(bones.bone_vectors(x)) for x in (pose, made.pose_bl))
     ratio = new / old
     assert ratio.min() >= 1 - LENGTH_LIMIT - 1e-4 and ratio.max() <= 1 + LENGTH_LIMIT + 1e-4
     np.testing.assert_allclose(ratio[:, 7], 1, atol=1e-4)
