@@ -95,8 +95,14 @@ class LifterModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
-        # Dropout follows from (seed, epoch), so that a resumed training repeats it.
-        torch.manual_seed(int(np.random.SeedSequence((self.seed, self.current_epoch)).generate_state(1)[0]))
+        # Not counted: a resumed Lightning run may begin an iteration that it does not use.
+        self.batches.epoch = self.current_epoch
+
+    def on_train_batch_start(self, rows: Tensor, index: int) -> None:
+        # Dropout follows from (seed, epoch, batch), so that a resumed training repeats it. Not from the epoch alone: a
+        # data loader draws from the same generator when it starts, before this epoch or within it.
+        key = (self.seed, self.current_epoch, index)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
     def training_step(self, rows: Tensor, index: int) -> Tensor:
         keypoints, targets = self.keypoints[rows], self.targets[rows]

@@ -81,13 +81,10 @@ def fit_module(
         callbacks=[best, keeper],
     )
     last = out / f"{_LAST}.ckpt"
-    batches = getattr(module, "batches", None)
     if last.is_file():
         state = torch.load(last, map_location="cpu", weights_only=True)
         if not {f"lifter.{key}" for key in lifter.state_dict()} <= state["state_dict"].keys():
             raise RunError("the folder holds a training of another lifter", where=out, fix="choose another folder")
-        if batches is not None:
-            batches.epoch = int(state["epoch"]) + 1
     trainer.fit(module, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
     if best.weights is not None:
         lifter.load_state_dict(best.weights)

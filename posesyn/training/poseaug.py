@@ -120,6 +120,8 @@ class PoseAugModule(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Everything random of the epoch follows from (seed, epoch); rates fall by 1 - e / (epochs + 1)."""
         epoch = self.current_epoch
+        # Not counted: a resumed Lightning run may begin an iteration that it does not use.
+        self.batches.epoch = epoch
         torch.manual_seed(_seed_of(self.seed, epoch))
         draw = torch.Generator().manual_seed(_seed_of(self.seed, epoch, 7))
         self.template_of = torch.randint(len(self.templates), (len(self.poses),), generator=draw).to(self.device)
