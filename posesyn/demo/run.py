@@ -20,6 +20,7 @@ from posesyn.report import RunSummary
 from posesyn.settings import PipelineSettings
 from posesyn.storage.atomic import write_json
 from posesyn.storage.clip_store import ClipStore
+from posesyn.synthesis.motion.settings import SynthesisSettings
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.training.evaluation import PROTOCOL, Evaluation, evaluate
 from posesyn.training.settings import FineTuningSettings
@@ -98,7 +99,8 @@ def run_demo(
     start = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     estimator = load_estimator("hmr_small")
-    synthesizer = MotionSynthesizer.from_pretrained()
+    # The wild set climbs, jumps and does gymnastics: here motions may leave the floor.
+    synthesizer = MotionSynthesizer.from_pretrained(settings=SynthesisSettings(airborne=None))
     world = build_world(out / "world", synthesizer, sizes or WorldSettings(), seed, progress)
     built = time.perf_counter() - start
     settings = settings or demo_pipeline_settings(seed)
