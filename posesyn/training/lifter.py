@@ -80,7 +80,7 @@ class LifterModule(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         settings = self.settings
         rate = settings.learning_rate or RATES[self.lifter.name]
-        optimizer = torch.optim.Adam(self.lifter.parameters(), rate)
+        optimizer = torch.optim.Adam(self.lifter.parameters(), rate, fused=True)
 
         def factor(step: int) -> float:
             if settings.schedule == "linear":

@@ -115,7 +115,7 @@ class PoseAugModule(pl.LightningModule):
         rates = {name: rate for name in ("augmentor", "d3d", "d2d")}
         rates["lifter"] = self.settings.lifter_rate or LIFTER_RATES.get(self.lifter.name, _LIFTER_RATE)
         self.rates = rates
-        return [torch.optim.Adam(getattr(self, name).parameters(), value) for name, value in rates.items()]
+        return [torch.optim.Adam(getattr(self, name).parameters(), value, fused=True) for name, value in rates.items()]
 
     def on_train_epoch_start(self) -> None:
         """Everything random of the epoch follows from (seed, epoch); rates fall by 1 - e / (epochs + 1)."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional
 
-from posesyn.estimators.lifters.lifter import JOINTS, Lifter, check_options, dropped, with_zero_root
+from posesyn.estimators.lifters.lifter import JOINTS, Lifter, check_options, normalised_linear, with_zero_root
 
 
 class _Stage(nn.Module):
@@ -50,5 +49,4 @@ class MLPLifter(Lifter):
         return with_zero_root(self.w2(x).unflatten(1, (JOINTS - 1, 3)))
 
     def _layer(self, linear: nn.Linear, norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
-        x = functional.relu(norm(linear(x)), inplace=True)
-        return dropped(x, self.dropout, self.training)
+        return normalised_linear(x, linear.weight, linear.bias, norm, self.dropout)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posesyn.estimators.lifters.lifter import JOINTS, Lifter, check_options, dropped, with_zero_root
+from posesyn.estimators.lifters.lifter import JOINTS, Lifter, check_options, normalised_linear, with_zero_root
 
 
 class VideoPoseLifter(Lifter):
@@ -47,5 +47,4 @@ class VideoPoseLifter(Lifter):
         return with_zero_root(out.unflatten(1, (JOINTS - 1, 3)))
 
     def _layer(self, conv: nn.Conv1d, norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
-        x = functional.relu(norm(functional.linear(x, conv.weight[..., 0])), inplace=True)
-        return dropped(x, self.dropout, self.training)
+        return normalised_linear(x, conv.weight[..., 0], None, norm, self.dropout)
