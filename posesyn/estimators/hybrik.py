@@ -16,7 +16,7 @@ from posesyn.data.crops import CropBatch
 from posesyn.errors import CheckpointError, InputError
 from posesyn.estimators.folded_resnet import fold, folded_forward, is_foldable
 from posesyn.estimators.hybrik_losses import CROP, DEPTH_SPAN, FOCAL, HybrikLossWeights, hybrik_losses
-from posesyn.estimators.joint_volume import expected_uvd
+from posesyn.estimators.joint_volume import expected_uvd, expected_uvd_by_parts
 from posesyn.estimators.official import OfficialWeights
 from posesyn.estimators.posed_joints import PosedJoints
 from posesyn.estimators.recipes import HYBRIK_RECIPE, trainable
@@ -146,8 +146,8 @@ class HybrIK(SmplNetwork):
         self.check_images(images)
         if (boxes is None) != (image_centre is None):
             raise InputError("boxes and image_centre go together", where="estimator 'hybrik'")
-        maps, scores = self.run_heavy(self._maps, images)
-        uvd, peak = expected_uvd(scores, (_CELLS, _CELLS), _CELLS)
+        maps, rising = self.run_heavy(self._maps, images)
+        uvd, peak = self._places(rising)
         hidden = self.drop1(self.fc1(maps.mean((2, 3))))
         hidden = self.drop2(self.fc2(hidden))
         betas = self.decshape(hidden) + self.init_shape
@@ -182,19 +182,22 @@ class HybrIK(SmplNetwork):
         images = images.contiguous(memory_format=torch.channels_last)
         if not is_foldable(self.preact) or self.deconv_layers._compiled_call_impl is not None:
             maps = self.preact(images)
-            return [maps, self._scores(self.deconv_layers(maps))]
+            return [maps, self.deconv_layers(maps)]
         maps = folded_forward(self.preact, images)
         rising = maps
         for index in range(0, len(self.deconv_layers), 3):
             layer, norm = self.deconv_layers[index], self.deconv_layers[index + 1]
             weight, bias = fold(layer.weight, norm, 1)
             rising = nn.functional.conv_transpose2d(rising, weight, bias, layer.stride, layer.padding).relu_()
-        return [maps, self._scores(rising)]
+        return [maps, rising]
 
-    def _scores(self, maps: Tensor) -> Float[Tensor, "B N C"]:
+    def _places(self, maps: Tensor) -> tuple[Float[Tensor, "B 29 3"], Float[Tensor, "B 29 1"]]:
         """The last convolution has no extent: a matrix product, whose result lies cell by cell."""
-        cells = maps.permute(0, 2, 3, 1).flatten(1, 2)
-        return nn.functional.linear(cells, self.final_layer.weight.flatten(1), self.final_layer.bias)
+        cells, size = maps.permute(0, 2, 3, 1).flatten(1, 2), (_CELLS, _CELLS)
+        weight, bias = self.final_layer.weight.flatten(1), self.final_layer.bias
+        if maps.device.type == "cpu" and not torch.is_grad_enabled() and not self.half_precision:
+            return expected_uvd_by_parts(cells, weight, bias, size, _CELLS)
+        return expected_uvd(self.run_heavy(nn.functional.linear, cells, weight, bias), size, _CELLS)
 
     def answer(self, crops: CropBatch, persons: Sequence[Person]) -> dict[str, Tensor]:
         """``forward`` on inference crops, with their boxes."""
