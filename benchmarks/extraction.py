@@ -49,7 +49,6 @@ from posesyn.types import Person, PoseBatch
 
 FRAMES = 10
 NOISE_PX = 1.5
-TURNS = 2
 
 
 def rendered_persons(folder: Path, count: int, size: int, seed: int = 0) -> list[Person]:
@@ -88,7 +87,7 @@ def rendered_persons(folder: Path, count: int, size: int, seed: int = 0) -> list
     return persons[:count]
 
 
-def bench_time(persons: Sequence[Person], folder: Path, batch: int, network: str) -> dict[str, float | str]:
+def bench_time(persons: Sequence[Person], folder: Path, batch: int, network: str, turns: int) -> dict:
     """Part 1. The two are run in turns, so that other load on the machine meets both."""
     # Speed does not depend on the weights: SPIN's network is taken at random.
     estimator = HMR().eval() if network == "hmr" else load_estimator(network)
@@ -97,7 +96,7 @@ def bench_time(persons: Sequence[Person], folder: Path, batch: int, network: str
     with torch.inference_mode():
         estimator(warm)
     bare, whole, cpu_bare, cpu_whole = [], [], [], []
-    for turn in range(TURNS):
+    for turn in range(turns):
         start, cpu = time.perf_counter(), time.process_time()
         with torch.inference_mode():
             for images in crops:
@@ -205,6 +204,8 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=50000)
     parser.add_argument("--size", type=int, default=128, help="side of the rendered pictures")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--turns", type=int, default=2, help="times of which the best counts")
+    parser.add_argument("--parts", type=int, nargs="+", choices=(1, 2, 3), default=(1, 2, 3))
     parser.add_argument("--folder", type=Path, default=Path("runs/bench_extraction"))
     parser.add_argument("--memory-only", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -216,8 +217,8 @@ def main() -> None:
     persons = rendered_persons(options.folder / "clips", options.persons, options.size)
     print(f"{len(persons)} persons, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     timings = []
-    for network, count in (("hmr", options.timed), ("hmr_small", len(persons))):
-        timing = bench_time(persons[:count], options.folder, 64, network)
+    for network, count in (("hmr", options.timed), ("hmr_small", len(persons))) if 1 in options.parts else ():
+        timing = bench_time(persons[:count], options.folder, 64, network, options.turns)
         timings.append(timing)
         print(
             f"{network}, {timing['persons']} persons: bare forward {timing['bare_s']:.1f} s, extractor "
@@ -225,12 +226,13 @@ def main() -> None:
             f"{timing['extractor_cpu_s']:.1f} s)",
             flush=True,
         )
-    worth = bench_worth(persons)
-    print(f"{'error':<32}{'scored':>8}{'Spearman':>10}{'worst tenth':>13}")
+    worth = bench_worth(persons) if 3 in options.parts else []
+    if worth:
+        print(f"{'error':<32}{'scored':>8}{'Spearman':>10}{'worst tenth':>13}")
     for row in worth:
         print(f"{row['error']:<32}{row['scored']:>8}{row['spearman']:>10.3f}{100 * row['worst_tenth_found']:>11.0f} %")
     memory = []
-    for count in (options.persons, options.large):
+    for count in (options.persons, options.large) if 2 in options.parts else ():
         command = [sys.executable, __file__, "--folder", str(options.folder)]
         done = subprocess.run([*command, "--memory-only", str(count)], check=True, capture_output=True, text=True)
         memory.append(json.loads(done.stdout.splitlines()[-1]))
