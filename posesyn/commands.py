@@ -10,7 +10,7 @@ from pathlib import Path
 from posesyn.errors import FileError, InputError
 from posesyn.evaluation_commands import compare, evaluate
 from posesyn.lifter_commands import train_lifter, train_poseaug
-from posesyn.settings import DataSettings, EstimatorSettings, PipelineSettings, SelectionSettings
+from posesyn.settings import CaptionerSettings, DataSettings, EstimatorSettings, PipelineSettings, SelectionSettings
 from posesyn.training.settings import FineTuningSettings
 
 
@@ -36,6 +36,7 @@ def run(
     out: Path,
     estimator: EstimatorSettings = EstimatorSettings(),
     settings: PipelineSettings = PipelineSettings(),
+    captioner: CaptionerSettings = CaptionerSettings(),
 ) -> None:
     """The whole chain on your own data; an interrupted run continues from its folder.
 
@@ -44,6 +45,7 @@ def run(
         out: Folder of the run.
         estimator: The estimator to improve.
         settings: What is made.
+        captioner: A model that describes the challenging persons.
     """
     from posesyn.pipeline import Pipeline
     from posesyn.report import write_run_report
@@ -54,7 +56,8 @@ def run(
         out,
         settings,
         captions=data.load_captions(),
-        source=data.identity(),
+        captioner=captioner.load(),
+        source={**data.identity(), **captioner.identity()},
     ) as pipeline:
         pipeline.run()
         summary = pipeline.summary()
@@ -96,7 +99,13 @@ def extract(
 
 
 def synthesize(
-    data: DataSettings, extraction: Path, out: Path, num_motions: int = 8, seed: int = 0, prior: Path | None = None
+    data: DataSettings,
+    extraction: Path,
+    out: Path,
+    num_motions: int = 8,
+    seed: int = 0,
+    prior: Path | None = None,
+    captioner: CaptionerSettings = CaptionerSettings(),
 ) -> None:
     """Samples motions for the challenging persons of an extraction.
 
@@ -107,6 +116,7 @@ def synthesize(
         num_motions: Motions per person.
         seed: Decides the samples.
         prior: Motion prior to use; the shipped one if not given.
+        captioner: A model that describes the challenging persons.
     """
     from posesyn.pipeline import synthesize_into
     from posesyn.storage.ledger import RunLedger
@@ -121,10 +131,12 @@ def synthesize(
         "prior": str(prior),
         "captions": captions,
         "extraction": dict(report.settings),
+        **captioner.identity(),
     }
+    asked = captioner.load()
     with RunLedger(out, config) as ledger:
         synthesizer = MotionSynthesizer.from_pretrained(prior)
-        synthesize_into(out / "motions", ledger, synthesizer, report, num_motions, seed, captions)
+        synthesize_into(out / "motions", ledger, synthesizer, report, num_motions, seed, captions, captioner=asked)
     print(f"motions for {len(report.challenging)} persons in {out / 'motions'}")
 
 

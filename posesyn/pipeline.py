@@ -20,7 +20,7 @@ from tqdm import tqdm
 from posesyn.data.motions import load_motion, save_motion
 from posesyn.data.rendered import RenderedClips
 from posesyn.errors import InputError
-from posesyn.protocols import TargetEstimator
+from posesyn.protocols import Captioner, TargetEstimator
 from posesyn.report import RunSummary, clips_to_show
 from posesyn.settings import PipelineSettings
 from posesyn.storage.atomic import read_json, write_json
@@ -47,7 +47,9 @@ class Pipeline:
         persons: The 2D data set that is searched for failures; also the real part of the fine-tuning.
         out: Folder of the run; made if absent, continued if it holds the same run.
         settings: See :class:`PipelineSettings`.
-        captions: person_id → text, which wins over the data set's own captions.
+        captions: person_id → text, which wins over the data set's own captions and the captioner's.
+        captioner: Describes the challenging persons without a text in ``captions``, such as
+            :class:`~posesyn.synthesis.motion.captioner.VisionCaptioner`; None: the data set's captions count.
         real: Real data for the fine-tuning if it is more than ``persons``.
         synthesizer, renderer: Made from the shipped prior and body if not given.
         source: What identifies the data, for the check that a continued run is the same one.
@@ -65,6 +67,7 @@ class Pipeline:
         settings: PipelineSettings | None = None,
         *,
         captions: Mapping[str, str] | None = None,
+        captioner: Captioner | None = None,
         real: Sequence[Sequence[Person]] | None = None,
         synthesizer: MotionSynthesizer | None = None,
         renderer: AnimationRenderer | None = None,
@@ -73,7 +76,7 @@ class Pipeline:
     ) -> None:
         self.estimator, self.persons, self.out = estimator, persons, Path(out)
         self.settings = settings or PipelineSettings()
-        self.captions = dict(captions or {})
+        self.captions, self.captioner = dict(captions or {}), captioner
         self.real = list(real) if real is not None else [persons]
         self.progress = progress
         self._synthesizer, self._renderer = synthesizer, renderer
@@ -144,6 +147,7 @@ class Pipeline:
                 self.settings.seed,
                 self.captions,
                 self.progress,
+                self.captioner,
             )
         return self.motions()
 
@@ -336,6 +340,7 @@ def synthesize_into(
     seed: int,
     captions: Mapping[str, str],
     progress: bool = True,
+    captioner: Captioner | None = None,
 ) -> None:
     """Samples motions for the challenging persons that the ledger has not noted yet; saves them person by person."""
     found = {scored.person.person_id: scored for scored in report.challenging}
@@ -352,6 +357,7 @@ def synthesize_into(
                 seed=seed,
                 captions=[captions.get(name) for name in names],
                 progress=False,
+                captioner=captioner,
             )
             for name in names:
                 for rank, motion in enumerate(motion for motion in motions if motion.person_id == name):

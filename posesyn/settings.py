@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from posesyn.data.formats import Format
 from posesyn.errors import InputError
@@ -14,7 +14,7 @@ from posesyn.storage.atomic import read_json
 from posesyn.training.settings import FineTuningSettings
 
 if TYPE_CHECKING:
-    from posesyn.protocols import TargetEstimator
+    from posesyn.protocols import Captioner, TargetEstimator
     from posesyn.types import Person
 
 
@@ -79,7 +79,9 @@ class DataSettings:
         annotations: The annotation file or folder (not for ``rendered``, ``emdb``, ``3dhp-train``, ``3dhp-test``).
         images: The image folder (``rendered``: the folder of clips; ``emdb`` and ``3dhp-*``: the data set's root).
         on_missing: Whether a listed image that is not there stops the run or is skipped and counted.
-        captions: JSON file, person id → text, that wins over the data set's own captions.
+        captions: JSON file, person id → text: your own words, which win over every other caption.
+        image_captions: The data set's captions: COCO's captions json of the same images, for ``mpii`` a JSON file
+            file name → text, for ``jhmdb`` action → text.
     """
 
     images: Path
@@ -87,23 +89,27 @@ class DataSettings:
     format: Format = "coco"
     on_missing: Literal["error", "skip"] = "error"
     captions: Path | None = None
+    image_captions: Path | None = None
 
     def load(self) -> Sequence[Person]:
         """The data set."""
         from posesyn.data.formats import open_dataset
 
-        persons = open_dataset(self.format, self.images, self.annotations, on_missing=self.on_missing)
+        persons = open_dataset(
+            self.format, self.images, self.annotations, on_missing=self.on_missing, captions=self.image_captions
+        )
         skipped = getattr(persons, "skipped", ())  # clips that posesyn wrote are complete
         if len(skipped):
             print(f"{len(skipped)} annotations were skipped, e.g. {skipped[0]}")
         return persons
 
     def identity(self) -> dict[str, str]:
-        """What a continued run must find unchanged: the places, and the content of the annotation file."""
+        """What a continued run must find unchanged: the places, and the content of annotations and image captions."""
         found = {"format": self.format, "images": str(self.images), "annotations": str(self.annotations)}
-        if self.annotations is not None and self.annotations.is_file():
-            with open(self.annotations, "rb") as stream:
-                found["annotations_sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+        for name, path in (("annotations", self.annotations), ("image_captions", self.image_captions)):
+            if path is not None and path.is_file():
+                with open(path, "rb") as stream:
+                    found[f"{name}_sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
         return found
 
     def load_captions(self) -> dict[str, str]:
@@ -114,6 +120,52 @@ class DataSettings:
         if not isinstance(content, Mapping) or not all(isinstance(text, str) for text in content.values()):
             raise InputError("the caption file must map person ids to texts", where=self.captions)
         return dict(content)
+
+
+@dataclass(frozen=True)
+class CaptionerSettings:
+    """A vision-language model that puts the challenging persons into words.
+
+    Your own text (``DataSettings.captions``) wins over the model's, and the model's over the data set's captions. The
+    paper captions with such a model and names neither it nor its prompt; all values are our own choice.
+
+    Args:
+        model: Local folder of a model that transformers runs as ``image-text-to-text``; nobody is asked if not given.
+        prompt: What it is asked; posesyn's own question if not given.
+        keep_annotated: Do not ask about persons whom the data set describes.
+        max_new_tokens: Length of an answer at most.
+        batch_size: Persons at once.
+        device: Where it runs, such as ``cpu`` or ``cuda``.
+    """
+
+    model: Path | None = None
+    prompt: str | None = None
+    keep_annotated: bool = False
+    max_new_tokens: int = 40
+    batch_size: int = 8
+    device: str = "cpu"
+
+    def load(self) -> Captioner | None:
+        """The captioner, or None."""
+        if self.model is None:
+            return None
+        from posesyn.synthesis.motion.captioner import PROMPT, VisionCaptioner
+
+        return VisionCaptioner(
+            self.model,
+            PROMPT if self.prompt is None else self.prompt,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+            device=self.device,
+            keep_annotated=self.keep_annotated,
+        )
+
+    def identity(self) -> dict[str, dict[str, Any]]:
+        """What a continued run must find unchanged; nothing where no model is asked."""
+        if self.model is None:
+            return {}
+        shown = ("prompt", "keep_annotated", "max_new_tokens")
+        return {"captioner": {"model": str(self.model)} | {name: getattr(self, name) for name in shown}}
 
 
 @dataclass(frozen=True)

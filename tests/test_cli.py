@@ -105,6 +105,76 @@ def test_run_on_photos_ends_in_shards_and_stages_continue(shared, tmp_path, caps
     assert "num_motions" in capsys.readouterr().err
 
 
+def test_a_captioner_that_is_not_there_is_named_before_anything_is_made(shared, tmp_path, capsys):
+    folder = shared / "data" / "images" / "coco"
+    arguments = ["--data.annotations", str(folder / "annotations.json"), "--data.images", str(folder)]
+    missing = ["--captioner.model", str(tmp_path / "no_model")]
+    assert cli.main(["run", *arguments, "--out", str(tmp_path / "out"), *missing]) == 2
+    assert "no_model" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.integration
+def test_a_model_captions_a_run_and_the_users_text_wins(shared, tmp_path, capsys, vision_model):
+    from posesyn.data import load_motion
+    from posesyn.settings import CaptionerSettings, DataSettings
+    from posesyn.synthesis.extraction_report import load_report
+
+    folder, out = shared / "data" / "images" / "coco", tmp_path / "run"
+    annotations = folder / "annotations.json"
+    with open(annotations) as handle:
+        images = [image["id"] for image in json.load(handle)["images"]]
+    described = {"annotations": [{"image_id": image, "caption": f"a photo {image}"} for image in images[::2]]}
+    (tmp_path / "image_captions.json").write_text(json.dumps(described))
+    config = tmp_path / "run.yaml"
+    data = f"{{images: {folder}, annotations: {annotations}, image_captions: {tmp_path / 'image_captions.json'}}}"
+    captioner = f"{{model: {vision_model}, keep_annotated: true, max_new_tokens: 6}}"
+    config.write_text(
+        f"data: {data}\nout: {out}\ncaptioner: {captioner}\nsettings: {{num_challenging: 8, num_non_challenging: 1,\n"
+        "  num_motions: 1, frames_per_motion: 1, image_size: 64, fine_tuning: {steps: 0}}\n"
+    )
+    assert cli.main(["run", "--config", str(config)]) == 0, capsys.readouterr().err
+
+    def made(where):
+        motions = [load_motion(path) for path in sorted(where.glob("*.npz"))]
+        return {motion.person_id: (motion.meta["caption_source"], motion.caption) for motion in motions}
+
+    persons = DataSettings(folder, annotations, image_captions=tmp_path / "image_captions.json").load()
+    found = [scored.person for scored in load_report(out / "extraction", persons).challenging]
+    said = CaptionerSettings(vision_model, max_new_tokens=6).load().caption(found)
+    expected = {
+        person.person_id: ("person", person.captions[0]) if person.captions else ("model", text)
+        for person, text in zip(found, said)
+        if person.captions or any(letter.isalnum() for letter in text)
+    }
+    sources = made(out / "motions")
+    assert {name: sources[name] for name in expected} == expected
+    assert {"person", "model"} <= {source for source, _ in sources.values()}
+
+    # One stage alone, the model before the data set, the user before both; another prompt is another folder.
+    (tmp_path / "mine.json").write_text(json.dumps({found[0].person_id: "a person dances"}))
+    stage = [
+        *("synthesize", "--data.annotations", str(annotations), "--data.images", str(folder), "--num_motions", "1"),
+        *(
+            "--data.image_captions",
+            str(tmp_path / "image_captions.json"),
+            "--data.captions",
+            str(tmp_path / "mine.json"),
+        ),
+        *("--extraction", str(out / "extraction"), "--out", str(tmp_path / "alone")),
+        *("--captioner.model", str(vision_model), "--captioner.max_new_tokens", "6"),
+    ]
+    assert cli.main(stage) == 0, capsys.readouterr().err
+    alone = made(tmp_path / "alone" / "motions")
+    assert alone.pop(found[0].person_id) == ("user", "a person dances")
+    assert {name: alone[name] for name in expected if name in alone} == {
+        person.person_id: ("model", text) if any(letter.isalnum() for letter in text) else expected[person.person_id]
+        for person, text in zip(found[1:], said[1:])
+        if person.person_id in expected
+    }
+    assert cli.main([*stage, "--captioner.prompt", "Sitting or standing?"]) == 2
+    assert "captioner.prompt" in capsys.readouterr().err
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ["07_01", "60_09"])
 def test_mocap_renders_the_right_way_up(shared, tmp_path, name):

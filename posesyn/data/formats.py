@@ -29,6 +29,7 @@ _READERS: dict[str, tuple[str, bool]] = {
     "3dhp-test": ("Mpi3dhpTest", False),
     "rendered": ("RenderedClips", False),
 }
+_CAPTIONED = ("coco", "mpii", "jhmdb")
 
 
 def open_dataset(
@@ -40,10 +41,11 @@ def open_dataset(
         format: A name of :data:`Format`.
         images: The image folder, or the root folder of sets that keep annotations beside their images.
         annotations: The annotation file or folder of the others.
-        options: Passed to the reader (``on_missing``, ``stride`` ...).
+        options: Passed to the reader (``on_missing``, ``stride`` ...). ``captions``, a file of the data set's own
+            captions, goes to ``coco``, ``mpii`` and ``jhmdb``; None is none.
 
     Raises:
-        InputError: Unknown format, or an annotation file is needed.
+        InputError: Unknown format, an annotation file is needed, or captions for a format that knows none.
         FileError, UnsafeFileError: As the reader.
     """
     if format not in _READERS:
@@ -51,6 +53,14 @@ def open_dataset(
     reader, annotated = _READERS[format]
     if annotated and annotations is None:
         raise InputError(f"format '{format}' needs an annotation file", where="annotations")
+    if options.get("captions", "") is None:
+        del options["captions"]
+    if "captions" in options and format not in _CAPTIONED:
+        raise InputError(
+            f"format '{format}' takes no file of captions",
+            expected=f"one of {', '.join(_CAPTIONED)}",
+            fix="describe persons by their ids (DataSettings.captions)",
+        )
     if format == "rendered":
         options.pop("on_missing", None)  # frames lie in the archive itself
     places = (annotations, images) if annotated else (images,)

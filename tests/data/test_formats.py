@@ -26,6 +26,23 @@ def test_every_reader_exists_and_is_opened_by_name(shared):
         open_dataset("lsp", folder)
 
 
+def test_the_data_sets_captions_are_read_where_the_format_has_them(shared, tmp_path):
+    folder = shared / "data" / "images"
+    (tmp_path / "coco.json").write_text(json.dumps({"annotations": [{"image_id": 785, "caption": "a woman skis "}]}))
+    places = (folder / "coco", folder / "coco" / "annotations.json")
+    found = {
+        person.image_id: person.captions for person in open_dataset("coco", *places, captions=tmp_path / "coco.json")
+    }
+    assert found["coco/000000000785"] == ("a woman skis",) and found["coco/000000197388"] == ()
+    assert not any(person.captions for person in open_dataset("coco", *places, captions=None))
+    (tmp_path / "mpii.json").write_text(json.dumps({"005808361.jpg": "a woman calls"}))
+    places = (folder / "mpii", folder / "mpii" / "annotations.json")
+    said = [person.captions for person in open_dataset("mpii", *places, captions=tmp_path / "mpii.json")]
+    assert ("a woman calls",) in said
+    with pytest.raises(InputError, match=r"'bedlam' takes no file of captions.*coco, mpii, jhmdb"):
+        open_dataset("bedlam", *places, captions=tmp_path / "mpii.json")
+
+
 def test_real_balance_frames_as_persons_with_joints(shared):
     """Real calibrated frames: the readers' checks accept their cameras, and 3D joints project onto the 2D ones."""
     folder = shared / "data" / "images" / "multiview_balance"

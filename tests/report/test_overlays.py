@@ -2,9 +2,18 @@ import numpy as np
 import pytest
 
 from posesyn import skeletons
+from posesyn.data import CocoKeypoints
 from posesyn.errors import InputError
 from posesyn.report import overlays
-from posesyn.report.overlays import PREDICTION, TRUTH, draw_persons, draw_skeleton, person_crop_overlay, side_view
+from posesyn.report.overlays import (
+    PREDICTION,
+    TRUTH,
+    crop_square,
+    draw_persons,
+    draw_skeleton,
+    person_crop_overlay,
+    side_view,
+)
 from posesyn.types import ArrayImage
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
@@ -152,3 +161,22 @@ def test_side_view_puts_far_joints_right():
 
 def test_side_view_of_no_pose_is_empty():
     assert (side_view(np.full((24, 3), np.nan), "smpl24", 32) == 38).all()
+
+
+@pytest.mark.parametrize("person_id", ["coco/000000000785#1", "coco/000000197388#2", "coco/000000197388#6"])
+def test_true_joints_lie_on_the_person_in_the_picture_and_in_crops(shared, person_id):
+    """The mask was annotated apart from the joints; reader, crop and drawing must all agree with it."""
+    folder = shared / "data" / "images" / "coco"
+    persons = CocoKeypoints(folder / "annotations.json", folder)
+    row = next(row for row, person in enumerate(persons) if person.person_id == person_id)
+    person, mask = persons[row], persons.mask(row)
+    box = person.box_xyxy.reshape(2, 2)
+    canvas = np.repeat(mask[..., None] * np.uint8(255), 3, 2)
+    crop, affine = crop_square(canvas, box.mean(0), 1.2 * float(np.ptp(box, axis=0).max()), 256)
+    in_crop = person.keypoints_px @ affine[:, :2].T + affine[:, 2]
+    for image, points in ((canvas, person.keypoints_px), (crop, in_crop)):
+        for joint in np.flatnonzero(person.visible):
+            alone = np.arange(17) == joint
+            drawn = draw_skeleton(np.zeros_like(image), points, alone, "coco17", (255, 255, 255), thickness=2)
+            rows, columns = np.nonzero(drawn[..., 0] > 127)
+            assert image[rows.mean().round().astype(int), columns.mean().round().astype(int), 0] > 127

@@ -33,6 +33,7 @@ class VisionCaptioner:
         batch_size: Persons at once.
         margin: Factor by which the box grows before it is cut out.
         device: As in ``torch.device``.
+        keep_annotated: Persons whom the data set describes are not looked at; of them ``""`` is said.
 
     Raises:
         MissingDependencyError: transformers is not installed.
@@ -48,6 +49,7 @@ class VisionCaptioner:
         batch_size: int = 8,
         margin: float = 1.2,
         device: str = "cpu",
+        keep_annotated: bool = False,
     ) -> None:
         if not Path(path).is_dir():
             raise FileError(
@@ -61,6 +63,8 @@ class VisionCaptioner:
                 where="VisionCaptioner",
                 got=(max_new_tokens, batch_size, margin),
             )
+        if not prompt.strip():
+            raise InputError("the prompt is empty", where="VisionCaptioner", fix="ask for the person's action")
         try:
             from transformers import pipeline
         except ImportError as error:
@@ -77,6 +81,7 @@ class VisionCaptioner:
                 got=str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
             ) from error
         self.prompt, self.batch_size, self.margin = prompt, batch_size, margin
+        self.keep_annotated = keep_annotated
         self._options = {"max_new_tokens": max_new_tokens, "do_sample": False}
 
     def caption(self, persons: Sequence[Person]) -> list[str]:
@@ -85,12 +90,14 @@ class VisionCaptioner:
         Raises:
             InputError: A person whose box lies outside the image. FileError: An image that cannot be read.
         """
-        captions: list[str] = []
-        for part in batched(persons, self.batch_size):
-            chats = [self._chat(person) for person in part]
+        captions = [""] * len(persons)
+        asked = [row for row, person in enumerate(persons) if not (self.keep_annotated and person.captions)]
+        for part in batched(asked, self.batch_size):
+            chats = [self._chat(persons[row]) for row in part]
             answers = self._pipeline(text=chats, batch_size=len(chats), generate_kwargs=self._options,
                                      return_full_text=False)  # fmt: skip
-            captions += [first_sentence(_text_of(answer)) for answer in answers]
+            for row, answer in zip(part, answers):
+                captions[row] = first_sentence(_text_of(answer))
         return captions
 
     def _chat(self, person: Person) -> list[dict[str, Any]]:

@@ -56,16 +56,23 @@ def describe_pose(joints: np.ndarray) -> str:
     return f"a person {action}{' ' + arms if arms else ''}"
 
 
-def choose_captions(given: str | None, annotated: tuple[str, ...], joints: np.ndarray, where: str) -> list[str]:
-    """The captions to sample with, by trust: the user's, else the annotation's, else the pose described.
+def choose_captions(
+    given: str | None, said: str | None, annotated: tuple[str, ...], joints: np.ndarray, where: str
+) -> tuple[list[str], str]:
+    """The captions to sample with, by trust, and whose they are.
+
+    The user's (``"user"``), else the captioner's (``"model"``), else the annotation's (``"person"``), else the pose
+    described (``"pose"``). Empty captions of the annotation are passed over.
 
     Raises:
-        InputError: The user's caption is empty. Empty captions of the annotation are passed over.
+        InputError: The user's caption is empty.
     """
     if given is not None:
-        return checked_texts([given], where)
+        return checked_texts([given], where), "user"
+    if said is not None:
+        return checked_texts([said], where), "model"
     usable = [caption for caption in annotated if isinstance(caption, str) and any(c.isalnum() for c in caption)]
-    return usable or [describe_pose(joints)]
+    return (usable, "person") if usable else ([describe_pose(joints)], "pose")
 
 
 def _norm(vector: np.ndarray) -> float:

@@ -15,6 +15,8 @@ from tqdm import tqdm
 from posesyn.body import load_body
 from posesyn.body.inverse_kinematics import fit_pose
 from posesyn.errors import InputError
+from posesyn.protocols import Captioner
+from posesyn.synthesis.motion.captioner import caption_persons
 from posesyn.synthesis.motion.captions import choose_captions
 from posesyn.synthesis.motion.completion import CAM_TO_WORLD, joints22, turned, yaw_between
 from posesyn.synthesis.motion.continuation import continue_codes
@@ -49,7 +51,8 @@ class MotionSynthesizer:
 
     Follows the published order (posesyn.md section 3): a pose, repeated ``prefix_frames`` frames, is encoded to prefix
     tokens; the transformer sees ``[text, prefix, ...]`` and continues; prefix and continuation are decoded together.
-    The text is the user's, else the person's, else a rule-based description of the pose.
+    The text is the user's, else a captioner's if one is given, else the person's, else a rule-based description of the
+    pose.
 
     With ``steering="none"`` the pose is the estimator's wrong one, as in the paper. With ``"2d"`` it is first lifted
     toward the person's 2D truth (:class:`PoseLifter`): sample 0 gets the best hypothesis, sample k one drawn from the
@@ -98,6 +101,7 @@ class MotionSynthesizer:
         seed: int = 0,
         captions: Sequence[str | None] | Mapping[str, str] | None = None,
         progress: bool = True,
+        captioner: Captioner | None = None,
     ) -> list[Motion]:
         """``num_motions`` motions for every person, persons in the order given, each person's best motion first.
 
@@ -107,17 +111,20 @@ class MotionSynthesizer:
             seed: Run seed.
             captions: One per person (None where the person's own shall count), or by ``person_id``.
             progress: Show a bar.
+            captioner: Describes the persons who have no text in ``captions``, in place of their own captions; where it
+                says nothing, these count.
 
         Returns:
             Motions with ``anchor_frame`` and ``reprojection_error`` (both None where the person has too few visible
-            joints) and ``meta``: rank, seed, prior, prefix_tokens, yaw, caption_source; steered ones also steering,
+            joints) and ``meta``: rank, seed, prior, prefix_tokens, yaw, caption_source (``"user"``, ``"model"``,
+            ``"person"`` or ``"pose"``); steered ones also steering,
             hypothesis and its cost above the best one's, elevation (radians, of the photo's camera),
             reprojection_before (error of the prediction after the same fit), reprojection_sampled (of the anchor frame
             before it was bent) and lift_distance (metres between that frame and the lifted pose).
 
         Raises:
-            InputError: num_motions < 1, a number of captions other than persons, an empty caption, a prediction with
-                NaN or without limbs.
+            InputError: num_motions < 1, a number of captions other than persons (the captioner's too), an empty caption
+                of the user, a prediction with NaN or without limbs.
         """
         jobs_per_person = _positive(num_motions, "num_motions") * self.settings.oversample
         given = _captions_by_row(challenging, captions)
@@ -126,16 +133,18 @@ class MotionSynthesizer:
         with tqdm(total=len(challenging), desc="synthesize", unit="person", disable=not progress) as bar:
             for rows in batched(range(len(challenging)), group):
                 jobs, yaws, sources = [], [], []
+                silent = [challenging[row].person for row in rows if given[row] is None]
+                said = {} if captioner is None else caption_persons(silent, captioner)
                 for row in rows:
                     person = challenging[row].person
                     pose = joints22(challenging[row].prediction)
                     seeds = [row_seed(seed, person.person_id, k) for k in range(jobs_per_person)]
                     goals = self._goals(challenging[row], seeds)
                     pose = pose if goals[0] is None else goals[0].pose
-                    own = choose_captions(given[row], person.captions, pose, f"person '{person.person_id}'")
-                    sources.append(
-                        "user" if given[row] is not None else "person" if own[0] in person.captions else "pose"
+                    own, source = choose_captions(
+                        given[row], said.get(person.person_id), person.captions, pose, f"person '{person.person_id}'"
                     )
+                    sources.append(source)
                     prefix, yaw = self._prefix(pose)
                     prefixes = [prefix] * len(seeds) if goals[0] is None else self._prefixes(goals)
                     for k, job_seed in enumerate(seeds):

@@ -123,6 +123,7 @@ def test_statistics_of_another_normaliser(tiny_prior, tmp_path):
 
 
 def test_the_users_caption_wins_over_all(standing):
-    assert choose_captions("she falls", ("someone walks",), standing, "p") == ["she falls"]
-    assert choose_captions(None, ("", "someone walks"), standing, "p") == ["someone walks"]
-    assert choose_captions(None, ("…",), standing, "p") == [describe_pose(standing)]
+    assert choose_captions("she falls", "she runs", ("someone walks",), standing, "p") == (["she falls"], "user")
+    assert choose_captions(None, "she runs", ("someone walks",), standing, "p") == (["she runs"], "model")
+    assert choose_captions(None, None, ("", "someone walks"), standing, "p") == (["someone walks"], "person")
+    assert choose_captions(None, None, ("…",), standing, "p") == ([describe_pose(standing)], "pose")

@@ -9,7 +9,7 @@ import pytest
 
 from posesyn.errors import FileError, InputError, MissingDependencyError
 from posesyn.protocols import Captioner
-from posesyn.synthesis.motion.captioner import PROMPT, VisionCaptioner, caption_persons, cut_out, first_sentence
+from posesyn.synthesis.motion.captioner import VisionCaptioner, caption_persons, cut_out, first_sentence
 from posesyn.types import ArrayImage, Person
 
 
@@ -31,60 +31,9 @@ class Says:
         return list(self.answers)
 
 
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory):
-    """A LLaVA with random weights: 32-pixel CLIP, two-layer Llama, a vocabulary of a few dozen words."""
-    pytest.importorskip("transformers")
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import (
-        CLIPImageProcessor,
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaProcessor,
-        PreTrainedTokenizerFast,
-    )
-
-    words = sorted({*PROMPT.lower().replace("?", "").replace(".", "").replace(":", "").split(), "walks", "."})
-    vocabulary = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>", "<pad>", "<image>", *words])}
-    raw = Tokenizer(models.WordLevel(vocabulary, "<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
-        additional_special_tokens=["<image>"], padding_side="left",
-    )  # fmt: skip
-    template = (
-        "{% for message in messages %}{% for part in message['content'] %}"
-        "{% if part['type'] == 'image' %}<image>{% else %} {{ part['text'] }} {% endif %}"
-        "{% endfor %}{% endfor %}"
-    )
-    processor = LlavaProcessor(
-        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}), tokenizer,
-        patch_size=16, vision_feature_select_strategy="default", chat_template=template, num_additional_image_tokens=1,
-    )  # fmt: skip
-    vision = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16,
-        projection_dim=16,
-    )  # fmt: skip
-    text = LlamaConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-        vocab_size=len(vocabulary), max_position_embeddings=256, bos_token_id=1, eos_token_id=2, pad_token_id=3,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=vocabulary["<image>"], vision_feature_layer=-1
-    )
-    folder = tmp_path_factory.mktemp("vlm")
-    LlavaForConditionalGeneration(config).eval().save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
-
-
-def test_a_tiny_model_describes_persons_offline(model_folder, monkeypatch):
+def test_a_tiny_model_describes_persons_offline(vision_model, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    captioner = VisionCaptioner(model_folder, batch_size=2, max_new_tokens=6)
+    captioner = VisionCaptioner(vision_model, batch_size=2, max_new_tokens=6)
     assert isinstance(captioner.caption([]), list)
     persons = [person(f"p{i}", rng=np.random.default_rng(i)) for i in range(3)]
     said = captioner.caption(persons)
@@ -92,21 +41,26 @@ def test_a_tiny_model_describes_persons_offline(model_folder, monkeypatch):
     assert captioner.caption(persons) == said  # nothing is drawn at random
     assert said[1] == captioner.caption(persons[1:2])[0]  # nor does it depend on the batch
     assert "person doing" not in " ".join(said)  # the question is not part of the answer
+    described = [persons[0], person("p1", captions=("somebody jumps",), rng=np.random.default_rng(1)), persons[2]]
+    sparing = VisionCaptioner(vision_model, batch_size=2, max_new_tokens=6, keep_annotated=True)
+    assert sparing.caption(described) == [said[0], "", said[2]]
     fits: Captioner = captioner
     assert set(caption_persons(persons, fits, {"p1": "she sits"})) >= {"p1"}
 
 
-def test_missing_model_and_package_are_named(tmp_path, model_folder, monkeypatch):
+def test_missing_model_and_package_are_named(tmp_path, vision_model, monkeypatch):
     with pytest.raises(FileError, match=r"no_such.*image-text-to-text"):
         VisionCaptioner(tmp_path / "no_such")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(FileError, match="no model that turns image and text"):
         VisionCaptioner(tmp_path)
     with pytest.raises(InputError, match="batch_size"):
-        VisionCaptioner(model_folder, batch_size=0)
+        VisionCaptioner(vision_model, batch_size=0)
+    with pytest.raises(InputError, match="prompt is empty"):
+        VisionCaptioner(vision_model, " ")
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingDependencyError, match="ip install transformers"):
-        VisionCaptioner(model_folder)
+        VisionCaptioner(vision_model)
 
 
 def test_the_users_text_wins():

@@ -147,6 +147,29 @@ def test_captions_of_the_user_come_first(synthesizer, standing):
     assert [motion.caption for motion in mapped] == ["walk", "sit <b>down</b>"]
 
 
+class Says:
+    """A captioner that knows some persons, and remembers whom it was asked about."""
+
+    def __init__(self, **answers: str) -> None:
+        self.answers, self.asked = answers, []
+
+    def caption(self, persons):
+        self.asked += [person.person_id for person in persons]
+        return [self.answers.get(person.person_id, "") for person in persons]
+
+
+def test_a_captioner_comes_after_the_user_and_before_the_data_set(synthesizer, standing):
+    persons = [make_scored(standing, name, captions=captions) for name, captions in zip("abcd", [("walk",)] * 3 + [()])]
+    says = Says(a="run", b="climb")
+    motions = synthesizer.synthesize(persons, 1, captions={"a": "jump"}, progress=False, captioner=says)
+    assert says.asked == ["b", "c", "d"]
+    assert [motion.caption for motion in motions[:3]] == ["jump", "climb", "walk"]
+    assert [motion.meta["caption_source"] for motion in motions] == ["user", "model", "person", "pose"]
+    # What a caption leads to does not depend on who wrote it.
+    alone = synthesizer.synthesize(persons[1:2], 1, captions=["climb"], progress=False)[0]
+    np.testing.assert_allclose(alone.joints_world, motions[1].joints_world, atol=1e-4)
+
+
 def test_persons_without_enough_joints_stay_unranked(synthesizer, standing):
     scored = make_scored(standing)
     hidden = np.zeros(17, bool)
@@ -254,9 +277,10 @@ def test_poses_are_described(standing):
 
 
 def test_captions_are_chosen_by_trust(standing):
-    assert choose_captions("jump", ("walk",), standing, "x") == ["jump"]
-    assert choose_captions(None, ("walk", " ", "run"), standing, "x") == ["walk", "run"]
-    assert choose_captions(None, (" ",), standing, "x") == ["a person stands"]
+    assert choose_captions("jump", None, ("walk",), standing, "x") == (["jump"], "user")
+    assert choose_captions(None, None, ("walk", " ", "run"), standing, "x") == (["walk", "run"], "person")
+    assert choose_captions(None, "sit", ("walk",), standing, "x") == (["sit"], "model")
+    assert choose_captions(None, None, (" ",), standing, "x") == (["a person stands"], "pose")
 
 
 def test_settling_stops_floating_sinking_and_jitter(standing, rng):
