@@ -10,7 +10,14 @@ from pathlib import Path
 from posesyn.errors import FileError, InputError
 from posesyn.evaluation_commands import compare, evaluate
 from posesyn.lifter_commands import train_lifter, train_poseaug
-from posesyn.settings import CaptionerSettings, DataSettings, EstimatorSettings, PipelineSettings, SelectionSettings
+from posesyn.settings import (
+    CaptionerSettings,
+    DataSettings,
+    EstimatorSettings,
+    MotionSettings,
+    PipelineSettings,
+    SelectionSettings,
+)
 from posesyn.training.settings import FineTuningSettings
 
 
@@ -37,6 +44,7 @@ def run(
     estimator: EstimatorSettings = EstimatorSettings(),
     settings: PipelineSettings = PipelineSettings(),
     captioner: CaptionerSettings = CaptionerSettings(),
+    motion: MotionSettings = MotionSettings(),
 ) -> None:
     """The whole chain on your own data; an interrupted run continues from its folder.
 
@@ -46,6 +54,7 @@ def run(
         estimator: The estimator to improve.
         settings: What is made.
         captioner: A model that describes the challenging persons.
+        motion: How motions are sampled.
     """
     from posesyn.pipeline import Pipeline
     from posesyn.report import write_run_report
@@ -57,7 +66,8 @@ def run(
         settings,
         captions=data.load_captions(),
         captioner=captioner.load(),
-        source={**data.identity(), **captioner.identity()},
+        synthesizer=motion.load(),
+        source={**data.identity(), **captioner.identity(), **motion.identity()},
     ) as pipeline:
         pipeline.run()
         summary = pipeline.summary()
@@ -104,8 +114,8 @@ def synthesize(
     out: Path,
     num_motions: int = 8,
     seed: int = 0,
-    prior: Path | None = None,
     captioner: CaptionerSettings = CaptionerSettings(),
+    motion: MotionSettings = MotionSettings(),
 ) -> None:
     """Samples motions for the challenging persons of an extraction.
 
@@ -115,27 +125,26 @@ def synthesize(
         out: Folder of this step; the motions, one AMASS-style npz each, are in its folder ``motions``.
         num_motions: Motions per person.
         seed: Decides the samples.
-        prior: Motion prior to use; the shipped one if not given.
         captioner: A model that describes the challenging persons.
+        motion: How motions are sampled.
     """
     from posesyn.pipeline import synthesize_into
     from posesyn.storage.ledger import RunLedger
     from posesyn.synthesis.extraction_report import load_report
-    from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 
     report, captions = load_report(extraction, data.load()), data.load_captions()
     config = {
         "kind": "motions",
         "num_motions": num_motions,
         "seed": seed,
-        "prior": str(prior),
+        "prior": str(motion.prior),
         "captions": captions,
         "extraction": dict(report.settings),
         **captioner.identity(),
+        **motion.identity(),
     }
-    asked = captioner.load()
+    asked, synthesizer = captioner.load(), motion.load()
     with RunLedger(out, config) as ledger:
-        synthesizer = MotionSynthesizer.from_pretrained(prior)
         synthesize_into(out / "motions", ledger, synthesizer, report, num_motions, seed, captions, captioner=asked)
     print(f"motions for {len(report.challenging)} persons in {out / 'motions'}")
 

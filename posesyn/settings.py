@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,7 @@ from posesyn.errors import InputError
 from posesyn.storage.atomic import read_json
 from posesyn.training.settings import FineTuningSettings
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # jsonargparse runs these imports too: nothing that loads torch
     from posesyn.protocols import Captioner, TargetEstimator
     from posesyn.types import Person
 
@@ -166,6 +166,44 @@ class CaptionerSettings:
             return {}
         shown = ("prompt", "keep_annotated", "max_new_tokens")
         return {"captioner": {"model": str(self.model)} | {name: getattr(self, name) for name in shown}}
+
+
+@dataclass(frozen=True)
+class MotionSettings:
+    """How motions are sampled, as far as commands can be told.
+
+    The defaults are those of :class:`~posesyn.synthesis.motion.settings.SynthesisSettings`; all are our own choice.
+
+    Args:
+        prior: Motion prior to use; the shipped one if not given.
+        steering: ``2d`` lifts the wrong pose toward the person's 2D truth first; ``none`` is the paper's plain way.
+        max_frames: Longest motion at 20 frames per second.
+        temperature: Divides the scores of the tokens; below 1 motions vary less.
+        oversample: Candidates per motion; the ones that reproject best are kept.
+    """
+
+    prior: Path | None = None
+    steering: Literal["2d", "none"] = "2d"
+    max_frames: int = 100
+    temperature: float = 1.0
+    oversample: int = 1
+
+    def load(self) -> Any:
+        """The :class:`~posesyn.synthesis.motion.synthesizer.MotionSynthesizer` with its prior."""
+        from posesyn.synthesis.motion.synthesizer import MotionSynthesizer, SynthesisSettings
+
+        settings = SynthesisSettings(
+            steering=self.steering,
+            max_frames=self.max_frames,
+            temperature=self.temperature,
+            oversample=self.oversample,
+        )
+        return MotionSynthesizer.from_pretrained(self.prior, settings=settings)
+
+    def identity(self) -> dict[str, dict[str, Any]]:
+        """What a continued run must find unchanged: the settings that are not the default's."""
+        own = {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
+        return {"motion": {name: str(value) for name, value in own.items()}} if own else {}
 
 
 @dataclass(frozen=True)

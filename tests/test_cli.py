@@ -105,12 +105,29 @@ def test_run_on_photos_ends_in_shards_and_stages_continue(shared, tmp_path, caps
     assert "num_motions" in capsys.readouterr().err
 
 
-def test_a_captioner_that_is_not_there_is_named_before_anything_is_made(shared, tmp_path, capsys):
+def test_motions_can_be_told_from_the_command_line(tmp_path):
+    from posesyn.settings import MotionSettings
+    from posesyn.synthesis.motion.settings import SynthesisSettings
+
+    assert MotionSettings().load().settings == SynthesisSettings()
+    plain = MotionSettings(steering="none", max_frames=48, temperature=0.9, oversample=2)
+    told = plain.load().settings
+    assert (told.steering, told.max_frames, told.temperature, told.oversample) == ("none", 48, 0.9, 2)
+    # A run of before, which knew no such settings, goes on as long as they are the default's.
+    assert MotionSettings().identity() == {} and set(plain.identity()["motion"]) == {
+        *("steering", "max_frames", "temperature", "oversample")
+    }
+
+
+def test_models_that_are_not_there_are_named_before_anything_is_made(shared, tmp_path, capsys):
     folder = shared / "data" / "images" / "coco"
     arguments = ["--data.annotations", str(folder / "annotations.json"), "--data.images", str(folder)]
     missing = ["--captioner.model", str(tmp_path / "no_model")]
     assert cli.main(["run", *arguments, "--out", str(tmp_path / "out"), *missing]) == 2
     assert "no_model" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    missing = ["--motion.prior", str(tmp_path / "no_prior.safetensors")]
+    assert cli.main(["run", *arguments, "--out", str(tmp_path / "out"), *missing]) == 2
+    assert "no_prior" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.integration

@@ -237,7 +237,6 @@ class MotionTransformer(nn.Module):
             self._compiled = torch.compile(self._step, dynamic=True)
         return self._compiled
 
-    @torch.no_grad()
     def sample(
         self,
         text_embedding: Tensor,
@@ -260,7 +259,9 @@ class MotionTransformer(nn.Module):
         options = SamplingOptions(
             max_tokens, temperature, top_k, greedy, min_tokens, guidance, max_run, bfloat16, compile
         )
-        return sample(self, text_embedding, prefix_codes, num_samples, seed, options)
+        with torch.inference_mode():
+            rows = sample(self, text_embedding, prefix_codes, num_samples, seed, options)
+        return [row.clone() for row in rows]  # ordinary tensors again, fit for training on them
 
 
 def _initialise(module: nn.Module) -> None:

@@ -235,7 +235,13 @@ class MotionVQVAE(nn.Module):
 
     @torch.no_grad()
     def encode(self, features: Tensor) -> Tensor:
-        """(B, T, D) normalised features → int64 codes (B, T // 4); (B, T // 4, quantizers) with several codebooks."""
+        """(B, T, D) normalised features → int64 codes (B, T // 4); (B, T // 4, quantizers) with several codebooks.
+
+        Raises:
+            InputError: Wrong shape, less than one token, or NaN.
+        """
+        if not torch.isfinite(features).all():  # the nearest code to NaN would be any
+            raise InputError("motion features have NaN or infinite values", where="MotionVQVAE.encode")
         vectors = self.encode_vectors(features)
         return self.vqvae.quantizer.assign(vectors.flatten(0, 1)).unflatten(0, vectors.shape[:2])
 

@@ -88,6 +88,15 @@ def test_poses_with_nan(synthesizer, body, standing, tmp_path):
         write_bvh(tmp_path / "m.bvh", Motion("m", pose, np.zeros((2, 3)), np.zeros(10), 20.0), body)
 
 
+def test_features_with_nan_have_no_code(tiny_prior):
+    features = torch.zeros(2, 8, 263)
+    features[1, 3, 50] = torch.nan
+    with pytest.raises(InputError, match="NaN or infinite"):
+        tiny_prior.encode(features)
+    with pytest.raises(InputError, match="NaN or infinite"):
+        tiny_prior.sample(torch.full((1, tiny_prior.text_encoder.dim), torch.nan))
+
+
 def test_prefixes_longer_than_the_context(synthesizer, tiny_prior):
     text = tiny_prior.embed(["walk"])
     with pytest.raises(InputError, match="prefix is too long"):

@@ -122,6 +122,13 @@ def force_end(model):
     model.trans_head.head.weight.data[TINY.end] = 1.0
 
 
+def test_samples_are_ordinary_tensors(tiny):
+    """Sampling runs in inference mode; what it returns can still be trained on."""
+    codes = tiny.sample(torch.randn(2, 6), seed=0)[0]
+    assert not codes.is_inference() and not codes.requires_grad
+    tiny(codes[None], torch.randn(1, 6)).sum().backward()
+
+
 def test_end_as_first_token_gives_the_prefix_alone(tiny):
     force_end(tiny)
     assert [len(codes) for codes in tiny.sample(torch.randn(2, 6), greedy=True)] == [0, 0]
