@@ -23,18 +23,21 @@ PA-MPJPE over 22 joints in mm, to the true joints. Of each motion three errors a
 the mean PA-MPJPE between the anchor frames of two samples of one person. CPU seconds per person are those of sampling,
 lifting and ranking (persons of one caption share the samples of text only). Inverse kinematics, on which no figure here
 depends, is left out and timed apart.
+Finished persons are kept in ``--cache``: started again after an interruption, the benchmark goes on with the next one.
+What was measured with other options, weights or code of ``synthesis/motion`` counts as not measured.
 The paper's figures, on other data: prediction 181.7, mean 209.3 (+15 %), best of N 140.8 (-22.5 %).
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +54,14 @@ from posesyn.estimators import load_estimator
 from posesyn.geometry.procrustes import similarity_align
 from posesyn.pipeline import thin_motion
 from posesyn.settings import PipelineSettings
+from posesyn.storage.atomic import read_json, write_json
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.ledger import rng_of
 from posesyn.storage.shards import ClipWriter
 from posesyn.synthesis.extraction import ErrorExtractor
 from posesyn.synthesis.motion import synthesizer as synthesizer_module
 from posesyn.synthesis.motion.completion import CAM_TO_WORLD
+from posesyn.synthesis.motion.prior import SHIPPED
 from posesyn.synthesis.motion.ranking import reproject
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer, SynthesisSettings
 from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
@@ -172,25 +177,54 @@ class TextOnly:
         ]
 
 
+def work_folder(options: argparse.Namespace, persons: Sequence[ScoredPerson], truth: np.ndarray) -> Path:
+    """Folder of the finished persons; its name depends on everything that the figures depend on."""
+    digest = hashlib.sha256(json.dumps([options.samples, options.seed, asdict(SynthesisSettings())]).encode())
+    for path in [SHIPPED, *sorted(Path(synthesizer_module.__file__).parent.glob("*.py")), Path(__file__)]:
+        digest.update(path.read_bytes())
+    for scored, true in zip(persons, truth):
+        digest.update(scored.person.person_id.encode())
+        digest.update(np.ascontiguousarray(scored.prediction.joints_cam).tobytes() + true.tobytes())
+    return options.cache / "measured" / digest.hexdigest()[:16]
+
+
+def measure_person(make: Callable[[ScoredPerson], list[Motion]], scored: ScoredPerson, true: np.ndarray) -> dict:
+    """Errors (samples, kinds), diversity and CPU seconds of one person."""
+    start = time.process_time()
+    motions = [replace(m, anchor_frame=m.anchor_frame or 0) for m in make(scored)]
+    seconds = time.process_time() - start
+    anchors = np.stack([motion.joints_world[motion.anchor_frame] for motion in motions])
+    pairs = [pa_mm(anchors[i + 1 :], anchors[i]) for i in range(len(anchors) - 1)]
+    return {
+        "person_id": scored.person.person_id,
+        "errors": [errors_of(motion, true) for motion in motions],
+        "diversity": float(np.concatenate(pairs).mean()) if pairs else 0.0,
+        "seconds": seconds,
+    }
+
+
 def measure(
     name: str,
     make: Callable[[ScoredPerson], list[Motion]],
     persons: Sequence[ScoredPerson],
     truth: np.ndarray,
     predicted: np.ndarray,
+    folder: Path,
 ) -> dict:
-    """Row of the table."""
-    errors, diversity, seconds = [], [], 0.0
-    for scored, true in tqdm(list(zip(persons, truth)), desc=name, mininterval=10):
-        start = time.process_time()
-        motions = [replace(m, anchor_frame=m.anchor_frame or 0) for m in make(scored)]
-        seconds += time.process_time() - start
-        errors.append([errors_of(motion, true) for motion in motions])
-        anchors = np.stack([motion.joints_world[motion.anchor_frame] for motion in motions])
-        pairs = [pa_mm(anchors[i + 1 :], anchors[i]) for i in range(len(anchors) - 1)]
-        diversity.append(float(np.concatenate(pairs).mean()) if pairs else 0.0)
-    values = np.array(errors)  # (persons, samples, kinds)
-    row: dict = {"name": name, "diversity_mm": float(np.mean(diversity)), "cpu_s_per_person": seconds / len(persons)}
+    """Row of the table; finished persons lie in ``folder``."""
+    found = []
+    for number, (scored, true) in enumerate(tqdm(list(zip(persons, truth)), desc=name, mininterval=10)):
+        path = folder / name.replace(" ", "_") / f"{number:04d}.json"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, measure_person(make, scored, true))
+        found.append(read_json(path))
+    values = np.array([one["errors"] for one in found])  # (persons, samples, kinds)
+    row: dict = {
+        "name": name,
+        "diversity_mm": float(np.mean([one["diversity"] for one in found])),
+        "cpu_s_per_person": sum(one["seconds"] for one in found) / len(persons),
+    }
     for kind, column in zip(KINDS, values.transpose(2, 0, 1)):
         mean, best = column.mean(1), column.min(1)
         row[kind] = {
@@ -219,7 +253,12 @@ def print_row(row: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/cmu"))
-    parser.add_argument("--cache", type=Path, default=Path("runs/motion_vs_truth"), help="rendered clips, about 40 MB")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("runs/motion_vs_truth"),
+        help="rendered clips, about 40 MB, and finished persons",
+    )
     parser.add_argument("--json", default="motion_vs_truth.json", help="where the figures are written")
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--clips", type=int, default=150, help=f"of {FRAMES} persons each")
@@ -252,9 +291,9 @@ def main() -> None:
         "text only": TextOnly(plain, samples, seed),
     }
     synthesizer_module.fit_pose = positions_only
-    rows = []
+    rows, folder = [], work_folder(options, persons, truth)
     for name, make in ways.items():
-        rows.append(measure(name, make, persons, truth, predicted))
+        rows.append(measure(name, make, persons, truth, predicted, folder))
         print_row(rows[-1])
     synthesizer_module.fit_pose = fit_pose
     some, true = persons[:: max(1, len(persons) // 5)][:5], truth[:: max(1, len(persons) // 5)][:5]
