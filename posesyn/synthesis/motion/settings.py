@@ -26,7 +26,8 @@ class SynthesisSettings:
         yaw_search: Radians; the motion may be turned by these angles to fit the person's 2D truth.
         smoothing: Standard deviation in frames of the Gaussian that takes the jitter out of decoded joints.
         airborne: Frames for which a person's motion may stay off the floor; what floats for longer is lowered, climbing
-            too (``grounding``). None leaves it; motions from captions alone are never lowered.
+            too (``grounding``). None leaves it; motions from captions alone are lowered only if ``from_captions`` is
+            told to.
         batch_rows: Motions sampled at once.
         steering: ``"2d"`` lifts the wrong pose toward the person's 2D truth and lets the motions pass through the
             lifted poses; ``"none"`` is the paper's plain way, which starts from the wrong pose.

@@ -167,20 +167,30 @@ class MotionSynthesizer:
         seed: int = 0,
         max_frames: int | None = None,
         progress: bool = False,
+        airborne: int | None = None,
     ) -> list[Motion]:
         """``num_motions`` motions for every caption, without a pose to start from; all of caption 0 first.
 
         A motion depends on (seed, its caption, its number); the same caption twice gives the same motions.
 
+        Args:
+            captions: What the motions show.
+            num_motions: Motions per caption.
+            seed: Run seed.
+            max_frames: Longest motion; None takes the settings'.
+            progress: Show a bar.
+            airborne: In place of the settings' value: frames after which what floats is lowered to the floor. None lets
+                everything rise as it is sampled, so that who asks for climbing gets it.
+
         Raises:
-            InputError: An empty caption, num_motions < 1, or max_frames out of range.
+            InputError: An empty caption, num_motions < 1, max_frames out of range, or airborne < 1.
         """
         captions = checked_texts(captions, "MotionSynthesizer.from_captions")
         _positive(num_motions, "num_motions")
-        settings = replace(self.settings, airborne=None)  # who asks for climbing gets it
+        settings = replace(self.settings, airborne=airborne)
         if max_frames is not None:
             settings = replace(settings, max_frames=max_frames, prefix_frames=self.prior.frames_per_token)
-            settings = settings.checked(self.prior.frames_per_token, self.prior.max_tokens)
+        settings = settings.checked(self.prior.frames_per_token, self.prior.max_tokens)
         none = torch.zeros(0, dtype=torch.int64)
         jobs = [
             _Job(f"text{row}", caption, row_seed(seed, caption, k), none, k)

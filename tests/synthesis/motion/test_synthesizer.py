@@ -9,6 +9,7 @@ from posesyn import load_body, skeletons
 from posesyn.errors import FileError, InputError
 from posesyn.synthesis.motion.captions import choose_captions, describe_pose
 from posesyn.synthesis.motion.completion import CAM_TO_WORLD, joints22, turned, yaw_between
+from posesyn.synthesis.motion.grounding import clearance
 from posesyn.synthesis.motion.settling import settled
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer, SynthesisSettings
 from posesyn.types import ArrayImage, Person, PoseBatch, ScoredPerson
@@ -196,6 +197,23 @@ def test_captions_make_motions_without_a_pose(synthesizer):
     assert all(motion.person_id is None and len(motion) <= 16 for motion in motions)
     alone = synthesizer.from_captions(["dance"], num_motions=2, seed=3, max_frames=16)
     np.testing.assert_allclose(alone[1].joints_world, motions[3].joints_world, atol=1e-4)
+
+
+def test_motions_from_captions_float_only_if_let(tiny_prior, body, monkeypatch):
+    synthesizer = MotionSynthesizer(tiny_prior, body, SynthesisSettings(max_frames=64, min_frames=64))
+    decode = tiny_prior.decode
+
+    def rising(codes):
+        features = decode(codes)
+        features[:, 24:, [3, *range(5, 67, 3)]] += 0.5  # all joints are half a metre higher, and stay there
+        return features
+
+    monkeypatch.setattr(tiny_prior, "decode", rising)
+    free, held = (synthesizer.from_captions(["climb"], seed=3, airborne=airborne)[0] for airborne in (None, 8))
+    assert clearance(free.joints_world[32:]).min() > 0.4
+    assert clearance(held.joints_world[32:]).max() < 0.08
+    with pytest.raises(InputError, match="airborne"):
+        synthesizer.from_captions(["walk"], airborne=0)
 
 
 def test_no_person_gives_no_motion(synthesizer):
