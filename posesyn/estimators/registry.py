@@ -46,12 +46,31 @@ class _Published:
         return kind.from_official(checkpoint)
 
 
+@dataclass(frozen=True)
+class _Lifted:
+    """A lifter, which is trained by the user: on the annotated keypoints of the persons."""
+
+    name: str
+
+    def __call__(self, checkpoint: Checkpoint) -> TargetEstimator:
+        from posesyn.estimators.lifters.estimator import LifterEstimator
+
+        if checkpoint is None:
+            raise InputError(
+                f"lifter '{self.name}' needs a checkpoint",
+                where="load_estimator",
+                fix="train one with `posesyn train lifter`, or get ckpt_best.pth.tar of github.com/jfzhang95/PoseAug",
+            )
+        return LifterEstimator.from_checkpoint(checkpoint, self.name).eval()
+
+
 _BUILT_IN: dict[str, Callable[[Checkpoint], TargetEstimator]] = {
     "hmr": _Published("hmr", "HMR", "model_checkpoint.pt", "github.com/nkolot/SPIN"),
     "hmr_small": _hmr_small,
     "hmr2": _Published("hmr2", "HMR2", "the Lightning checkpoint", "github.com/shubham-goel/4D-Humans"),
     "crowdnet": _Published("crowdnet", "CrowdNet", "snapshot_N.pth.tar", "github.com/hongsukchoi/3DCrowdNet_RELEASE"),
     "hybrik": _Published("hybrik", "HybrIK", "the ResNet-34 checkpoint", "github.com/Jeff-sjtu/HybrIK"),
+    **{name: _Lifted(name) for name in ("mlp", "videopose", "semgcn", "stgcn")},
 }
 
 
@@ -68,7 +87,8 @@ def load_estimator(name: str = "hmr_small", checkpoint: Checkpoint = None) -> Ta
     """An estimator by name, in eval mode.
 
     Args:
-        name: ``"hmr_small"`` (shipped with its weights); ``"hmr"``, ``"hmr2"``, ``"crowdnet"`` or ``"hybrik"``, which
+        name: ``"hmr_small"`` (shipped with its weights); ``"hmr"``, ``"hmr2"``, ``"crowdnet"`` or ``"hybrik"``, and the
+            lifters ``"mlp"``, ``"videopose"``, ``"semgcn"`` and ``"stgcn"``, which read the persons' keypoints: these
             need ``checkpoint``; or a name that another package announces in the entry point group
             ``posesyn.estimators``. Built-in names win.
         checkpoint: Weights to load: an official file, or one that posesyn saved.

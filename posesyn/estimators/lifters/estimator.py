@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from posesyn import skeletons
+from posesyn.errors import InputError
 from posesyn.estimators.batch_keys import require
 from posesyn.estimators.lifters.keypoints import (
     FOCAL,
+    NEEDED,
+    View,
     image_intrinsics,
-    normalised,
+    lifted_from,
+    person_view,
     place_before_camera,
     sixteen_keypoints,
+    usable_keypoints,
 )
-from posesyn.estimators.lifters.lifter import SKELETON, Lifter
+from posesyn.estimators.lifters.lifter import JOINTS, SKELETON, Lifter
+from posesyn.estimators.lifters.registry import load_lifter
 from posesyn.estimators.prediction import predict_in_chunks
 from posesyn.protocols import EstimatorSpec, KeypointDetector
 from posesyn.types import Person, PoseBatch
 
-_NEEDED = ("keypoints_px", "visible", "has_labels", "joints", "intrinsics")
+_KEYS = ("keypoints_px", "visible", "has_labels", "joints", "intrinsics")
 
 
 class LifterEstimator(nn.Module):
@@ -38,11 +44,24 @@ class LifterEstimator(nn.Module):
         lifter: The network.
         detector: Finds the keypoints in the picture; None takes the persons' annotations.
         batch_size: Persons per call.
+        view: What the lifter is shown, in prediction and fine-tuning (:func:`posesyn.estimators.lifters.keypoints.
+            person_view`): ``person`` turns and zooms to the person, ``image`` is PoseAug's rule.
+
+    Raises:
+        InputError: Unknown view.
     """
 
-    def __init__(self, lifter: Lifter, detector: KeypointDetector | None = None, batch_size: int = 256) -> None:
+    def __init__(
+        self,
+        lifter: Lifter,
+        detector: KeypointDetector | None = None,
+        batch_size: int = 256,
+        view: View = "person",
+    ) -> None:
         super().__init__()
-        self.lifter, self.batch_size = lifter, batch_size
+        if view not in ("person", "image"):
+            raise InputError("unknown view of a lifter", expected="'person' or 'image'", got=view)
+        self.lifter, self.batch_size, self.view = lifter, batch_size, view
         # Not a child module: its weights are not trained with the lifter's.
         self.__dict__["detector"] = detector
         self.spec = EstimatorSpec(
@@ -50,33 +69,52 @@ class LifterEstimator(nn.Module):
             keypoints_skeleton=None if detector is not None else SKELETON,
         )  # fmt: skip
 
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | os.PathLike[str], name: str | None = None, detector: KeypointDetector | None = None
+    ) -> LifterEstimator:
+        """The estimator of a file of posesyn (lifter or fine-tuned estimator) or of jfzhang95/PoseAug, in eval mode.
+
+        Args:
+            path: The file.
+            name: The lifter it must hold; None takes whichever it is.
+            detector: See above.
+
+        Raises:
+            FileError, UnsafeFileError: Not readable. CheckpointError: No lifter in it, or another one.
+        """
+        return cls(load_lifter(path, name), detector).eval()
+
     def predict(self, persons: Sequence[Person]) -> PoseBatch:
         """Lifts all persons, in the order given; in eval mode, without gradients.
 
+        The pose of a person with fewer than six usable keypoints is NaN: ErrorExtractor then skips the person, and
+        ClipFilter drops the frame.
+
         Raises:
-            InputError: No persons, or one with fewer than six usable keypoints.
+            InputError: No persons, or keypoints that are not finite.
         """
         return predict_in_chunks(self, self.spec, persons, self._predict, self.batch_size)
 
     def _predict(self, persons: Sequence[Person]) -> dict[str, np.ndarray]:
-        points, cameras = [], []
-        for person in persons:
-            where = f"person '{person.person_id}'"
-            points.append(sixteen_keypoints(*self._keypoints(person), where))
-            cameras.append(_camera(person))
-        given = np.stack([normalised(p, c) for p, c in zip(points, cameras)])
-        device = next(self.lifter.parameters()).device
-        lifted = self.lifter(torch.from_numpy(given).to(device)).cpu().numpy().astype(np.float64)
-        lifted -= lifted[:, :1]
-        places = [place_before_camera(*row) for row in zip(lifted, points, cameras)]
-        joints = (lifted + np.stack(places)[:, None]).astype(np.float32)
-        matrices = np.stack(cameras).astype(np.float32)
-        rays = joints[..., :2] / joints[..., 2:]
-        focal = matrices[:, None, [0, 1], [0, 1]]
+        cameras = np.stack([_camera(person) for person in persons])
+        joints = np.full((len(persons), JOINTS, 3), np.nan)
+        given = {}
+        for row, person in enumerate(persons):
+            points, visible, skeleton = self._keypoints(person)
+            if usable_keypoints(visible, skeleton) >= NEEDED:
+                given[row] = sixteen_keypoints(points, visible, skeleton, f"person '{person.person_id}'")
+        if given:
+            rows = list(given)
+            lifted = lifted_from(self.lifter, np.stack(list(given.values())), cameras[rows], self.view)
+            for pose, (row, points) in zip(lifted, given.items()):
+                joints[row] = pose + place_before_camera(pose, points, cameras[row])
+        focal = cameras[:, None, [0, 1], [0, 1]]
+        pixels = joints[..., :2] / joints[..., 2:] * focal + cameras[:, None, :2, 2]
         return {
-            "joints_cam": joints,
-            "keypoints_px": rays * focal + matrices[:, None, :2, 2],
-            "intrinsics": matrices,
+            "joints_cam": joints.astype(np.float32),
+            "keypoints_px": pixels.astype(np.float32),
+            "intrinsics": cameras.astype(np.float32),
         }
 
     def _keypoints(self, person: Person) -> tuple[np.ndarray, np.ndarray, str]:
@@ -89,20 +127,22 @@ class LifterEstimator(nn.Module):
     def training_losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """MSE on root-relative poses of persons with 3D truth whose keypoints are all known, times their share.
 
-        Crops enter as rays of the crop's camera, so that a person looks as in the full image with the middle of the
-        crop's camera at the middle of the picture.
+        Crops enter as rays of the crop's camera, in the same view as in :meth:`predict`.
         """
-        require(batch, _NEEDED)
+        require(batch, _KEYS)
         points, present = skeletons.convert(batch["keypoints_px"], "smpl45", SKELETON, batch["visible"])
         truth, _ = skeletons.convert(batch["joints"], "smpl45", SKELETON)
         usable = batch["has_labels"] & present.all(-1)
-        camera = batch["intrinsics"]
-        focal = torch.stack((camera[:, 0, 0], camera[:, 1, 1]), -1)[:, None]
-        flat = FOCAL * (points - camera[:, None, :2, 2]) / focal
         if int(usable.sum()) < 2:
             return {"joints": sum(parameter.sum() for parameter in self.lifter.parameters()) * 0.0}
-        target = truth[usable] - truth[usable][:, :1]
-        return {"joints": functional.mse_loss(self.lifter(flat[usable]), target) * usable.float().mean()}
+        camera, target = batch["intrinsics"][usable], truth[usable] - truth[usable][:, :1]
+        rays = (points[usable] - camera[:, None, :2, 2]) / camera[:, None, [0, 1], [0, 1]]
+        if self.view == "person":
+            flat, rotation = person_view(rays)
+            target = target @ rotation.mT
+        else:
+            flat = FOCAL * rays
+        return {"joints": functional.mse_loss(self.lifter(flat), target) * usable.float().mean()}
 
 
 def _camera(person: Person) -> np.ndarray:

@@ -12,12 +12,19 @@ import torch
 
 from posesyn import skeletons
 from posesyn.errors import InputError
-from posesyn.estimators.lifters.keypoints import image_intrinsics, normalised, place_before_camera, sixteen_keypoints
+from posesyn.estimators.lifters.keypoints import (
+    View,
+    image_intrinsics,
+    lifted_from,
+    place_before_camera,
+    sixteen_keypoints,
+)
 from posesyn.estimators.lifters.lifter import SKELETON, Lifter
 from posesyn.estimators.lifters.registry import load_lifter
 from posesyn.storage.atomic import write_bytes
 
-_LEFT = {4, 5, 6, 10, 11, 12}
+_VIEWS = (("from the camera", "across"), ("from the left", "towards the camera"))
+_LEFT, _RIGHT = {4, 5, 6, 10, 11, 12}, {1, 2, 3, 13, 14, 15}
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,9 @@ class LiftedImage:
     size: tuple[int, int]
 
     def picture(self, path: str | os.PathLike[str] | None = None, image: np.ndarray | None = None) -> bytes:
-        """PNG: keypoints on the image, and the pose from the front and from the side.
+        """PNG: keypoints on the image, and the pose as the camera sees it and from the picture's left side.
+
+        Left limbs are blue, right ones red.
 
         Args:
             path: Also written there.
@@ -47,22 +56,33 @@ class LiftedImage:
         figure = Figure(figsize=(10, 3.6), layout="constrained")
         FigureCanvasAgg(figure)
         flat = figure.add_subplot(1, 3, 1, title="keypoints", aspect="equal")
+        flat.set_axis_off()
         if image is not None:
             flat.imshow(image)
         else:
             flat.set(xlim=(0, self.size[0]), ylim=(self.size[1], 0))
-        centred = self.joints_cam - self.joints_cam[:1]
-        # x, depth, up
-        views = [figure.add_subplot(1, 3, k, projection="3d", title=title) for k, title in ((2, "front"), (3, "side"))]
-        for axes, azimuth in zip(views, (-90, 0)):
-            axes.view_init(elev=8, azim=azimuth)
-            axes.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1), xlabel="x", ylabel="depth", zlabel="up")
+        # Across, up, depth, about the middle of the pose, so that it fills the picture.
+        centred = self.joints_cam * (1, -1, 1)
+        centred = centred - (centred.min(0) + centred.max(0)) / 2
+        reach = max(1.0, 1.1 * float(np.abs(centred).max()))
+        views = []
+        for number, (title, axis) in enumerate(
+            (("from the camera", "across"), ("from the left", "towards the camera")), 2
+        ):
+            axes = figure.add_subplot(1, 3, number, title=title, aspect="equal", xlabel=f"{axis} [m]", ylabel="up [m]")
+            axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
+            axes.grid(alpha=0.3)
+            views.append(axes)
+        colours = ["tab:blue" if k in _LEFT else "tab:red" if k in _RIGHT else "0.3" for k in range(16)]
         for parent, child in skeletons.get(SKELETON).bones:
-            colour = "tab:blue" if child in _LEFT else "tab:red" if child in range(1, 4) or child > 12 else "0.3"
-            flat.plot(*self.keypoints_px[[parent, child]].T, color=colour, lw=2)
-            x, y, z = centred[[parent, child]].T
-            for axes in views:
-                axes.plot(x, z, -y, color=colour, lw=2)
+            flat.plot(*self.keypoints_px[[parent, child]].T, color=colours[child], lw=2)
+        # Both views show their own x to the right and are painted from the far side to the near one.
+        turned = np.stack((-centred[:, 2], centred[:, 1], centred[:, 0]), 1)
+        for axes, joints in zip(views, (centred, turned)):
+            bones = sorted(skeletons.get(SKELETON).bones, key=lambda bone: -float(joints[list(bone), 2].sum()))
+            for bone in bones:
+                x, y, _ = joints[list(bone)].T
+                axes.plot(x, y, color=colours[bone[1]], lw=2.5, solid_capstyle="round")
         file = BytesIO()
         figure.savefig(file, format="png", dpi=90)
         if path is not None:
@@ -77,6 +97,7 @@ def lift_keypoints(
     skeleton: str = "coco17",
     visible: np.ndarray | None = None,
     intrinsics: np.ndarray | None = None,
+    view: View = "person",
 ) -> LiftedImage:
     """Image keypoints → a 3D pose.
 
@@ -87,9 +108,11 @@ def lift_keypoints(
         skeleton: Joint order of the keypoints.
         visible: (J,) bool, or None for all.
         intrinsics: (3, 3) of the image; None assumes the focal length of Human3.6M's cameras.
+        view: ``person`` turns and zooms to the person first (:func:`posesyn.estimators.lifters.keypoints.person_view`),
+            ``image`` is PoseAug's rule.
 
     Raises:
-        InputError: Wrong shapes, or fewer than six usable joints.
+        InputError: Wrong shapes, an unknown view, or fewer than six usable joints.
     """
     points = np.asarray(keypoints_px, np.float64)
     joints = len(skeletons.get(skeleton))
@@ -108,10 +131,8 @@ def lift_keypoints(
     lifter.eval()
     try:
         with torch.inference_mode():
-            device = next(lifter.parameters()).device
-            lifted = lifter(torch.from_numpy(normalised(found, camera)[None]).to(device))[0].cpu().numpy()
+            lifted = lifted_from(lifter, found[None], camera[None], view)[0]
     finally:
         lifter.train(was_training)
-    lifted = lifted.astype(np.float64) - lifted[:1]
     placed = lifted + place_before_camera(lifted, found, camera)
     return LiftedImage(placed.astype(np.float32), found.astype(np.float32), (int(size[0]), int(size[1])))

@@ -68,8 +68,7 @@ class Lifter(nn.Module):
         Raises:
             CheckpointError: Missing, unexpected or wrongly shaped keys.
         """
-        # What torch.nn.DataParallel puts before every key.
-        bare = {key.removeprefix("module."): value for key, value in weights.items()}
+        bare = bare_keys(weights)
         owner = lifter_of(bare)
         if owner is not None and owner != self.name:
             raise CheckpointError(
@@ -103,6 +102,11 @@ def official_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             expected=f"an entry {' or '.join(_ENTRIES)}, or a bare state dict",
             got=error.got,
         ) from entry
+
+
+def bare_keys(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what torch.nn.DataParallel, or an estimator around the lifter, puts before every key."""
+    return {key.removeprefix("module.").removeprefix("lifter."): value for key, value in weights.items()}
 
 
 def saved_options(path: str | os.PathLike[str]) -> tuple[str | None, dict[str, Any]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from posesyn.errors import CheckpointError, InputError
-from posesyn.estimators.lifters.lifter import Lifter, lifter_of, official_weights, saved_options
+from posesyn.estimators.lifters.lifter import Lifter, bare_keys, lifter_of, official_weights, saved_options
 from posesyn.estimators.lifters.mlp import MLPLifter
 from posesyn.estimators.lifters.semgcn import SemGCNLifter
 from posesyn.estimators.lifters.stgcn import STGCNLifter
@@ -26,22 +29,44 @@ def make_lifter(name: str, **options: Any) -> Lifter:
     return LIFTERS[name](**options)
 
 
-def load_lifter(path: str | os.PathLike[str]) -> Lifter:
-    """A lifter from a file of :meth:`Lifter.save` or of jfzhang95/PoseAug; which one is seen from the weights.
+def load_lifter(path: str | os.PathLike[str], name: str | None = None) -> Lifter:
+    """A lifter from a file of :meth:`Lifter.save`, of a fine-tuned ``LifterEstimator`` or of jfzhang95/PoseAug.
+
+    Args:
+        path: The file.
+        name: The lifter it must hold. None takes whichever it is, which is seen from the weights.
 
     Raises:
-        FileError, UnsafeFileError: Not readable. CheckpointError: No lifter in it.
+        InputError: Unknown name. FileError, UnsafeFileError: Not readable. CheckpointError: No lifter in it, or not
+            the one named.
     """
-    weights = official_weights(path)
-    _, options = saved_options(path)
-    name = lifter_of({key.removeprefix("module."): None for key in weights})
-    if name is None:
+    weights = bare_keys(official_weights(path))
+    found = lifter_of(weights)
+    if found is None:
         raise CheckpointError(
             "a checkpoint belongs to no known lifter",
             where=path,
             expected=f"weights of {', '.join(LIFTERS)}",
             got=", ".join(sorted(weights)[:5]),
         )
-    lifter = make_lifter(name, **options)
+    if name is None or name == found:
+        lifter = make_lifter(found, **(_sizes(found, weights) | saved_options(path)[1]))
+    else:
+        lifter = make_lifter(name)  # says whose weights they are when they are put in
     lifter.load_state(weights, where=path)
     return lifter.eval()
+
+
+def _sizes(name: str, weights: Mapping[str, Tensor]) -> dict[str, int]:
+    """Width and number of stages, seen from the weights: official files do not say them."""
+    if name == "mlp":
+        return {"width": weights["w1.weight"].shape[0], "stages": _count(weights, "linear_stages.")}
+    if name == "videopose":
+        return {"width": weights["expand_conv.weight"].shape[0], "stages": _count(weights, "layers_conv.") // 2}
+    if name == "semgcn":
+        return {"width": weights["gconv_input.0.gconv.W"].shape[-1], "stages": _count(weights, "gconv_layers.")}
+    return {}
+
+
+def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
+    return len({key.removeprefix(prefix).split(".")[0] for key in weights if key.startswith(prefix)})

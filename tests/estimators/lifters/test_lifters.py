@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+import posesyn
 from posesyn import skeletons
 from posesyn.data.pose_pair_sources import CameraRig
 from posesyn.data.pose_pairs import PosePairs
 from posesyn.errors import CheckpointError, InputError
 from posesyn.estimators.lifters.estimator import LifterEstimator
 from posesyn.estimators.lifters.in_the_wild import lift_keypoints
-from posesyn.estimators.lifters.keypoints import image_intrinsics, normalised, place_before_camera, sixteen_keypoints
+from posesyn.estimators.lifters.keypoints import (
+    image_intrinsics,
+    normalised,
+    person_view,
+    place_before_camera,
+    sixteen_keypoints,
+)
 from posesyn.estimators.lifters.lifter import dropped
 from posesyn.estimators.lifters.registry import LIFTERS, load_lifter, make_lifter
 from posesyn.protocols import TrainableEstimator
+from posesyn.storage.checkpoints import save_weights
 from posesyn.types import Person
 
 NAMES = tuple(LIFTERS)
@@ -149,6 +159,99 @@ def test_estimator_predicts_in_the_full_image(rng):
     found = LifterEstimator(estimator.lifter, Corner()).predict(persons(2)).joints_cam
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
     np.testing.assert_allclose(found[0], batch.joints_cam[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lifters_load_as_estimators_by_name(tmp_path, name):
+    lifter = make_lifter(name, **({} if name == "stgcn" else {"width": 32, "stages": 1}))
+    torch.save({"model_pos": lifter.state_dict()}, tmp_path / "official.pth")
+    lifter.save(tmp_path / "own.safetensors")
+    wanted = LifterEstimator(lifter).predict(persons()).joints_cam
+    # A fine-tuned estimator, as `fine_tune` saves it.
+    save_weights(tmp_path / "tuned.safetensors", LifterEstimator(lifter).state_dict(), {"estimator": "lifter"})
+    for file in ("official.pth", "own.safetensors", "tuned.safetensors"):
+        loaded = posesyn.load_estimator(name, tmp_path / file)
+        assert loaded.spec.name == f"lifter_{name}" and not loaded.training
+        np.testing.assert_allclose(loaded.predict(persons()).joints_cam, wanted, atol=1e-4)
+    other = NAMES[NAMES.index(name) - 1]
+    with pytest.raises(CheckpointError, match="another lifter"):
+        posesyn.load_estimator(other, tmp_path / "own.safetensors")
+    with pytest.raises(InputError, match="needs a checkpoint"):
+        posesyn.load_estimator(name)
+
+
+def test_persons_with_too_few_keypoints_are_skipped_not_fatal():
+    some = persons(3)
+    hidden = replace(some[1], visible=np.arange(17) < 4)
+    estimator = LifterEstimator(make_lifter("mlp", width=32))
+    found = estimator.predict([some[0], hidden, some[2]])
+    assert np.isfinite(found.joints_cam[[0, 2]]).all() and np.isnan(found.joints_cam[1]).all()
+    np.testing.assert_allclose(found.joints_cam[[0, 2]], estimator.predict([some[0], some[2]]).joints_cam, atol=1e-5)
+
+
+def test_person_view_is_a_turned_and_zoomed_camera():
+    rng = np.random.default_rng(3)
+    centred = rng.normal(0, 0.3, (16, 3))
+    rays = []
+    for place in ((0, 0, 5.0), (2.0, 0.7, 5.0), (0.1, -0.2, 30.0)):
+        joints = centred + place
+        rays.append(joints[:, :2] / joints[:, 2:])
+    flat, rotation = person_view(torch.from_numpy(np.stack(rays)))
+    assert flat.mean(1).abs().max() < 0.03
+    np.testing.assert_allclose((flat - flat.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt(), 0.2, rtol=1e-6)
+    np.testing.assert_allclose(rotation @ rotation.mT, np.tile(np.eye(3), (3, 1, 1)), atol=1e-9)
+    np.testing.assert_allclose(torch.linalg.det(rotation), 1, atol=1e-9)
+    # The camera's right stays horizontal and its view axis meets the person.
+    np.testing.assert_allclose(rotation[:, 0, 1], 0, atol=1e-12)
+    axis = rotation[1, 2] / rotation[1, 2, 2]
+    np.testing.assert_allclose(axis[:2], (0.4, 0.14), atol=0.05)
+    # Poses that lie the same in two views are told to be turned by what lies between these.
+    turned = centred @ rotation[1].numpy() + (2.0, 0.7, 5.0)
+    again, _ = person_view(torch.from_numpy(turned[None, :, :2] / turned[None, :, 2:]))
+    straight = centred + np.array([0, 0, np.linalg.norm((2.0, 0.7, 5.0))])
+    wanted, _ = person_view(torch.from_numpy(straight[None, :, :2] / straight[None, :, 2:]))
+    np.testing.assert_allclose(again, wanted, atol=0.01)
+
+
+def test_training_losses_match_the_prediction(labelled_batch):
+    batch, truth, estimator = labelled_batch
+    by_hand = []
+    for camera, keypoints, joints in zip(batch["intrinsics"], batch["keypoints_px"], truth):
+        person = Person("p", Blank(), np.array([0, 0, 200, 200], np.float32), keypoints.numpy(), np.ones(45, bool),
+                        "smpl45", meta={})  # fmt: skip
+        given = sixteen_keypoints(person.keypoints_px, person.visible, "smpl45", "test")
+        made = lift_keypoints(estimator.lifter, given, (640, 480), "poseaug16", intrinsics=camera.numpy())
+        by_hand.append(np.square(made.joints_cam - made.joints_cam[:1] - joints).mean())
+    loss = estimator.training_losses(batch)["joints"]
+    assert float(loss.detach()) == pytest.approx(np.mean(by_hand), rel=2e-3)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in estimator.lifter.parameters())
+    batch["has_labels"][:] = False
+    assert float(estimator.training_losses(batch)["joints"].detach()) == 0
+
+
+@pytest.fixture
+def labelled_batch(rng):
+    body = rng.normal(0, 0.25, (4, 45, 3)) + np.array([0.3, 0.2, 4.0])
+    camera = np.array([[700.0, 0, 320], [0, 700, 240], [0, 0, 1]])
+    pixels = body @ camera.T
+    batch = {
+        "keypoints_px": torch.from_numpy(pixels[..., :2] / pixels[..., 2:]).float(),
+        "visible": torch.ones(4, 45, dtype=torch.bool),
+        "has_labels": torch.ones(4, dtype=torch.bool),
+        "joints": torch.from_numpy(body - body[:, :1]).float(),
+        "intrinsics": torch.from_numpy(camera).float().expand(4, 3, 3),
+    }
+    truth = skeletons.convert(body, "smpl45", "poseaug16")[0]
+    torch.manual_seed(0)
+    return batch, truth - truth[:, :1], LifterEstimator(make_lifter("mlp", width=32)).eval()
+
+
+def test_unknown_view():
+    with pytest.raises(InputError, match="person"):
+        LifterEstimator(make_lifter("mlp", width=32), view="crop")
+    with pytest.raises(InputError, match="person"):
+        lift_keypoints(make_lifter("mlp", width=32), persons(1)[0].keypoints_px, (640, 480), view="crop")
 
 
 def test_dropout_from_bytes_has_the_right_share_and_mean():
