@@ -97,6 +97,8 @@ class LifterModule(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         # Not counted: a resumed Lightning run may begin an iteration that it does not use.
         self.batches.epoch = self.current_epoch
+        # A lifter that was loaded to go on comes in eval mode, and Lightning leaves modes as they are.
+        self.lifter.train()
 
     def on_train_batch_start(self, rows: Tensor, index: int) -> None:
         # Dropout follows from (seed, epoch, batch), so that a resumed training repeats it. Not from the epoch alone: a

@@ -37,7 +37,7 @@ _LIFTER_RATE = 1e-4
 _CHECKED = 2048  # poses a health check looks at
 # R1 on every fourth discriminator step, four times as strong: lazy regularisation (Karras et al. 2020, section 3.1).
 _PENALTY_EVERY = 4
-_START = 0.1  # factor on the last weights of rotation and translation
+_START = 0.1  # factor on the last weights of each step
 
 
 class PoseAugModule(pl.LightningModule):
@@ -377,12 +377,12 @@ class PoseAugModule(pl.LightningModule):
 
 
 def _start_near(augmentor: Augmentor, joints: np.ndarray) -> None:
-    """Lets rotation and translation start near the data: at random weights hardly a fake is inside the picture, and
-    the adversary sees only that. Our own choice."""
+    """Lets every step start near the data: at random weights hardly a fake is inside the picture or a human pose, and
+    the adversaries see only that. Our own choice."""
     middle = torch.from_numpy(joints[:, 0].mean(0))
     place = augmentor.RTprocess
     with torch.no_grad():
-        for last in (place.w2_R, place.w2_T):
+        for last in (augmentor.BAprocess.w2, augmentor.BLprocess.w2_BL, place.w2_R, place.w2_T):
             last.weight.mul_(_START)
             last.bias.zero_()
         place.w2_T.bias.copy_(torch.cat((middle[:2], middle[2:].clamp_min(0).sqrt())))

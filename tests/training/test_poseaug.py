@@ -278,3 +278,12 @@ def test_lifter_training_resumes_exactly(tmp_path, pairs):
     train_lifter(small(), pairs, tmp_path / "parts", LifterSettings(epochs=2, batch_size=64), pairs, 2, progress=False)
     train_lifter(small(), pairs, tmp_path / "parts", chosen, pairs, seed=2, progress=False)
     assert (tmp_path / "whole/curves.csv").read_text() == (tmp_path / "parts/curves.csv").read_text()
+
+
+def test_a_loaded_lifter_goes_on_in_train_mode(tmp_path, pairs):
+    lifter = small().eval()
+    counts = [int(norm.num_batches_tracked) for norm in lifter.modules() if isinstance(norm, torch.nn.BatchNorm1d)]
+    train_lifter(lifter, pairs, tmp_path, LifterSettings(epochs=1, batch_size=16), None, 0, False)
+    after = [int(norm.num_batches_tracked) for norm in lifter.modules() if isinstance(norm, torch.nn.BatchNorm1d)]
+    assert [a - b for a, b in zip(after, counts, strict=True)] == [-(-len(pairs) // 16)] * len(counts)
+    assert not lifter.training
