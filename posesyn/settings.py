@@ -82,6 +82,9 @@ class DataSettings:
         captions: JSON file, person id → text: your own words, which win over every other caption.
         image_captions: The data set's captions: COCO's captions json of the same images, for ``mpii`` a JSON file
             file name → text, for ``jhmdb`` action → text.
+        options: What the format's reader takes beside these, by name: ``stride``, ``split``, ``on_bad``,
+            ``min_keypoints`` ... (docs, "Read published data sets"). On the command line
+            ``--data.options.stride 5``.
     """
 
     images: Path
@@ -90,13 +93,25 @@ class DataSettings:
     on_missing: Literal["error", "skip"] = "error"
     captions: Path | None = None
     image_captions: Path | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("on_missing", "captions"):
+            if name in self.options:
+                own = {"captions": "image_captions"}.get(name, name)
+                raise InputError(f"'{name}' is no reader option here", where="DataSettings", fix=f"set data.{own}")
 
     def load(self) -> Sequence[Person]:
         """The data set."""
         from posesyn.data.formats import open_dataset
 
         persons = open_dataset(
-            self.format, self.images, self.annotations, on_missing=self.on_missing, captions=self.image_captions
+            self.format,
+            self.images,
+            self.annotations,
+            on_missing=self.on_missing,
+            captions=self.image_captions,
+            **self.options,
         )
         skipped = getattr(persons, "skipped", ())  # clips that posesyn wrote are complete
         if len(skipped):
@@ -106,6 +121,7 @@ class DataSettings:
     def identity(self) -> dict[str, str]:
         """What a continued run must find unchanged: the places, and the content of annotations and image captions."""
         found = {"format": self.format, "images": str(self.images), "annotations": str(self.annotations)}
+        found |= {f"option_{name}": str(value) for name, value in sorted(self.options.items())}
         for name, path in (("annotations", self.annotations), ("image_captions", self.image_captions)):
             if path is not None and path.is_file():
                 with open(path, "rb") as stream:

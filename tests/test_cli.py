@@ -119,6 +119,48 @@ def test_motions_can_be_told_from_the_command_line(tmp_path):
     }
 
 
+def test_reader_options_are_told_on_the_command_line(tmp_path, capsys, monkeypatch):
+    import numpy as np
+    from scipy.io import savemat
+
+    from posesyn.errors import InputError
+    from posesyn.settings import DataSettings
+
+    for video in ("first", "second"):
+        (tmp_path / "joints" / "jump" / video).mkdir(parents=True)
+        (tmp_path / "images" / "jump" / video).mkdir(parents=True)
+        points = np.random.default_rng(0).uniform(20, 200, (2, 15, 6))
+        savemat(tmp_path / "joints" / "jump" / video / "joint_positions.mat", {"pos_img": points})
+        for frame in range(1, 7):  # only looked for, never decoded here
+            (tmp_path / "images" / "jump" / video / f"{frame:05d}.png").touch()
+    (tmp_path / "jump_test_split1.txt").write_text("first.avi 1\nsecond.avi 2\n")
+    seen = []
+
+    load = DataSettings.load
+
+    def recorded(settings):
+        seen.append((settings, load(settings).person_ids))
+        raise InputError("no more is needed")
+
+    monkeypatch.setattr(DataSettings, "load", recorded)
+    places = ["--data.annotations", str(tmp_path / "joints"), "--data.images", str(tmp_path / "images")]
+    base = ["report", "--extraction", "x", "--out", "x.html", "--data.format", "jhmdb", *places]
+    told = ["--data.options.split", str(tmp_path / "jump_test_split1.txt"), "--data.options.stride", "2"]
+    for arguments in ([], told, [*told, "--data.options.part", "train"]):
+        assert cli.main([*base, *arguments]) == 2
+        assert "no more is needed" in capsys.readouterr().err
+    assert [len(names) for _, names in seen] == [12, 3, 3]
+    assert seen[1][1] == [f"jhmdb/jump/second@{frame:05d}" for frame in (1, 3, 5)]
+    assert seen[2][1][0] == "jhmdb/jump/first@00001"
+    # A folder made without options goes on; one made with others does not.
+    assert not any(name.startswith("option") for name in seen[0][0].identity())
+    assert seen[1][0].identity()["option_stride"] == "2"
+    assert cli.main([*base, "--data.options.strides", "2"]) == 2
+    assert "'strides'" in capsys.readouterr().err
+    assert cli.main([*base, "--data.options.on_missing", "skip"]) == 2
+    assert "data.on_missing" in capsys.readouterr().err
+
+
 def test_models_that_are_not_there_are_named_before_anything_is_made(shared, tmp_path, capsys):
     folder = shared / "data" / "images" / "coco"
     arguments = ["--data.annotations", str(folder / "annotations.json"), "--data.images", str(folder)]

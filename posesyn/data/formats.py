@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from posesyn import data
 from posesyn.errors import InputError
@@ -45,7 +45,8 @@ def open_dataset(
             captions, goes to ``coco``, ``mpii`` and ``jhmdb``; None is none.
 
     Raises:
-        InputError: Unknown format, an annotation file is needed, or captions for a format that knows none.
+        InputError: Unknown format, an annotation file is needed, captions for a format that knows none, or an option
+            that the reader does not take.
         FileError, UnsafeFileError: As the reader.
     """
     if format not in _READERS:
@@ -64,4 +65,24 @@ def open_dataset(
     if format == "rendered":
         options.pop("on_missing", None)  # frames lie in the archive itself
     places = (annotations, images) if annotated else (images,)
-    return getattr(data, reader)(*places, **options)
+    make = getattr(data, reader)
+    _check_options(format, make, options)
+    return make(*places, **options)
+
+
+def _check_options(format: str, reader: type, options: Mapping[str, Any]) -> None:
+    """Options come from command lines: what a reader does not take is refused by name, before it stumbles over it."""
+    hints = get_type_hints(reader.__init__)
+    known = {name: hints[name] for name, default in (reader.__init__.__kwdefaults__ or {}).items()}
+    known |= {"captions": hints["captions"]} if "captions" in hints else {}
+    for name, value in options.items():
+        where = f"options of format '{format}'"
+        if name not in known:
+            raise InputError(f"the reader takes no option '{name}'", where=where, expected=", ".join(sorted(known)))
+        hint = known[name]
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise InputError(
+                f"option '{name}' has a wrong value", where=where, expected=get_args(hint), got=repr(value)
+            )
+        if hint in (int, bool) and type(value) is not hint:
+            raise InputError(f"option '{name}' must be {hint.__name__}", where=where, got=repr(value))

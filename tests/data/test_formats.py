@@ -26,6 +26,21 @@ def test_every_reader_exists_and_is_opened_by_name(shared):
         open_dataset("lsp", folder)
 
 
+def test_options_reach_the_reader_and_wrong_ones_are_named(shared):
+    places = (shared / "data" / "images" / "coco", shared / "data" / "images" / "coco" / "annotations.json")
+    every, some = (open_dataset("coco", *places, min_keypoints=count) for count in (1, 12))
+    assert 0 < len(some) < len(every)
+    for options, words in (
+        ({"strides": 2}, r"takes no option 'strides'.*min_keypoints"),
+        ({"stride": 2}, r"takes no option 'stride'"),  # COCO is no video
+        ({"on_bad": "ignore"}, r"option 'on_bad' has a wrong value.*skip"),
+        ({"min_keypoints": "two"}, r"option 'min_keypoints' must be int"),
+        ({"min_keypoints": True}, r"option 'min_keypoints' must be int"),
+    ):
+        with pytest.raises(InputError, match=words):
+            open_dataset("coco", *places, **options)
+
+
 def test_the_data_sets_captions_are_read_where_the_format_has_them(shared, tmp_path):
     folder = shared / "data" / "images"
     (tmp_path / "coco.json").write_text(json.dumps({"annotations": [{"image_id": 785, "caption": "a woman skis "}]}))
