@@ -78,7 +78,7 @@ def expected_uvd(
 def expected_uvd_by_parts(
     cells: Float[Tensor, "B N F"],
     weight: Float[Tensor, "C F"],
-    bias: Float[Tensor, "C"],
+    bias: Float[Tensor, " C"],
     size: tuple[int, int],
     depth: int,
 ) -> tuple[Float[Tensor, "B J 3"], Float[Tensor, "B J 1"]]:
