@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from posesyn.data.h36m_cameras import LabCamera
 from posesyn.data.pose_pairs import SKELETON, PosePairs, check_metres
 from posesyn.errors import InputError
 from posesyn.storage.arrays import read_npz
+from posesyn.storage.clip_store import ClipStore
 from posesyn.types import Clip, Motion, Person
 
 # Focal length of the Human3.6M cameras in half image widths (poseaug.md section 2).
@@ -112,39 +114,64 @@ def pairs_of_joints(sequences: Iterable[tuple[np.ndarray, str, str, str]], rig: 
     return PosePairs.concatenate(parts)
 
 
-def pairs_of_motions(motions: Iterable[Motion], rig: CameraRig, seed: int = 0) -> PosePairs:
+def pairs_of_motions(motions: Iterable[Motion], rig: CameraRig, seed: int = 0, body: Any = None) -> PosePairs:
     """Motions (recorded, read from BVH or AMASS, or synthesised) seen by a rig.
 
+    Args:
+        motions: Those without joints, as AMASS files are, are performed by ``body``.
+        rig, seed: As in :func:`pairs_of_joints`.
+        body: From :func:`posesyn.load_body`; None takes the free body.
+
     Raises:
-        InputError: As :func:`pairs_of_joints`, or a motion without joints.
+        InputError: As :func:`pairs_of_joints`.
     """
 
     def rows():
         for motion in motions:
-            if motion.joints_world is None:
-                raise InputError(
-                    "the motion has no joints",
-                    where=f"motion '{motion.motion_id}'",
-                    fix="pose a body with it first and pass its joints to pairs_of_joints",
-                )
             subject = str(motion.meta.get("subject", motion.motion_id))
-            yield motion.joints_world, "humanml3d22", motion.motion_id, subject
+            yield joints_of_motion(motion, body), "humanml3d22", motion.motion_id, subject
 
     return pairs_of_joints(rows(), rig, seed)
 
 
-def pairs_of_clips(clips: Iterable[Clip]) -> PosePairs:
+def joints_of_motion(motion: Motion, body: Any = None) -> np.ndarray:
+    """(T, 22, 3) joints of a motion, posed on ``body`` (None: the free one) where the motion has none."""
+    if motion.joints_world is not None:
+        return motion.joints_world
+    import torch
+
+    from posesyn.body import load_body
+    from posesyn.geometry.rotations import rotvec_to_matrix
+
+    pose, transl = (torch.as_tensor(np.asarray(x, np.float32)) for x in (motion.pose_rotvec, motion.transl_world))
+    betas = torch.as_tensor(np.asarray(motion.betas, np.float32)).expand(len(pose), -1)
+    performer = load_body(size="small") if body is None else body
+    with torch.inference_mode():
+        return performer.joints_only(rotvec_to_matrix(pose), betas, transl)[:, :22].numpy()
+
+
+def pairs_of_clips(clips: Iterable[Clip] | ClipStore | str | os.PathLike[str]) -> PosePairs:
     """The kept frames of rendered clips, so that a lifter learns from what PoseSyn made.
 
+    Args:
+        clips: Clips, a :class:`posesyn.storage.ClipStore` or its folder (``clips`` of ``posesyn run``); of a store no
+            frame is decoded.
+
     Raises:
-        InputError: No kept frame.
+        InputError: No kept frame. FileError, UnsafeFileError: The folder holds no clips.
     """
+    if isinstance(clips, str | os.PathLike):
+        clips = ClipStore(clips)
+    if isinstance(clips, ClipStore):
+        rows = ((clips.header(row), clips.labels(row)) for row in range(len(clips)))
+        found = ((h.motion_id or h.clip_id, h.shape[1:3], x) for h, x in rows)
+    else:
+        found = ((clip.motion_id or clip.clip_id, clip.frames.shape[1:3], vars(clip)) for clip in clips)
     parts = []
-    for clip in clips:
-        if clip.keep.any():
-            height, width = clip.frames.shape[1:3]
-            group = clip.motion_id or clip.clip_id
-            parts.append(_pinhole(clip.joints_cam[clip.keep], "smpl45", clip.intrinsics, (width, height), group))
+    for group, (height, width), labels in found:
+        keep = labels["keep"]
+        if keep.any():
+            parts.append(_pinhole(labels["joints_cam"][keep], "smpl45", labels["intrinsics"], (width, height), group))
     return PosePairs.concatenate(parts)
 
 
@@ -215,7 +242,7 @@ def mpi_inf_3dhp_pairs(path: str | os.PathLike[str]) -> PosePairs:
     if source is None:
         raise InputError("poses must have 16 or 17 joints", where=path, got=joints.shape[1])
     joints, flat = (skeletons.convert(points, source, SKELETON)[0] for points in (joints, flat))
-    if len(joints):
+    if len(joints) and np.isfinite(joints).all():  # the rest is seen by PosePairs
         check_metres(joints, path)
     return PosePairs(joints - joints[:, :1], flat)
 

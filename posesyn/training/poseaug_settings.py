@@ -113,15 +113,15 @@ class PosePairSettings:
     """Which pose pairs a lifter learns from.
 
     Args:
-        format: ``h36m`` (npz files of VideoPose3D), ``motions`` (folder of AMASS-style npz or BVH files), ``3dhp``
-            (PoseAug's ``test_3dhp.npz``).
+        format: ``h36m`` (npz files of VideoPose3D), ``motions`` (folder of AMASS-style npz or BVH files),
+            ``clips`` (folder ``clips`` of ``posesyn run``), ``3dhp`` (PoseAug's ``test_3dhp.npz``).
         path: File or folder.
         keypoints: ``data_2d_h36m_*.npz`` for ``h36m``; none takes projections.
         subjects: Only these, as a list; all if not given.
         stride: Every so many frames.
     """
 
-    format: Literal["h36m", "motions", "3dhp"]
+    format: Literal["h36m", "motions", "clips", "3dhp"]
     path: str
     keypoints: str | None = None
     subjects: list[str] | None = None
