@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from posesyn import skeletons
 from posesyn.data.bvh import bvh_to_motion
+from posesyn.data.h36m_cameras import CAMERAS, h36m_camera
 from posesyn.data.motions import load_motion, save_motion
 from posesyn.data.pose_pair_sources import (
     CameraRig,
+    h36m_pairs,
     joints_of_motion,
     mpi_inf_3dhp_pairs,
     pairs_of_clips,
@@ -75,6 +78,51 @@ def test_amass_and_bvh_files(motion, tmp_path, shared):
     recorded = bvh_to_motion(path)
     seen = pairs_of_motions([recorded], CameraRig(count=1))
     np.testing.assert_allclose(seen.lengths.mean(0), lengths(world_16(recorded)).mean(0), atol=0.02)
+
+
+def test_human36m_with_distortion_and_both_joint_counts(tmp_path, rng):
+    world = {"S1": {"Walking": (rng.normal(0, 0.05, (5, 32, 3)) + _lab_body()).astype("f4")}}
+    np.savez_compressed(tmp_path / "data_3d_h36m.npz", positions_3d=np.array(world, object))
+    pairs = h36m_pairs(tmp_path / "data_3d_h36m.npz", subjects=("S1",))
+    assert len(pairs) == 20 and set(pairs.subjects) == {"S1"}
+    for number, name in enumerate(CAMERAS):
+        camera, rows = h36m_camera("S1", name), slice(5 * number, 5 * number + 5)
+        for cam, flat in zip(pairs.joints_cam[rows], pairs.keypoints[rows]):
+            pixels = cv2.projectPoints(
+                cam.astype("f8"), np.zeros(3), np.zeros(3), camera.intrinsics, camera.distortion
+            )[0][:, 0]
+            width, height = camera.size
+            np.testing.assert_allclose(flat, pixels / width * 2 - (1, height / width), atol=2e-5)
+    # PoseAug's projection with the nine numbers: its tangential term is half of OpenCV's.
+    import torch
+
+    from posesyn.synthesis.augmentation.projection import project_normalised
+
+    made = project_normalised(torch.from_numpy(pairs.joints_cam), torch.from_numpy(pairs.cameras))
+    np.testing.assert_allclose(made, pairs.keypoints, atol=1e-3)
+    seventeen = {"S1": {"Walking": [rng.uniform(300, 700, (5, 17, 2)) for _ in range(4)]}}
+    sixteen = {"S1": {"Walking": [view[:, SIXTEEN_OF_17] for view in seventeen["S1"]["Walking"]]}}
+    found = []
+    for count, pixels in ((17, seventeen), (16, sixteen)):
+        path = tmp_path / f"data_2d_h36m_{count}.npz"
+        layout = np.array({"layout_name": "h36m", "num_joints": count}, object)
+        np.savez_compressed(path, positions_2d=np.array(pixels, object), metadata=layout)
+        found.append(h36m_pairs(tmp_path / "data_3d_h36m.npz", path).keypoints)
+    np.testing.assert_array_equal(*found)
+    assert len(h36m_pairs(tmp_path / "data_3d_h36m.npz", stride=2)) == 12
+    with pytest.raises(InputError, match="none of these subjects"):
+        h36m_pairs(tmp_path / "data_3d_h36m.npz", subjects=("S9",))
+
+
+def _lab_body() -> np.ndarray:
+    """32 joints of a standing person, z up, millimetre-free."""
+    body = np.zeros((32, 3))
+    body[:, 2] = 1.0
+    names = skeletons.get("h36m32")
+    for child, parent in enumerate(names.parents):
+        if parent >= 0:
+            body[child] = body[parent] + (0.01, 0.02, -0.42 if child in (2, 3, 7, 8) else 0.15)
+    return body
 
 
 @pytest.mark.parametrize("count", (16, 17))
