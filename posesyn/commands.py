@@ -16,6 +16,7 @@ from posesyn.settings import (
     EstimatorSettings,
     MotionSettings,
     PipelineSettings,
+    ScoringSettings,
     SelectionSettings,
 )
 from posesyn.training.settings import FineTuningSettings
@@ -45,6 +46,7 @@ def run(
     settings: PipelineSettings = PipelineSettings(),
     captioner: CaptionerSettings = CaptionerSettings(),
     motion: MotionSettings = MotionSettings(),
+    scoring: ScoringSettings = ScoringSettings(),
 ) -> None:
     """The whole chain on your own data; an interrupted run continues from its folder.
 
@@ -55,6 +57,7 @@ def run(
         settings: What is made.
         captioner: A model that describes the challenging persons.
         motion: How motions are sampled.
+        scoring: How persons are scored and picked.
     """
     from posesyn.pipeline import Pipeline
     from posesyn.report import write_run_report
@@ -67,7 +70,8 @@ def run(
         captions=data.load_captions(),
         captioner=captioner.load(),
         synthesizer=motion.load(),
-        source={**data.identity(), **captioner.identity(), **motion.identity()},
+        scoring=scoring.options(),
+        source={**data.identity(), **captioner.identity(), **motion.identity(), **scoring.identity()},
     ) as pipeline:
         pipeline.run()
         summary = pipeline.summary()
@@ -82,6 +86,7 @@ def extract(
     out: Path,
     estimator: EstimatorSettings = EstimatorSettings(),
     selection: SelectionSettings = SelectionSettings(),
+    scoring: ScoringSettings = ScoringSettings(),
 ) -> None:
     """Ranks all persons of a 2D data set by the estimator's error.
 
@@ -90,6 +95,7 @@ def extract(
         out: Folder for the table, the selected predictions and report.html.
         estimator: The estimator to examine.
         selection: How many persons are picked.
+        scoring: How they are scored and picked.
     """
     from posesyn.report import write_extraction_report
     from posesyn.synthesis.extraction import ErrorExtractor
@@ -99,6 +105,7 @@ def extract(
         num_challenging=selection.num_challenging,
         num_non_challenging=selection.num_non_challenging,
         batch_size=selection.batch_size,
+        **scoring.options(),
     )
     report = extractor.extract(data.load(), out=out)
     write_extraction_report(out / "report.html", report)

@@ -37,6 +37,8 @@ from posesyn.training.fine_tuning import fine_tune, train_side_by_side
 from posesyn.types import ErrorReport, Motion, Person, ScoredPerson, batched
 
 AFTER = "extraction_after"
+# What of the scoring says how wrong a person is, and not who is picked.
+_ERROR_OPTIONS = ("joint_weights", "normalizer", "min_joints", "occluded_weight", "crowded_weight")
 
 
 class Pipeline:
@@ -52,6 +54,7 @@ class Pipeline:
             :class:`~posesyn.synthesis.motion.captioner.VisionCaptioner`; None: the data set's captions count.
         real: Real data for the fine-tuning if it is more than ``persons``.
         synthesizer, renderer: Made from the shipped prior and body if not given.
+        scoring: Further arguments of the :class:`~posesyn.synthesis.extraction.ErrorExtractor`.
         source: What identifies the data, for the check that a continued run is the same one.
         progress: Whether progress bars are shown.
 
@@ -71,6 +74,7 @@ class Pipeline:
         real: Sequence[Sequence[Person]] | None = None,
         synthesizer: MotionSynthesizer | None = None,
         renderer: AnimationRenderer | None = None,
+        scoring: Mapping[str, Any] | None = None,
         source: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
@@ -79,7 +83,7 @@ class Pipeline:
         self.captions, self.captioner = dict(captions or {}), captioner
         self.real = list(real) if real is not None else [persons]
         self.progress = progress
-        self._synthesizer, self._renderer = synthesizer, renderer
+        self._synthesizer, self._renderer, self._scoring = synthesizer, renderer, dict(scoring or {})
         config = {
             "kind": "run",
             "settings": _plain(asdict(self.settings)),
@@ -130,6 +134,7 @@ class Pipeline:
                 num_challenging=self.settings.num_challenging,
                 num_non_challenging=self.settings.num_non_challenging,
                 batch_size=self.settings.batch_size,
+                **self._scoring,
             ).extract(self.persons, progress=self.progress, out=folder)
 
         self._once("extract", make)
@@ -237,8 +242,9 @@ class Pipeline:
     def rescore(self, trained: TargetEstimator, report: ErrorReport) -> None:
         """Scores the selected persons again, with the trained estimator, for the run report."""
         chosen = [scored.person for scored in (*report.challenging, *report.non_challenging)]
+        same = {name: value for name, value in self._scoring.items() if name in _ERROR_OPTIONS}
         with self._timed("rescore"):
-            ErrorExtractor(trained, num_challenging=len(chosen), num_non_challenging=0).extract(
+            ErrorExtractor(trained, num_challenging=len(chosen), num_non_challenging=0, **same).extract(
                 chosen, progress=self.progress, out=self.out / AFTER
             )
 

@@ -255,3 +255,48 @@ class SelectionSettings:
     num_challenging: int = 500
     num_non_challenging: int = 200
     batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class ScoringSettings:
+    """How persons are scored and picked; see :class:`~posesyn.synthesis.extraction.ErrorExtractor` for each.
+
+    Args:
+        joint_weights: ``limbs``, ``uniform``, or weights by joint name.
+        normalizer: What the error is divided by.
+        occluded_weight: Factor on joints that are hidden or outside the image; 0 leaves them out.
+        crowded_weight: The same for joints inside another person's box.
+        selection: ``rank`` as in the paper; ``diverse`` picks among the largest errors those unlike each other.
+        diversity_pool: How many times as many persons ``diverse`` picks from.
+        others: Further estimators, whose disagreement with the examined one is written down.
+        rank_by: ``error``, or ``disagreement`` with ``others``.
+        keep: ``all`` scored persons stay in the report, or the ``selected`` only, for data sets of any size.
+        num_threads: Threads that decode images ahead of the network.
+        num_processes: Processes that do so in their place; 0 for none.
+        error_budget: Unreadable images tolerated: a fraction of the persons, or a number.
+    """
+
+    joint_weights: Literal["limbs", "uniform"] | dict[str, float] = "limbs"
+    normalizer: Literal["box", "area", "keypoints", "torso", "head"] = "box"
+    occluded_weight: float = 1.0
+    crowded_weight: float = 1.0
+    selection: Literal["rank", "diverse"] = "rank"
+    diversity_pool: int = 4
+    others: list[EstimatorSettings] = field(default_factory=list)
+    rank_by: Literal["error", "disagreement"] = "error"
+    keep: Literal["all", "selected"] = "all"
+    num_threads: int = 2
+    num_processes: int = 0
+    error_budget: int | float = 0.1
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of the extractor, further estimators loaded."""
+        options = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {**options, "others": [one.load() for one in self.others]}
+
+    def identity(self) -> dict[str, dict[str, Any]]:
+        """What a continued run must find unchanged: the settings that are not the default's and change its result."""
+        free, usual = ("num_threads", "num_processes", "error_budget"), type(self)()
+        names = [one.name for one in fields(self) if one.name not in free]
+        own = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(usual, name)}
+        return {"scoring": {name: str(value) for name, value in own.items()}} if own else {}

@@ -80,6 +80,38 @@ def test_extract_ranks_the_photos(shared, tmp_path, capsys, name, persons):
 
 
 @pytest.mark.integration
+def test_extract_is_told_how_to_score(shared, tmp_path, capsys):
+    folder = shared / "data" / "images" / "coco"
+    command = ["extract", "--data.annotations", str(folder / "annotations.json"), "--data.images", str(folder)]
+    command += ["--selection.num_challenging", "4", "--selection.num_non_challenging", "2", "--out", str(tmp_path / "o")]
+    told = ["--scoring.normalizer", "torso", "--scoring.selection", "diverse", "--scoring.joint_weights", "uniform"]
+    assert cli.main([*command, *told, "--scoring.others", '[{"name": "hmr_small"}]']) == 0, capsys.readouterr().err
+    config = json.loads((tmp_path / "o/report.json").read_text())
+    assert len(config["challenging"]) == 4
+    capsys.readouterr()
+    # The folder holds a ranking by another error now.
+    assert cli.main(command) == 2
+    assert "normalizer" in capsys.readouterr().err
+    assert cli.main([*command, "--scoring.rank_by", "disagreement"]) == 2
+    assert "others" in capsys.readouterr().err
+
+
+def test_scoring_settings_leave_earlier_runs_as_they_are():
+    import inspect
+
+    from posesyn.settings import EstimatorSettings, ScoringSettings
+    from posesyn.synthesis.extraction import ErrorExtractor
+
+    assert ScoringSettings().identity() == {} == ScoringSettings(num_processes=3, error_budget=5).identity()
+    changed = ScoringSettings(joint_weights={"wrist": 3.0}, others=[EstimatorSettings("hmr")], rank_by="disagreement")
+    assert set(changed.identity()["scoring"]) == {"joint_weights", "others", "rank_by"}
+    # The defaults are the class's own.
+    own = {name: one.default for name, one in inspect.signature(ErrorExtractor).parameters.items()}
+    for name, value in ScoringSettings().options().items():
+        assert value == (list(own[name]) if name == "others" else own[name]), name
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["coco", "mpii"])
 def test_run_on_photos_ends_in_shards_and_stages_continue(shared, tmp_path, capsys, name):
     folder, out = shared / "data" / "images" / name, tmp_path / "run"
