@@ -83,7 +83,8 @@ def test_extract_ranks_the_photos(shared, tmp_path, capsys, name, persons):
 def test_extract_is_told_how_to_score(shared, tmp_path, capsys):
     folder = shared / "data" / "images" / "coco"
     command = ["extract", "--data.annotations", str(folder / "annotations.json"), "--data.images", str(folder)]
-    command += ["--selection.num_challenging", "4", "--selection.num_non_challenging", "2", "--out", str(tmp_path / "o")]
+    command += ["--selection.num_challenging", "4", "--selection.num_non_challenging", "2"]
+    command += ["--out", str(tmp_path / "o")]
     told = ["--scoring.normalizer", "torso", "--scoring.selection", "diverse", "--scoring.joint_weights", "uniform"]
     assert cli.main([*command, *told, "--scoring.others", '[{"name": "hmr_small"}]']) == 0, capsys.readouterr().err
     config = json.loads((tmp_path / "o/report.json").read_text())
