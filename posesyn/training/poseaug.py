@@ -272,7 +272,7 @@ class PoseAugModule(pl.LightningModule):
             scores_real, scores_fake = network(torch.cat((real, old))).split((len(real), len(old)))
             loss = losses.discriminator_adversarial(scores_real, scores_fake)
             if penalty_due:
-                (slope,) = torch.autograd.grad(scores_real.sum(), real, create_graph=True)
+                (slope,) = torch.autograd.grad(scores_real.mean(1).sum(), real, create_graph=True)
                 norm = slope.square().sum((1, 2)).mean()
                 loss = loss + _PENALTY_EVERY * self.settings.gradient_penalty / 2 * norm
             self._step(optimizer, loss, network)
