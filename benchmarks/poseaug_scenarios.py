@@ -27,7 +27,7 @@ EVERYDAY = ("walk", "run", "everyday")
 STUDIO = CameraRig(heights=(1.4, 1.7), distances=(4.0, 6.0), count=4, azimuths=(0.8, 2.3, 3.9, 5.4))
 ELSEWHERE = CameraRig(heights=(0.3, 3.5), distances=(2.5, 9.0), count=4, aim=(0.6, 1.1), focal=(1.8, 2.8))
 FPS = 10.0
-TRAIN, TEST, VALIDATION = 32_768, 8_192, 4_096
+TRAIN, TEST, VALIDATION = 12_288, 8_192, 4_096
 
 
 def scenarios(data: Path, cache: Path) -> dict[str, PosePairs]:

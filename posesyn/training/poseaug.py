@@ -7,8 +7,6 @@ Schedule and constants: poseaug.md sections 3, 4 and 6. What the two recipes do 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ from posesyn.synthesis.augmentation.bones import bone_vectors, joints_from_bones
 from posesyn.synthesis.augmentation.discriminators import PartDiscriminator, ProjectionDiscriminator
 from posesyn.synthesis.augmentation.fake_pool import FakePool
 from posesyn.synthesis.augmentation.projection import project_normalised
+from posesyn.training.held_still import frozen, statistics_held
 from posesyn.training.lifter import score
 from posesyn.training.poseaug_batches import PoseAugBatches, Work
 from posesyn.training.poseaug_health import Health, in_picture, measure
@@ -37,7 +36,6 @@ _LIFTER_RATE = 1e-4
 _CHECKED = 2048  # poses a health check looks at
 # R1 on every fourth discriminator step, four times as strong: lazy regularisation (Karras et al. 2020, section 3.1).
 _PENALTY_EVERY = 4
-_START = 0.1  # factor on the last weights of each step
 
 
 class PoseAugModule(pl.LightningModule):
@@ -76,7 +74,7 @@ class PoseAugModule(pl.LightningModule):
         self.lifter = lifter
         self.augmentor = Augmentor(angles=options.angles, lengths=options.lengths, transform=options.transform)
         if not options.official:
-            _start_near(self.augmentor, pairs.joints_cam)
+            self.augmentor.start_near(pairs.joints_cam[:, 0].mean(0))
         self.d3d, self.d2d = PartDiscriminator(spectral=spectral), ProjectionDiscriminator(spectral=spectral)
         self.average = copy.deepcopy(self.augmentor).requires_grad_(False).eval()
         self.pools = {"3d": FakePool(options.pool, seed), "2d": FakePool(options.pool, seed + 1)}
@@ -183,7 +181,7 @@ class PoseAugModule(pl.LightningModule):
             self.lifter.train()
         else:
             self.lifter.eval()
-        with _frozen(self.lifter, self.d3d, self.d2d):
+        with frozen(self.lifter, self.d3d, self.d2d):
             made = self.augmentor(pose)
             flat_rt = project_normalised(made.pose_rt, camera)
             parts = self._generator_losses(pose, keypoints, camera, made, flat_rt)
@@ -199,12 +197,21 @@ class PoseAugModule(pl.LightningModule):
         self._log_losses({**parts, "augmentor": total})
         return parts
 
-    def lifter_step(self, keypoints: Tensor, targets: Tensor) -> Tensor | None:
-        """One step of the lifter on root-relative poses; a batch of one is left out."""
+    def lifter_step(self, keypoints: Tensor, targets: Tensor, fakes: tuple[Tensor, Tensor] | None = None) -> Any:
+        """One step of the lifter on root-relative poses; a batch of one is left out.
+
+        ``fakes`` are normalised by themselves and leave the running statistics alone: these belong to real poses, and
+        with fakes in them the error on real ones swings with the augmentor (MLP, validation: by 10 mm between epochs).
+        """
         if len(keypoints) < 2:
             return None
         self.lifter.train()
-        loss = functional.mse_loss(self.lifter(keypoints), targets)
+        if fakes is None or len(fakes[0]) < 2:
+            loss = functional.mse_loss(self.lifter(keypoints), targets)
+        else:
+            loss = functional.mse_loss(self.lifter(keypoints), targets) / 2
+            with statistics_held(self.lifter):
+                loss = loss + functional.mse_loss(self.lifter(fakes[0]), fakes[1]) / 2
         self._step(self.optimizers()[3], loss, self.lifter)
         self.log("train/lifter", loss.detach(), batch_size=len(keypoints), on_step=False, on_epoch=True)
         return loss.detach()
@@ -279,12 +286,11 @@ class PoseAugModule(pl.LightningModule):
             found[f"discriminator_{name}"] = loss
         self._log_losses(found)
 
-    def _lifter_batch(self, work: Work) -> tuple[Tensor, Tensor]:
+    def _lifter_batch(self, work: Work) -> tuple:
         if work.phase == "real":
             return self._real(work.rows[0])
         if work.phase == "mixed":
-            data, made = self._real(work.rows[0]), self.fakes_of(work.rows[1])
-            return torch.cat((data[0], made[0])), torch.cat((data[1], made[1]))
+            return (*self._real(work.rows[0]), self.fakes_of(work.rows[1]))
         if not self.settings.official:
             return self.fakes_of(work.rows[0])
         if work.number == 0 and self.fakes:
@@ -374,30 +380,6 @@ class PoseAugModule(pl.LightningModule):
     def _log_losses(self, parts: dict[str, Tensor]) -> None:
         values = {f"gan/{name}": value.detach() for name, value in parts.items()}
         self.log_dict(values, batch_size=1, on_step=False, on_epoch=True)
-
-
-def _start_near(augmentor: Augmentor, joints: np.ndarray) -> None:
-    """Lets every step start near the data: at random weights hardly a fake is inside the picture or a human pose, and
-    the adversaries see only that. Our own choice."""
-    middle = torch.from_numpy(joints[:, 0].mean(0))
-    place = augmentor.RTprocess
-    with torch.no_grad():
-        for last in (augmentor.BAprocess.w2, augmentor.BLprocess.w2_BL, place.w2_R, place.w2_T):
-            last.weight.mul_(_START)
-            last.bias.zero_()
-        place.w2_T.bias.copy_(torch.cat((middle[:2], middle[2:].clamp_min(0).sqrt())))
-
-
-@contextmanager
-def _frozen(*networks: nn.Module) -> Iterator[None]:
-    """No gradients of these weights; gradients pass through to the input."""
-    for network in networks:
-        network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for network in networks:
-            network.requires_grad_(True)
 
 
 def _templates(pairs: PosePairs) -> np.ndarray:

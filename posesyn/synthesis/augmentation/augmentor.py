@@ -36,6 +36,7 @@ NOISE = 48
 WIDTH = 256
 LENGTH_LIMIT = 0.2
 _ANGLE = 3.1415  # the official code's pi
+_START = 0.1  # factor on the last weights of each step, see start_near
 _KIND = "poseaug augmentor"
 
 
@@ -143,6 +144,21 @@ class Augmentor(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight)
+
+    @torch.no_grad()
+    def start_near(self, root: Sequence[float]) -> None:
+        """Lets every step start near the data: at random weights hardly a fake is inside the picture or a human pose,
+        and the adversaries see only that. Our own choice.
+
+        Args:
+            root: Mean place of the roots (x, y, z), camera frame, metres.
+        """
+        middle = torch.as_tensor(root)
+        place = self.RTprocess
+        for last in (self.BAprocess.w2, self.BLprocess.w2_BL, place.w2_R, place.w2_T):
+            last.weight.mul_(_START)
+            last.bias.zero_()
+        place.w2_T.bias.copy_(torch.cat((middle[:2], middle[2:].clamp_min(0).sqrt())))
 
     def forward(
         self,
