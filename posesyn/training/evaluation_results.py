@@ -213,7 +213,7 @@ def compare(
     for name, before in first.values.items():
         after = second.values[name][order]
         found = metrics.paired_difference(before, after, first.groups, resamples=resamples, level=level, seed=seed)
-        better = found.mean > 0 if name in HIGHER_IS_BETTER else found.mean < 0
+        better = "second" if (found.mean > 0) == (name in HIGHER_IS_BETTER) else "first"
         rows.append(
             {
                 "metric": name,
@@ -223,7 +223,8 @@ def compare(
                 f"{100 * level:g} % low": found.low,
                 f"{100 * level:g} % high": found.high,
                 "p": found.p_value,
-                "better": "equal" if found.mean == 0 else "second" if better else "first",
+                # A name here reads like a finding: only where the interval leaves zero out.
+                "better": better if found.low > 0 or found.high < 0 else "undecided",
                 "persons": len(order),
                 "sequences": found.sequences,
             }
