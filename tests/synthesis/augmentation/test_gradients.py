@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from posesyn.errors import InputError
+from posesyn.estimators.lifters.mlp import MLPLifter
 from posesyn.synthesis.augmentation import bones, losses
 from posesyn.synthesis.augmentation.augmentor import LENGTH_LIMIT, Augmentor
 from posesyn.synthesis.augmentation.discriminators import PartDiscriminator, ProjectionDiscriminator
@@ -68,6 +69,30 @@ def test_discriminators_and_losses():
     agrees(lambda x: losses.group_errors(x, truth), poses(2, seed=3))
     ones = torch.full((2, 3), 1.0, dtype=torch.float64)
     agrees(lambda a, b: sum(losses.feedback_loss(ones, a, b, losses.FeedbackWeights(), 2, 50)), 7.3 * ones, 40.0 * ones)
+
+
+def test_range_and_change_losses():
+    # Values inside the free zone, outside it on both sides, and none on its edge, where the loss has a kink.
+    values = torch.tensor([[-4.0, -1.2, -0.3, 0.0, 0.9, 1.1, 7.0]], dtype=torch.float64)
+    agrees(lambda x: losses.range_loss(x, 0.0, 1.0), values)
+    generator = torch.Generator().manual_seed(3)
+    turned = 0.6 * torch.rand(4, 15, generator=generator, dtype=torch.float64)
+    ratios = 0.4 * torch.rand(4, 9, generator=generator, dtype=torch.float64) - 0.2
+    agrees(losses.change_loss, turned, ratios)
+    agrees(losses.change_loss, turned / 20, ratios / 20)
+
+
+def test_feedback_through_a_lifter():
+    torch.manual_seed(2)
+    lifter = MLPLifter(stages=1, width=16).double().eval()
+    cameras = torch.tensor([[2.29, 2.28, 0.0, 0.0, -0.2, 0.24, 0.0, 0.0, 0.0]] * 3, dtype=torch.float64)
+    original = losses.group_errors(lifter(project_normalised(poses(), cameras)), poses()).detach()
+
+    def cost(made: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        errors = losses.group_errors(lifter(project_normalised(made, cameras)), made)
+        return losses.feedback_loss(original, errors, 40 * errors, losses.FeedbackWeights(angle_slack=0.1), 5, 50)
+
+    agrees(cost, poses(seed=4))
 
 
 def test_lengths_stay_within_limits_and_frozen_bones_keep_their_direction():
