@@ -224,7 +224,7 @@ def compare(
                 f"{100 * level:g} % high": found.high,
                 "p": found.p_value,
                 # A name here reads like a finding: only where the interval leaves zero out.
-                "better": better if found.low > 0 or found.high < 0 else "undecided",
+                "better": better if found.low > 0 or found.high < 0 else "equal" if found.mean == 0 else "undecided",
                 "persons": len(order),
                 "sequences": found.sequences,
             }
