@@ -24,7 +24,9 @@ from posesyn.synthesis.augmentation.augmentor import Augmented, Augmentor
 from posesyn.synthesis.augmentation.bones import bone_vectors, joints_from_bones, unit_bones, with_bone_lengths
 from posesyn.synthesis.augmentation.discriminators import PartDiscriminator, ProjectionDiscriminator
 from posesyn.synthesis.augmentation.fake_pool import FakePool
+from posesyn.synthesis.augmentation.plausibility import FEWEST, JointLimits
 from posesyn.synthesis.augmentation.projection import project_normalised
+from posesyn.synthesis.augmentation.views import ViewRange
 from posesyn.training.held_still import frozen, statistics_held
 from posesyn.training.lifter import score
 from posesyn.training.poseaug_batches import PoseAugBatches, Work
@@ -72,7 +74,17 @@ class PoseAugModule(pl.LightningModule):
         self.settings, self.seed, self.validation = settings or PoseAugSettings(), seed, validation
         options, spectral = self.settings, self.settings.spectral and not self.settings.official
         self.lifter = lifter
-        self.augmentor = Augmentor(angles=options.angles, lengths=options.lengths, transform=options.transform)
+        self.views = ViewRange() if options.camera_views and not options.official else None
+        limits = None
+        if options.human_range and options.angles and not options.official and len(pairs) >= FEWEST:
+            limits = JointLimits.of(pairs.joints_cam, seed).table()
+        self.augmentor = Augmentor(
+            angles=options.angles,
+            lengths=options.lengths,
+            transform=options.transform,
+            views=self.views,
+            joint_range=limits,
+        )
         if not options.official:
             self.augmentor.start_near(pairs.joints_cam[:, 0].mean(0))
         self.d3d, self.d2d = PartDiscriminator(spectral=spectral), ProjectionDiscriminator(spectral=spectral)
@@ -236,6 +248,8 @@ class PoseAugModule(pl.LightningModule):
             parts["adversarial_3d"] = settings.weight_3d * losses.generator_adversarial(None, self.d3d(made.pose_ba))
         turned, scaled = losses.change_loss(made.angle_change, made.length_ratios)
         parts["change"] = settings.weight_change * (turned + scaled)
+        if settings.weight_spread and self.views is not None and made.rotation_share is not None and len(pose) > 1:
+            parts["spread"] = settings.weight_spread * losses.spread_loss(made.rotation_share)
         warm = self.current_epoch < settings.warmup
         # The feedback of the warm-up is not used; the official code computes it all the same, and the lifter's
         # normalisation drifts by that.
@@ -268,7 +282,7 @@ class PoseAugModule(pl.LightningModule):
         real_3d = joints_from_bones(unit_bones(bone_vectors(self.poses[rows_3d])))
         for name, network, optimizer, real, fake in (
             ("3d", self.d3d, d3, real_3d, made.pose_ba),
-            ("2d", self.d2d, d2, self.source(rows_2d)[1], flat),
+            ("2d", self.d2d, d2, self._real_2d(rows_2d), flat),
         ):
             weight = getattr(self.settings, f"weight_{name}")
             if not weight:
@@ -285,6 +299,16 @@ class PoseAugModule(pl.LightningModule):
             self._step(optimizer, loss, network)
             found[f"discriminator_{name}"] = loss
         self._log_losses(found)
+
+    def _real_2d(self, rows: Tensor) -> Tensor:
+        """What D2D takes for real: the data as it is, or as other cameras would see it."""
+        pose, flat, camera = self.source(rows)
+        if self.views is None:
+            return flat
+        seen = self.views.draw(pose)
+        seen_flat = project_normalised(seen, camera)
+        usable = in_picture(seen, seen_flat, self.aspect)[:, None, None]
+        return torch.where(usable, seen_flat, flat)
 
     def _lifter_batch(self, work: Work) -> tuple:
         if work.phase == "real":
@@ -336,13 +360,16 @@ class PoseAugModule(pl.LightningModule):
         """Health of the augmentor whose fakes the lifter learns from."""
         rows = torch.arange(0, len(self.poses), max(1, len(self.poses) // _CHECKED), device=self.device)
         network = self.augmentor if self.settings.official else self.average
-        was_training = network.training
+        was_training, limits = network.training, network.joint_range
+        network.joint_range = None  # what it does by itself
         with torch.no_grad():
             pose, flat, camera = self.source(rows)
             made = network.eval()(pose)
             made_flat = project_normalised(made.pose_rt, camera)
         network.train(was_training)
-        self.last_health = measure(pose, flat, made, made_flat, in_picture(made.pose_rt, made_flat, self.aspect))
+        network.joint_range = limits
+        usable = in_picture(made.pose_rt, made_flat, self.aspect)
+        self.last_health = measure(pose, flat, made, made_flat, usable, limits)
         return self.last_health
 
     def _gan_state(self) -> dict[str, Any]:

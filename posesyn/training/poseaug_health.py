@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,10 +10,12 @@ from torch import Tensor
 
 from posesyn.synthesis.augmentation.augmentor import Augmented
 from posesyn.synthesis.augmentation.bones import bone_vectors, unit_bones
+from posesyn.synthesis.augmentation.joint_range import JointRange
 
 # All limits are our own choice; healthy runs stay far from them (docs/howto/poseaug.md shows the curves).
 MIN_USABLE = 0.05
 MIN_VARIETY = 0.4
+MIN_VIEWS = 0.05
 MAX_TURN = 0.8
 NEAREST = 0.2  # metres; the pinhole has no meaning behind the camera and amplifies without limit just before it
 
@@ -27,6 +30,10 @@ class Health:
         variety: Spread of the bone directions over the fakes, as a share of their spread over the data.
         variety_2d: The same for root-relative 2D poses of usable size.
         turn: Mean of 1 - cosine between old and new bones.
+        views: Smallest standard deviation, over the fakes, of the three numbers of their rotation (as shares of their
+            limits); NaN without rotations.
+        beyond: Share of poses that new bone angles bring beyond human range, before these are kept back; NaN if no
+            limits are known.
     """
 
     finite: bool
@@ -34,17 +41,21 @@ class Health:
     variety: float
     variety_2d: float
     turn: float
+    views: float = math.nan
+    beyond: float = math.nan
 
     @property
     def collapsed(self) -> bool:
         """The criterion: values that are not finite, hardly a fake inside the picture, fakes that vary less than
-        ``MIN_VARIETY`` of the data in 3D or 2D, or bones turned by ``MAX_TURN`` (78 degrees) and more on average."""
+        ``MIN_VARIETY`` of the data in 3D or 2D, bones turned by ``MAX_TURN`` (78 degrees) and more on average, or all
+        fakes seen from one side (``views`` below ``MIN_VIEWS``)."""
         return (
             not self.finite
             or self.usable < MIN_USABLE
             or self.variety < MIN_VARIETY
             or self.variety_2d < MIN_VARIETY
             or self.turn > MAX_TURN
+            or self.views < MIN_VIEWS
         )
 
     def values(self) -> dict[str, float]:
@@ -54,17 +65,27 @@ class Health:
             "variety": self.variety,
             "variety_2d": self.variety_2d,
             "turn": self.turn,
+            "views": self.views,
+            "beyond": self.beyond,
             "collapsed": float(self.collapsed),
         }
 
 
-def measure(source: Tensor, source_2d: Tensor, made: Augmented, made_2d: Tensor, usable: Tensor) -> Health:
+def measure(
+    source: Tensor,
+    source_2d: Tensor,
+    made: Augmented,
+    made_2d: Tensor,
+    usable: Tensor,
+    joint_range: JointRange | None = None,
+) -> Health:
     """Measures a batch of B augmented poses.
 
     Args:
         source, source_2d: (B, 16, 3) and (B, 16, 2) that were augmented.
         made, made_2d: What became of them.
         usable: (B,) bool.
+        joint_range: Human range.
     """
     finite = bool(torch.isfinite(made.pose_rt).all() and torch.isfinite(made.pose_ba).all())
     kept = made_2d[usable] if int(usable.sum()) > 1 else made_2d
@@ -74,6 +95,8 @@ def measure(source: Tensor, source_2d: Tensor, made: Augmented, made_2d: Tensor,
         _ratio(_directions(made.pose_ba), _directions(source)),
         _ratio(_shape(kept), _shape(source_2d)),
         float(made.angle_change.mean()),
+        math.nan if made.rotation_share is None else float(made.rotation_share.std(0).min()),
+        math.nan if joint_range is None else 1 - float(joint_range(made.pose_ba).float().mean()),
     )
 
 

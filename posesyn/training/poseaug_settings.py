@@ -60,8 +60,14 @@ class PoseAugSettings:
         pool: Size of the fake pools.
         bone_swap: Give the poses other subjects' bone lengths at the start of every epoch.
         weight_2d, weight_3d, weight_change: Of the augmentor's losses; zero for an ablation.
+        weight_spread: Of the cost of views that are all alike (default recipe with ``camera_views``).
         feedback: Whether the lifter's error steers the augmentor.
         angles, lengths, transform: The augmentor's steps.
+        camera_views: Rotations are those of a camera that moves within
+            :class:`posesyn.synthesis.augmentation.views.ViewRange`, and D2D learns from the data seen by such cameras;
+            False leaves both as published (default recipe).
+        human_range: Fakes with a joint beyond the range it has in the data keep the data's bone angles (default recipe;
+            needs 100 poses).
         mixed: Lifter batches of half fakes, half data instead of two passes; the number of steps is the same.
         ema: Share of the old average per GAN step (default recipe).
         gradient_penalty: Weight of R1 on real poses (default recipe).
@@ -82,10 +88,13 @@ class PoseAugSettings:
     weight_2d: float = 1.0
     weight_3d: float = 6.0
     weight_change: float = 3.0
+    weight_spread: float = 10.0
     feedback: bool = True
     angles: bool = True
     lengths: bool = True
     transform: bool = True
+    camera_views: bool = True
+    human_range: bool = True
     mixed: bool = True
     ema: float = 0.99
     gradient_penalty: float = 0.1

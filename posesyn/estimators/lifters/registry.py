@@ -65,7 +65,7 @@ def _sizes(name: str, weights: Mapping[str, Tensor]) -> dict[str, int]:
         return {"width": weights["expand_conv.weight"].shape[0], "stages": _count(weights, "layers_conv.") // 2}
     if name == "semgcn":
         return {"width": weights["gconv_input.0.gconv.W"].shape[-1], "stages": _count(weights, "gconv_layers.")}
-    return {}
+    return {"width": weights["stgcn.st_gcn_networks.0.gcn.conv.weight"].shape[0] // 4}
 
 
 def _count(weights: Mapping[str, Tensor], prefix: str) -> int:

@@ -159,18 +159,23 @@ class _NonLocal(nn.Module):
 
 
 class _Network(nn.Module):
-    def __init__(self, rates: tuple[float, float, float, float]) -> None:
+    def __init__(self, rates: tuple[float, float, float, float], width: int) -> None:
         super().__init__()
+        double, wide = 2 * width, 4 * width
         graph_rate, self.pool_rate, self.join_rate, self.last_rate = rates
         self.data_bn = nn.BatchNorm1d(2 * len(_PARENTS17), eps=_EPS)
         self.st_gcn_networks = nn.ModuleList(
-            [_Block(2, 128, graph_rate, skip=False), _Block(128, 128, graph_rate), _Block(128, 256, graph_rate)]
+            [
+                _Block(2, width, graph_rate, skip=False),
+                _Block(width, width, graph_rate),
+                _Block(width, double, graph_rate),
+            ]
         )
-        self.st_gcn_pool = nn.ModuleList([_Block(256, 512, graph_rate), _Block(512, 512, graph_rate)])
-        self.conv4 = nn.Sequential(nn.Conv2d(512, 512, 1), nn.BatchNorm2d(512))
-        self.conv2 = nn.Sequential(nn.Conv2d(1024, 256, 1), nn.BatchNorm2d(256))
-        self.non_local = _NonLocal(512)
-        self.fcn = nn.Sequential(nn.Identity(), nn.Conv2d(512, 3, 1))
+        self.st_gcn_pool = nn.ModuleList([_Block(double, wide, graph_rate), _Block(wide, wide, graph_rate)])
+        self.conv4 = nn.Sequential(nn.Conv2d(wide, wide, 1), nn.BatchNorm2d(wide))
+        self.conv2 = nn.Sequential(nn.Conv2d(2 * wide, double, 1), nn.BatchNorm2d(double))
+        self.non_local = _NonLocal(wide)
+        self.fcn = nn.Sequential(nn.Identity(), nn.Conv2d(wide, 3, 1))
         self.register_buffer("graph", torch.from_numpy(joint_graph()), persistent=False)
         self.register_buffer("pool_graph", torch.from_numpy(part_graph()), persistent=False)
 
@@ -202,19 +207,22 @@ class STGCNLifter(Lifter):
     Args:
         dropout: One rate for all layers (PoseAug trains with 0), or -1 for the original rates: 0.05 in graph blocks,
             0.25, 0.1 and 0.1 after them.
+        width: Channels of the first two blocks, 128 as published; the later ones have two and four times as many.
     """
 
     name = "stgcn"
 
-    def __init__(self, dropout: float = -1) -> None:
+    def __init__(self, dropout: float = -1, width: int = 128) -> None:
         super().__init__()
         if dropout != -1 and not 0 <= dropout < 1:
             raise InputError("dropout must be -1 or in [0, 1)", where="STGCNLifter", got=dropout)
-        self.dropout = dropout
-        self.stgcn = _Network((0.05, 0.25, 0.1, 0.1) if dropout == -1 else (dropout,) * 4)
+        if width < 1:
+            raise InputError("width must be at least 1", where="STGCNLifter", got=width)
+        self.dropout, self.width = dropout, width
+        self.stgcn = _Network((0.05, 0.25, 0.1, 0.1) if dropout == -1 else (dropout,) * 4, width)
 
     def options(self) -> dict[str, Any]:
-        return {"dropout": self.dropout}
+        return {"dropout": self.dropout, "width": self.width}
 
     def _lift(self, keypoints: Tensor) -> Tensor:
         inserted = keypoints[:, 8:10].mean(1, keepdim=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
@@ -30,13 +31,17 @@ from posesyn.synthesis.augmentation.bones import (
     joints_from_bones,
     unit_bones,
 )
+from posesyn.synthesis.augmentation.joint_range import JointRange
 from posesyn.synthesis.augmentation.rotation import rotate
+from posesyn.synthesis.augmentation.views import ViewRange
 
 NOISE = 48
 WIDTH = 256
 LENGTH_LIMIT = 0.2
 _ANGLE = 3.1415  # the official code's pi
-_START = 0.1  # factor on the last weights of each step, see start_near
+# Factors on the last weights of each step, see start_near; of a rotation within views: elevation, turn, roll.
+_START_ANGLES, _START_LENGTHS, _START_TRANSLATION = 0.2, 0.3, 0.5
+_START_VIEWS, _START_FREE = (0.7, 0.3, 0.3), (0.1, 0.1, 0.1)
 _KIND = "poseaug augmentor"
 
 
@@ -46,6 +51,8 @@ class Augmented(NamedTuple):
     ``pose_ba`` after bone angles and ``pose_bl`` after bone lengths keep the root's place; ``pose_rt`` (B, 16, 3) is
     the result. ``angle_change`` (B, 15) is 1 - cosine between old and new direction, ``length_ratios`` (B, 9) the
     relative changes r in l' = l (1 + r), ``rotvec`` (B, 3) and ``translation`` (B, 3) place the result.
+    ``rotation_share`` (B, 3) says which share of its limit, -1 to 1, each of the rotation's three numbers takes; None
+    without that step.
     """
 
     pose_ba: Tensor
@@ -55,6 +62,7 @@ class Augmented(NamedTuple):
     pose_rt: Tensor
     rotvec: Tensor
     translation: Tensor
+    rotation_share: Tensor | None
 
 
 class _Stage(nn.Module):
@@ -116,16 +124,18 @@ class _BoneLengths(_Trunk):
 
 
 class _Placement(_Trunk):
-    def __init__(self) -> None:
+    def __init__(self, views: ViewRange | None) -> None:
         super().__init__()
+        self.views = views
         self._add("_R", 3 * JOINTS + NOISE, 3)
         self._add("_T", 3 * JOINTS + NOISE, 3)
 
-    def forward(self, flat: Tensor, noise_r: Tensor, noise_t: Tensor) -> tuple[Tensor, Tensor]:
-        """Axis-angle and translation (B, 3); the depth is a square and so never negative."""
-        rotvec = _ANGLE * torch.tanh(self._run("_R", (flat, noise_r)))
+    def forward(self, flat: Tensor, noise_r: Tensor, noise_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Axis-angle, translation, shares (B, 3); the depth is a square and so never negative."""
+        share = torch.tanh(self._run("_R", (flat, noise_r)))
+        rotvec = _ANGLE * share if self.views is None else self.views.rotvec(share)
         moved = self._run("_T", (flat, noise_t))
-        return rotvec, torch.cat((moved[..., :2], moved[..., 2:].square()), -1)
+        return rotvec, torch.cat((moved[..., :2], moved[..., 2:].square()), -1), share
 
 
 class Augmentor(nn.Module):
@@ -134,12 +144,24 @@ class Augmentor(nn.Module):
     Args:
         angles, lengths, transform: Switch a step off (ablations): its output is then its input, its ratios, rotation
             and angle changes are zero. Without ``transform`` the pose keeps its place.
+        views: Limits of the rotation; None leaves it free, as the official code does. The weights have one shape.
+        joint_range: In eval mode, poses that new bone angles bring beyond it keep their own angles. In train mode
+            nothing is kept back: the discriminator is to learn from such poses.
     """
 
-    def __init__(self, *, angles: bool = True, lengths: bool = True, transform: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        angles: bool = True,
+        lengths: bool = True,
+        transform: bool = True,
+        views: ViewRange | None = None,
+        joint_range: JointRange | None = None,
+    ) -> None:
         super().__init__()
-        self.BAprocess, self.BLprocess, self.RTprocess = _BoneAngles(), _BoneLengths(), _Placement()
+        self.BAprocess, self.BLprocess, self.RTprocess = _BoneAngles(), _BoneLengths(), _Placement(views)
         self.angles, self.lengths, self.transform = angles, lengths, transform
+        self.joint_range = joint_range
         self.register_buffer("ratio_of_bone", torch.tensor(RATIO_OF_BONE), persistent=False)
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
@@ -155,8 +177,10 @@ class Augmentor(nn.Module):
         """
         middle = torch.as_tensor(root)
         place = self.RTprocess
-        for last in (self.BAprocess.w2, self.BLprocess.w2_BL, place.w2_R, place.w2_T):
-            last.weight.mul_(_START)
+        rotation = middle.new_tensor(_START_FREE if place.views is None else _START_VIEWS)[:, None]
+        steps = (self.BAprocess.w2, _START_ANGLES), (self.BLprocess.w2_BL, _START_LENGTHS)
+        for last, factor in (*steps, (place.w2_R, rotation), (place.w2_T, _START_TRANSLATION)):
+            last.weight.mul_(factor)
             last.bias.zero_()
         place.w2_T.bias.copy_(torch.cat((middle[:2], middle[2:].clamp_min(0).sqrt())))
 
@@ -186,6 +210,9 @@ class Augmentor(nn.Module):
 
         if self.angles:
             directions = self.BAprocess(flat, old, draws[0])
+            if self.joint_range is not None and not self.training:
+                within = self.joint_range(joints_from_bones(directions * lengths[..., None]))
+                directions = torch.where(within[:, None, None], directions, old)
         pose_ba = joints_from_bones(directions * lengths[..., None]) + root if self.angles else pose
         change = 1 - (old * directions).sum(-1)
 
@@ -196,11 +223,12 @@ class Augmentor(nn.Module):
         pose_bl = centred + root
 
         if self.transform:
-            rotvec, translation = self.RTprocess(flat, draws[2], draws[3])
+            rotvec, translation, share = self.RTprocess(flat, draws[2], draws[3])
             placed = rotate(centred, rotvec) + translation[:, None]
         else:
             rotvec, translation, placed = torch.zeros_like(root[:, 0]), root[:, 0], pose_bl
-        return Augmented(pose_ba, change, pose_bl, ratios, placed, rotvec, translation)
+            share = None
+        return Augmented(pose_ba, change, pose_bl, ratios, placed, rotvec, translation, share)
 
     def _noise(self, pose: Tensor, noise: Any, generator: torch.Generator | None) -> Sequence[Tensor]:
         if noise is None:
@@ -216,7 +244,9 @@ class Augmentor(nn.Module):
 
     def save(self, path: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> None:
         """Writes the weights as safetensors."""
-        steps = {"angles": self.angles, "lengths": self.lengths, "transform": self.transform}
+        steps: dict[str, Any] = {"angles": self.angles, "lengths": self.lengths, "transform": self.transform}
+        if self.RTprocess.views is not None:
+            steps["views"] = asdict(self.RTprocess.views)
         save_weights(path, self.state_dict(), {"kind": _KIND, "steps": steps, **(metadata or {})})
 
     @classmethod
@@ -228,9 +258,17 @@ class Augmentor(nn.Module):
         """
         weights = load_weights(path)
         steps = load_metadata(path).get("steps", {}) if str(path).endswith(".safetensors") else {}
-        model = cls(**steps)
+        if "views" in steps:
+            steps["views"] = ViewRange(**{key: _pair(value) for key, value in steps["views"].items()})
+        joint_range = JointRange() if "joint_range.angles" in weights else None
+        model = cls(**steps, joint_range=joint_range)
         load_into(model, weights, where=path)
         return model.eval()
+
+
+def _pair(value: Any) -> Any:
+    """JSON has no tuples."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def angle_to_mean(bones_before: Tensor, bones_after: Tensor) -> Tensor:

@@ -10,21 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from posesyn.errors import InputError
-from posesyn.synthesis.augmentation.bones import BONES, JOINTS, PARENTS
+from posesyn.synthesis.augmentation.bones import BONES, JOINTS
+from posesyn.synthesis.augmentation.joint_range import MEASURED, JointRange, grid, joint_measures
 
-# Bone → the bone it hangs on (bones are numbered by their child joint less one); trunk bones hang on the pelvis' frame.
-_PARENT_BONE = tuple(PARENTS[bone + 1] - 1 for bone in range(BONES))
 NAMES = (
     *("right hip", "right thigh", "right shin", "left hip", "left thigh", "left shin", "spine", "thorax", "head"),
     *("left shoulder", "left upper arm", "left forearm", "right shoulder", "right upper arm", "right forearm"),
 )
-# Which frame a bone's direction is seen in: the pelvis (hips and spine) for legs and spine, the chest (shoulders and
-# thorax) for head and arms.
-_LEGS_AND_SPINE = (1, 2, 4, 5, 6, 7)
-_MEASURED = (1, 2, 4, 5, 7, 8, 10, 11, 13, 14)  # bones whose parent bone or frame can move against them
 _QUANTILE = 0.001
+FEWEST = 100  # poses that limits are read off
 _DIRECTIONS = 4000
 _NEIGHBOURS = 3
 
@@ -54,9 +51,9 @@ class JointLimits:
         Raises:
             InputError: Fewer than 100 poses, or other joints.
         """
-        if len(joints) < 100:
-            raise InputError("limits need at least 100 poses", where="JointLimits.of", got=len(joints))
-        bent, seen = _measures(joints)
+        if len(joints) < FEWEST:
+            raise InputError(f"limits need at least {FEWEST} poses", where="JointLimits.of", got=len(joints))
+        bent, seen = _measured(joints)
         angles = np.stack([np.quantile(bent, share, axis=0) for share in (_QUANTILE, 1 - _QUANTILE)], -1)
         order = np.random.default_rng(seed).permutation(len(joints))
         kept, others = np.array_split(order, 2)
@@ -75,13 +72,21 @@ class JointLimits:
         Raises:
             InputError: Other joints, or not finite.
         """
-        bent, seen = _measures(joints)
+        bent, seen = _measured(joints)
         found = np.zeros(bent.shape, bool)
-        for bone in _MEASURED:
+        for bone in MEASURED:
             low, high = self.angles[bone]
             far = _distance(seen[:, bone], self.directions[bone]) > self.reach[bone]
             found[:, bone] = (bent[:, bone] < low) | (bent[:, bone] > high) | far
         return found
+
+    def table(self) -> JointRange:
+        """The same limits on a grid of directions, for the inner loop of a training."""
+        cells = grid()
+        reachable = np.zeros((BONES, len(cells)), bool)
+        for bone in MEASURED:
+            reachable[bone] = _distance(cells, self.directions[bone]) <= self.reach[bone]
+        return JointRange(torch.from_numpy(self.angles).float(), torch.from_numpy(reachable))
 
 
 @dataclass(frozen=True)
@@ -101,40 +106,17 @@ class Plausibility:
 
 def plausibility(joints: np.ndarray, limits: JointLimits) -> Plausibility:
     """Measures poses (N, 16, 3) against limits; see :class:`JointLimits` for what is raised."""
-    beyond = limits.beyond(joints)[:, _MEASURED]
-    shares = {NAMES[bone]: float(share) for bone, share in zip(_MEASURED, beyond.mean(0))}
+    beyond = limits.beyond(joints)[:, MEASURED]
+    shares = {NAMES[bone]: float(share) for bone, share in zip(MEASURED, beyond.mean(0))}
     return Plausibility(shares, float(beyond.any(1).mean()), float(beyond.mean()))
 
 
-def _measures(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Angles (N, 15) to the parent bone and directions (N, 15, 3) in the frame of pelvis or chest, or of the limb."""
+def _measured(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     joints = np.asarray(joints, np.float64)
     if joints.ndim != 3 or joints.shape[1:] != (JOINTS, 3) or not np.isfinite(joints).all():
         raise InputError("poses must be finite (N, 16, 3)", where="plausibility", got=joints.shape)
-    unit = _unit(joints[:, 1:] - joints[:, [PARENTS[child] for child in range(1, JOINTS)]])
-    pelvis = _frame(joints[:, 4] - joints[:, 1], joints[:, 7] - joints[:, 0])
-    chest = _frame(joints[:, 10] - joints[:, 13], joints[:, 8] - joints[:, 7])
-    bent, seen = np.zeros(unit.shape[:2]), np.zeros(unit.shape)
-    for bone in range(BONES):
-        frame = pelvis if bone in _LEGS_AND_SPINE else chest
-        parent = _PARENT_BONE[bone]
-        if bone in (2, 5, 11, 14):  # shins and forearms: seen from the thigh or upper arm
-            frame = _frame(frame[:, 0], unit[:, parent])
-        seen[:, bone] = np.einsum("nij,nj->ni", frame, unit[:, bone])
-        if parent >= 0:
-            bent[:, bone] = np.arccos(np.clip((unit[:, bone] * unit[:, parent]).sum(-1), -1, 1))
-    return bent, seen
-
-
-def _frame(across: np.ndarray, along: np.ndarray) -> np.ndarray:
-    """(N, 3, 3) rows: ``across`` made perpendicular to ``along``, ``along``, and what is perpendicular to both."""
-    along = _unit(along)
-    across = _unit(across - (across * along).sum(-1, keepdims=True) * along)
-    return np.stack((across, along, np.cross(across, along)), 1)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+    bent, seen = joint_measures(torch.from_numpy(joints))
+    return bent.numpy(), seen.numpy()
 
 
 def _distance(directions: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -163,7 +163,7 @@ def test_estimator_predicts_in_the_full_image(rng):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_lifters_load_as_estimators_by_name(tmp_path, name):
-    lifter = make_lifter(name, **({} if name == "stgcn" else {"width": 32, "stages": 1}))
+    lifter = make_lifter(name, width=32, **({} if name == "stgcn" else {"stages": 1}))
     torch.save({"model_pos": lifter.state_dict()}, tmp_path / "official.pth")
     lifter.save(tmp_path / "own.safetensors")
     wanted = LifterEstimator(lifter).predict(persons()).joints_cam
