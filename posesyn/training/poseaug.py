@@ -35,6 +35,7 @@ from posesyn.training.poseaug_settings import PoseAugSettings
 
 LIFTER_RATES = {"semgcn": 1e-3}
 _LIFTER_RATE = 1e-4
+_LIMITS_FROM = 50_000  # poses that human range is read off
 _CHECKED = 2048  # poses a health check looks at
 # R1 on every fourth discriminator step, four times as strong: lazy regularisation (Karras et al. 2020, section 3.1).
 _PENALTY_EVERY = 4
@@ -77,7 +78,7 @@ class PoseAugModule(pl.LightningModule):
         self.views = ViewRange() if options.camera_views and not options.official else None
         limits = None
         if options.human_range and options.angles and not options.official and len(pairs) >= FEWEST:
-            limits = JointLimits.of(pairs.joints_cam, seed).table()
+            limits = JointLimits.of(pairs.joints_cam[:: max(1, len(pairs) // _LIMITS_FROM)], seed).table()
         self.augmentor = Augmentor(
             angles=options.angles,
             lengths=options.lengths,

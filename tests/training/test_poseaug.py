@@ -223,7 +223,8 @@ def test_every_lifter_trains(pairs, name):
 
 @pytest.mark.parametrize(
     "changes", ({"angles": False}, {"lengths": False}, {"transform": False}, {"weight_2d": 0.0}, {"weight_3d": 0.0},
-                {"feedback": False}, {"spectral": True}, {"mixed": False}, {"bone_swap": False})
+                {"feedback": False}, {"spectral": True}, {"mixed": False}, {"bone_swap": False},
+                {"camera_views": False}, {"human_range": False}, {"weight_spread": 0.0})
 )  # fmt: skip
 def test_ablations_train(pairs, changes):
     module = fitted(PoseAugModule(small(), pairs[:100], pairs[:20], settings(warmup=0, **changes)), 1)
@@ -242,6 +243,36 @@ def test_collapse_is_seen_and_undone(pairs):
     broken = made._replace(pose_rt=made.pose_rt * float("nan"))
     assert measure(pose, flat, broken, flat, torch.ones(100, dtype=torch.bool)).collapsed
     assert measure(pose, flat, made, flat, torch.zeros(100, dtype=torch.bool)).collapsed
+    one_view = made._replace(rotation_share=made.rotation_share[:1].expand(100, 3))
+    assert measure(pose, flat, one_view, flat, torch.ones(100, dtype=torch.bool)).collapsed
+    no_view = made._replace(rotation_share=None)
+    assert not measure(pose, flat, no_view, flat, torch.ones(100, dtype=torch.bool)).collapsed
+
+
+def test_default_recipe_bounds_views_and_joints_and_official_does_not(pairs):
+    module = PoseAugModule(small(), pairs, pairs, settings())
+    rows = torch.arange(len(pairs))
+    flat, seen = module.source(rows)[1], module._real_2d(rows)
+    assert module.augmentor.RTprocess.views == module.views and module.augmentor.joint_range is not None
+    assert (seen != flat).any(-1).any(-1).float().mean() > 0.5  # the rest would have left the picture
+    assert seen[..., 0].abs().max() <= 1 and seen[..., 1].abs().max() <= module.aspect
+    official = PoseAugModule(small(), pairs, pairs, settings(recipe="official"))
+    assert official.views is None and official.augmentor.joint_range is None
+    assert torch.equal(official._real_2d(rows), official.source(rows)[1])
+
+
+def test_spread_keeps_views_apart(pairs):
+    def least_views(weight: float) -> float:
+        torch.manual_seed(0)
+        module = PoseAugModule(
+            small(), pairs, pairs, settings(warmup=9, epochs=9, ema=0.0, weight_spread=weight, learning_rate=3e-3)
+        )
+        with torch.no_grad():
+            for network in (module.augmentor, module.average):
+                network.RTprocess.w2_R.weight.mul_(0.05)
+        return fitted(module, 9).check().views
+
+    assert least_views(10.0) > 2 * least_views(0.0)
 
 
 def test_rescue_goes_back_to_healthy_weights(pairs):

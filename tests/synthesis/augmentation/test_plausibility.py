@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from posesyn.errors import InputError
+from posesyn.synthesis.augmentation.augmentor import Augmentor
 from posesyn.synthesis.augmentation.plausibility import JointLimits, plausibility
 
 # x, y down, z forward of poseaug16, metres, a person facing the camera
@@ -95,6 +97,39 @@ def test_turning_moving_and_scaling_change_nothing(limits):
         limits.beyond(joints), limits.beyond(1.3 * turn.apply(joints.reshape(-1, 3)).reshape(joints.shape) + 4)
     )
     assert limits.beyond(joints)[::2].mean() > 3 * limits.beyond(joints)[1::2].mean()
+
+
+def test_table_agrees_with_the_limits(limits):
+    joints = people(600, 5)
+    joints[::2] += np.random.default_rng(1).normal(0, 0.04, joints[::2].shape)
+    exact, found = ~limits.beyond(joints).any(1), limits.table()(torch.from_numpy(joints)).numpy()
+    # Cells of three degrees: only poses at the very edge may differ.
+    assert (exact == found).mean() > 0.9 and 0.1 < exact.mean() < 0.9
+    broken = middling()
+    swung(broken, 2, [3], Rotation.from_euler("x", -1.6))
+    within = limits.table()(torch.from_numpy(np.stack((middling(), broken))))
+    assert within.tolist() == [True, False]
+
+
+def test_augmentor_keeps_poses_within_the_range(limits, tmp_path):
+    torch.manual_seed(0)
+    network = Augmentor(joint_range=limits.table())
+    pose = torch.from_numpy(people(400, 6)).float() + torch.tensor([0.0, 0.0, 5.0])
+    noise = [torch.randn(400, 48) for _ in range(4)]
+    with torch.no_grad():
+        free = network.train()(pose, noise)
+        network.save(tmp_path / "augmentor.safetensors")
+        kept = network.eval()(pose, noise)
+        again = Augmentor.load(tmp_path / "augmentor.safetensors")(pose, noise)
+    torch.testing.assert_close(again.pose_ba, kept.pose_ba)
+    back = (kept.angle_change.abs() < 1e-5).all(1)
+    assert back.float().mean() > 0.5  # random weights turn most poses beyond what the people do
+    # Train mode holds nothing back.
+    assert (free.angle_change.mean(1) > 0.01).all()
+    recorded = plausibility(pose.numpy(), limits).poses
+    assert plausibility(kept.pose_ba.numpy(), limits).poses < recorded + 0.05
+    assert plausibility(free.pose_ba.numpy(), limits).poses > 0.5
+    torch.testing.assert_close(kept.pose_ba[back], pose[back], atol=1e-4, rtol=1e-4)
 
 
 def test_bad_input(limits):
