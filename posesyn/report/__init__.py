@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         "RunSummary": "summary",
         "animation_uri": "animation",
+        "augmentation_figure": "augmentation",
         "clip_overlay": "overlays",
         "clips_to_show": "summary",
         "clip_to_webp": "animation",
@@ -23,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "image_uri": "embedding",
         "joint_heat_figure": "figures",
         "joint_error_bars": "plots",
+        "learning_curves": "augmentation",
         "mask_overlay": "overlays",
         "mean_joint_errors": "plots",
         "mesh_figure": "figures",

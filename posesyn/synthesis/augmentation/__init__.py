@@ -11,8 +11,11 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Augmentor": "augmentor",
         "FakePool": "fake_pool",
         "FeedbackWeights": "losses",
+        "JointLimits": "plausibility",
+        "JointRange": "joint_range",
         "PartDiscriminator": "discriminators",
         "ProjectionDiscriminator": "discriminators",
+        "ViewRange": "views",
         "project_normalised": "projection",
     },
 )
