@@ -1,4 +1,4 @@
-"""The quickstart notebook runs as it is stored, shows pictures, and its foreign estimator stays short."""
+"""The notebooks run as they are stored and show pictures; the quickstart's foreign estimator stays short."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from pathlib import Path
 import nbformat
 import pytest
 
-NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "notebooks" / "quickstart.ipynb"
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "docs" / "notebooks"
+NAMES = ("quickstart", "poseaug")
 
 
-@pytest.fixture(scope="module")
-def stored() -> nbformat.NotebookNode:
-    return nbformat.read(NOTEBOOK, as_version=4)
+def read(name: str) -> nbformat.NotebookNode:
+    return nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def stored(request) -> nbformat.NotebookNode:
+    return read(request.param)
 
 
 def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -25,8 +30,8 @@ def test_stored_without_outputs(stored):
     assert all(not cell.outputs and cell.execution_count is None for cell in code_cells(stored))
 
 
-def test_a_foreign_estimator_takes_at_most_twenty_lines(stored):
-    (cell,) = (cell for cell in code_cells(stored) if "CallableEstimator(" in cell.source)
+def test_a_foreign_estimator_takes_at_most_twenty_lines():
+    (cell,) = (cell for cell in code_cells(read("quickstart")) if "CallableEstimator(" in cell.source)
     tree = ast.parse(cell.source)
     lines = [line for line in cell.source.splitlines() if line.strip()]
     assert len(lines) <= 20
@@ -40,20 +45,36 @@ def test_reads_nothing_from_outside(stored):
     assert "shared" not in source and "http" not in source
 
 
-@pytest.mark.integration
-def test_runs_and_shows_pictures(stored, tmp_path):
+def executed(name: str, folder: Path) -> tuple[nbformat.NotebookNode, list]:
+    """The notebook with its outputs, and their data."""
     from nbclient import NotebookClient
 
-    notebook = nbformat.from_dict(stored)
+    notebook = read(name)
     # An error in a cell is raised as CellExecutionError, which prints the cell and its traceback.
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     assert all(output.output_type != "error" for output in outputs)
-    data = [output.data for output in outputs if "data" in output]
-    pictures = [kind for one in data for kind in one if kind in ("image/jpeg", "image/png")]
-    assert len(pictures) >= 6
+    return notebook, [output.data for output in outputs if "data" in output]
+
+
+def pictures(data: list) -> int:
+    return sum(kind in ("image/jpeg", "image/png") for one in data for kind in one)
+
+
+@pytest.mark.integration
+def test_quickstart_runs_and_shows_pictures(tmp_path):
+    notebook, data = executed("quickstart", tmp_path)
+    assert pictures(data) >= 6
     moving = sum(one.get("text/html", "").count('src="data:image/webp;base64,') for one in data)
     assert moving >= 6
     # Every section shows something.
     shown = [any("data" in output for output in cell.outputs) for cell in code_cells(notebook)]
     assert sum(shown) >= 6
+
+
+@pytest.mark.integration
+def test_poseaug_runs_and_shows_pictures(tmp_path):
+    notebook, data = executed("poseaug", tmp_path)
+    assert pictures(data) == 3
+    printed = "".join(output.text for cell in code_cells(notebook) for output in cell.outputs if "text" in output)
+    assert "pairs to train on" in printed and "control {'mpjpe'" in printed and "PoseAug {'mpjpe'" in printed
