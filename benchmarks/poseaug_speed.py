@@ -113,7 +113,7 @@ def plain_augment(g: nn.Module, pose: Tensor) -> tuple[Tensor, Tensor, Tensor, T
     ratios = g.BLprocess(flat, length[..., 0], torch.randn(len(pose), 48))
     scaled = torch.stack([again[:, b] * (1 + ratios[:, RATIO_OF_BONE[b]])[:, None] for b in range(15)], 1)
     pose_bl = _joints(scaled) + root
-    rotvec, moved = g.RTprocess(flat, torch.randn(len(pose), 48), torch.randn(len(pose), 48))
+    rotvec, moved, _ = g.RTprocess(flat, torch.randn(len(pose), 48), torch.randn(len(pose), 48))
     pose_rt = (rotvec_to_matrix(rotvec) @ (pose_bl - pose_bl[:, :1]).mT).mT + moved[:, None]
     return pose_ba, difference, ratios, pose_rt
 

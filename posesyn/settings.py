@@ -218,8 +218,8 @@ class MotionSettings:
 
     def identity(self) -> dict[str, dict[str, Any]]:
         """What a continued run must find unchanged: the settings that are not the default's."""
-        own = {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
-        return {"motion": {name: str(value) for name, value in own.items()}} if own else {}
+        own = _changed(self)
+        return {"motion": own} if own else {}
 
 
 @dataclass(frozen=True)
@@ -296,7 +296,12 @@ class ScoringSettings:
 
     def identity(self) -> dict[str, dict[str, Any]]:
         """What a continued run must find unchanged: the settings that are not the default's and change its result."""
-        free, usual = ("num_threads", "num_processes", "error_budget"), type(self)()
-        names = [one.name for one in fields(self) if one.name not in free]
-        own = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(usual, name)}
-        return {"scoring": {name: str(value) for name, value in own.items()}} if own else {}
+        own = _changed(self, free=("num_threads", "num_processes", "error_budget"))
+        return {"scoring": own} if own else {}
+
+
+def _changed(settings: MotionSettings | ScoringSettings, free: tuple[str, ...] = ()) -> dict[str, str]:
+    """Fields that are not the default's, as text, but those in ``free``."""
+    usual = type(settings)()
+    names = [one.name for one in fields(settings) if one.name not in free]
+    return {name: str(getattr(settings, name)) for name in names if getattr(settings, name) != getattr(usual, name)}

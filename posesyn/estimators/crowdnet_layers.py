@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from posesyn.estimators.folded_resnet import convolve, fold
+from posesyn.estimators.batch_norm import fold
+from posesyn.estimators.folded_resnet import convolve
 from posesyn.estimators.joint_graph import JointGraphConv, ResidualGraphBlock, normalised_adjacency
 from posesyn.estimators.joint_volume import sample_maps, sample_volume, softargmax3d
 from posesyn.estimators.vposer import LATENT
@@ -30,7 +31,7 @@ class HeatmapFusion(nn.Module):
         convolution, norm = self.conv[0], self.conv[1]
         if torch.is_grad_enabled() or self.training:
             return self.conv(fused)
-        weight, bias = fold(convolution.weight, norm, 0)
+        weight, bias = fold(convolution.weight, norm)
         bias = bias + convolution.bias * norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         return convolve(fused, weight, bias, (1, 1), (1, 1))
 

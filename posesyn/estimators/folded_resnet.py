@@ -8,6 +8,8 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 from torch.nn import functional
 
+from posesyn.estimators.batch_norm import fold
+
 
 def is_foldable(trunk: nn.Module) -> bool:
     """Whether :func:`folded_forward` gives what ``trunk`` gives and no gradient is asked for.
@@ -63,7 +65,7 @@ def _convolve(
 ) -> Tensor:
     """Convolution and normalisation, then ``added``, then ReLU."""
     # Folded anew in every call: a percent or two of the time, and it can never be out of date.
-    weight, bias = fold(convolution.weight, norm, 0)
+    weight, bias = fold(convolution.weight, norm)
     return convolve(maps, weight, bias, convolution.stride, convolution.padding, added, relu)
 
 
@@ -90,17 +92,3 @@ def convolve(
     if added is None:
         return _ONE_PASS(maps, weight, bias, *shape, "relu" if relu else "none", [], "")
     return _ONE_PASS.binary(maps, added, weight, bias, *shape, "add", 1.0, "relu" if relu else None, [], None)
-
-
-def fold(weight: Tensor, norm: nn.BatchNorm2d, channel_dim: int) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution without bias that does what ``norm`` after it does in eval mode.
-
-    Args:
-        weight: Of the convolution.
-        norm: Batch normalisation after it.
-        channel_dim: Dimension of the output channels: 0, or 1 for a transposed convolution.
-    """
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    shape = [1, 1, 1, 1]
-    shape[channel_dim] = -1
-    return weight * scale.view(shape), norm.bias - norm.running_mean * scale

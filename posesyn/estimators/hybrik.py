@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from posesyn.data.crops import CropBatch
 from posesyn.errors import CheckpointError, InputError
-from posesyn.estimators.folded_resnet import fold, folded_forward, is_foldable
+from posesyn.estimators.batch_norm import fold
+from posesyn.estimators.folded_resnet import folded_forward, is_foldable
 from posesyn.estimators.hybrik_losses import CROP, DEPTH_SPAN, FOCAL, HybrikLossWeights, hybrik_losses
 from posesyn.estimators.joint_volume import expected_uvd, expected_uvd_by_parts
 from posesyn.estimators.official import OfficialWeights
@@ -187,7 +188,7 @@ class HybrIK(SmplNetwork):
         rising = maps
         for index in range(0, len(self.deconv_layers), 3):
             layer, norm = self.deconv_layers[index], self.deconv_layers[index + 1]
-            weight, bias = fold(layer.weight, norm, 1)
+            weight, bias = fold(layer.weight, norm, channel_dim=1)
             rising = nn.functional.conv_transpose2d(rising, weight, bias, layer.stride, layer.padding).relu_()
         return [maps, rising]
 

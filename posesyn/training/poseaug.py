@@ -210,7 +210,9 @@ class PoseAugModule(pl.LightningModule):
         self._log_losses({**parts, "augmentor": total})
         return parts
 
-    def lifter_step(self, keypoints: Tensor, targets: Tensor, fakes: tuple[Tensor, Tensor] | None = None) -> Any:
+    def lifter_step(
+        self, keypoints: Tensor, targets: Tensor, fakes: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor | None:
         """One step of the lifter on root-relative poses; a batch of one is left out.
 
         ``fakes`` are normalised by themselves and leave the running statistics alone: these belong to real poses, and
@@ -311,7 +313,7 @@ class PoseAugModule(pl.LightningModule):
         usable = in_picture(seen, seen_flat, self.aspect)[:, None, None]
         return torch.where(usable, seen_flat, flat)
 
-    def _lifter_batch(self, work: Work) -> tuple:
+    def _lifter_batch(self, work: Work) -> tuple[Any, ...]:
         if work.phase == "real":
             return self._real(work.rows[0])
         if work.phase == "mixed":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from posesyn.errors import CheckpointError, InputError
+from posesyn.estimators.batch_norm import fold
 from posesyn.storage.checkpoints import load_into, load_metadata, load_weights, save_weights
 
 JOINTS = 16
@@ -154,11 +155,7 @@ def normalised_linear(x: Tensor, weight: Tensor, bias: Tensor | None, norm: nn.B
     if norm.training:
         hidden = functional.relu(norm(functional.linear(x, weight, bias)), inplace=True)
         return dropped(hidden, share, True)
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    shift = norm.bias - norm.running_mean * scale
-    if bias is not None:
-        shift = shift + bias * scale
-    return functional.relu(functional.linear(x, weight * scale[:, None], shift), inplace=True)
+    return functional.relu(functional.linear(x, *fold(weight, norm, bias)), inplace=True)
 
 
 def check_options(stages: int, width: int, dropout: float, where: str) -> None:
