@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from posesyn import CallableEstimator, EstimatorSpec
+from posesyn import CallableEstimator, EstimatorSpec, skeletons
 from posesyn.data.rendered import RenderedClips
 from posesyn.errors import InputError, RunError
 from posesyn.estimators.hmr import HMR
@@ -108,3 +108,26 @@ def test_side_by_side_gives_what_one_after_the_other_gives(persons, tmp_path):
         expected = load_weights(theirs)
         for name, value in load_weights(ours).items():
             torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_lifter_is_fine_tuned_on_clips_and_loads_again(make_clip, tmp_path):
+    from posesyn import load_estimator
+    from posesyn.estimators.lifters import LifterEstimator, make_lifter
+
+    clips = RenderedClips([make_clip(str(seed), seed=seed, frames=8, size=160) for seed in range(2)])
+    torch.manual_seed(0)
+    estimator = LifterEstimator(make_lifter("mlp", width=64, stages=1, dropout=0.0))
+    persons = [clips[row] for row in range(len(clips))]
+    truth = np.stack([person.labels.joints_cam for person in persons])
+    truth = skeletons.convert(truth, "smpl45", "poseaug16")[0]
+
+    def error() -> float:
+        found = estimator.predict(persons).joints_cam
+        return float(np.linalg.norm(found - found[:, :1] - (truth - truth[:, :1]), axis=-1).mean())
+
+    before = error()
+    settings = FineTuningSettings(steps=60, batch_size=8, learning_rate=5e-3)
+    path = fine_tune(estimator, clips, clips, tmp_path, settings, progress=False)
+    assert error() < 0.7 * before
+    again = load_estimator("mlp", path)
+    np.testing.assert_allclose(again.predict(persons).joints_cam, estimator.predict(persons).joints_cam, atol=1e-5)
