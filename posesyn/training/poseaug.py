@@ -224,9 +224,10 @@ class PoseAugModule(pl.LightningModule):
         if fakes is None or len(fakes[0]) < 2:
             loss = functional.mse_loss(self.lifter(keypoints), targets)
         else:
-            loss = functional.mse_loss(self.lifter(keypoints), targets) / 2
+            share = self.settings.fake_share
+            loss = (1 - share) * functional.mse_loss(self.lifter(keypoints), targets)
             with statistics_held(self.lifter):
-                loss = loss + functional.mse_loss(self.lifter(fakes[0]), fakes[1]) / 2
+                loss = loss + share * functional.mse_loss(self.lifter(fakes[0]), fakes[1])
         self._step(self.optimizers()[3], loss, self.lifter)
         self.log("train/lifter", loss.detach(), batch_size=len(keypoints), on_step=False, on_epoch=True)
         return loss.detach()
