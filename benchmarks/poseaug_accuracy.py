@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import sys
 import time
@@ -138,7 +139,8 @@ def _collapse(curves: str, warmup: int) -> dict:
     names = ("gan/collapsed", "gan/rescues", "gan/usable", "gan/variety", "gan/views")
     at = {name: lines[0].index(name) for name in names}
     rows = lines[1 + warmup :]
-    values = {name: [float(row[column]) for row in rows] for name, column in at.items()}
+    values = {name: [float(row[column]) for row in rows if row[column]] for name, column in at.items()}
+    values["gan/views"] = [value for value in values["gan/views"] if math.isfinite(value)]  # NaN without transform
     return {
         "collapsed_epochs": int(sum(values["gan/collapsed"])),
         "rescues": int(values["gan/rescues"][-1]) if rows else 0,

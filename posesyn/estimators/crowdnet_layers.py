@@ -31,8 +31,7 @@ class HeatmapFusion(nn.Module):
         convolution, norm = self.conv[0], self.conv[1]
         if torch.is_grad_enabled() or self.training:
             return self.conv(fused)
-        weight, bias = fold(convolution.weight, norm)
-        bias = bias + convolution.bias * norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        weight, bias = fold(convolution.weight, norm, convolution.bias)
         return convolve(fused, weight, bias, (1, 1), (1, 1))
 
 

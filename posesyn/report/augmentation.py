@@ -39,28 +39,36 @@ def augmentation_figure(augmentor: Augmentor, joints_cam: np.ndarray, copies: in
     augmented pose is placed; its distance is written beside it.
 
     Args:
-        augmentor: In the mode it is in; :meth:`Augmentor.load` gives eval mode.
+        augmentor: Drawn in eval mode, which keeps poses within human range if it knows that range.
         joints_cam: (N, 16, 3) absolute camera frame, metres.
         copies: Augmentations of each pose.
         seed: Draws them.
 
     Raises:
-        InputError: No poses or copies, or not (N, 16, 3).
+        InputError: No poses or copies, or not finite (N, 16, 3).
     """
     import torch
 
+    from posesyn.synthesis.augmentation.augmentor import NOISE
+
     joints_cam = np.asarray(joints_cam, np.float32)
-    if joints_cam.ndim != 3 or joints_cam.shape[1:] != (16, 3) or not len(joints_cam) or copies < 1:
+    shaped = joints_cam.ndim == 3 and joints_cam.shape[1:] == (16, 3) and len(joints_cam) > 0
+    if not shaped or not np.isfinite(joints_cam).all() or copies < 1:
         raise InputError(
-            "augmentation_figure needs poses (N, 16, 3) and at least one copy",
+            "augmentation_figure needs finite poses (N, 16, 3) and at least one copy",
             where="augmentation_figure",
             got=(joints_cam.shape, copies),
         )
     generator = torch.Generator().manual_seed(seed)
     figure = Figure(figsize=(3.2 * copies, 2.9 * len(joints_cam)), layout="constrained")
+    device, was_training = next(augmentor.parameters()).device, augmentor.training
+    augmentor.eval()
     with torch.no_grad():
-        device = next(augmentor.parameters()).device
-        made = [augmentor(torch.from_numpy(joints_cam).to(device), generator=generator) for _ in range(copies)]
+        pose, made = torch.from_numpy(joints_cam).to(device), []
+        for _ in range(copies):  # noise from the CPU, so that a seed draws the same on every device
+            noise = [torch.randn(len(pose), NOISE, generator=generator).to(device) for _ in range(4)]
+            made.append(augmentor(pose, noise))
+    augmentor.train(was_training)
     for row, source in enumerate(joints_cam):
         for column, one in enumerate(made):
             axes = figure.add_subplot(
@@ -119,10 +127,12 @@ def learning_curves(runs: Mapping[str, str | os.PathLike[str]] | str | os.PathLi
             that has it.
 
     Raises:
-        FileError: No curves there, or none with an epoch.
+        FileError: No curves there, or none with an epoch. InputError: No runs.
     """
     if not isinstance(runs, Mapping):
         runs = {Path(runs).name: runs}
+    if not runs:
+        raise InputError("learning_curves needs at least one run", where="learning_curves")
     tables = {name: _curves(Path(path)) for name, path in runs.items()}
     healthy = [table for table in tables.values() if any(len(table.get(key, ())) for key in _HEALTH)]
     figure = Figure(figsize=(9.5 if healthy else 5, 3.4), layout="constrained")
@@ -159,10 +169,15 @@ def _curves(path: Path) -> dict[str, np.ndarray]:
     with file.open(newline="") as handle:
         rows = list(csv.DictReader(handle))
     found: dict[str, list] = {}
-    for row in rows:
-        for key, text in row.items():
-            if key and text and np.isfinite(value := float(text)):
-                found.setdefault(key, []).append((float(row["epoch"]), value))
+    try:
+        for row in rows:
+            for key, text in row.items():
+                if key and text and np.isfinite(value := float(text)):
+                    found.setdefault(key, []).append((float(row["epoch"]), value))
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileError(
+            "learning curves cannot be read", where=file, expected="numbers, an epoch in every row"
+        ) from error
     if "val/mpjpe" not in found:
         raise FileError("learning curves hold no epoch", where=file, expected="values of val/mpjpe")
     return {key: np.array(points) for key, points in found.items()}

@@ -30,8 +30,9 @@ class BestEpoch(Callback):
         self.curves_path = curves_path
         self.curves: list[dict[str, float]] = []
 
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if trainer.sanity_checking:
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        # Not at the end of the validation: the epoch's means of the training are made after it.
+        if "val/mpjpe" not in trainer.callback_metrics:
             return
         value = float(trainer.callback_metrics["val/mpjpe"])
         self.curves.append(
@@ -85,6 +86,12 @@ def fit_module(
         state = torch.load(last, map_location="cpu", weights_only=True)
         if not {f"lifter.{key}" for key in lifter.state_dict()} <= state["state_dict"].keys():
             raise RunError("the folder holds a training of another lifter", where=out, fix="choose another folder")
+        if module.state_dict().keys() != state["state_dict"].keys():
+            raise RunError(
+                "the folder holds a training with other settings, or of an earlier version of posesyn",
+                where=out,
+                fix="choose another folder",
+            )
     trainer.fit(module, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
     if best.weights is not None:
         lifter.load_state_dict(best.weights)

@@ -56,7 +56,8 @@ class PoseAugBatches(IterableDataset):
             return torch.zeros(self.count, dtype=torch.long) if dry else torch.from_numpy(rng.permutation(self.count))
 
         orders = [order() for _ in range(3)]
-        for number in range(passes):
+        share = 1.0 if self.settings.official else self.settings.gan_share
+        for number in range(max(1, round(share * passes))):
             yield Work("gan", number, tuple(part[number * size : (number + 1) * size] for part in orders))
         yield Work("check", 0)
         if self.settings.official or not self.settings.mixed:

@@ -32,8 +32,8 @@ class Health:
         turn: Mean of 1 - cosine between old and new bones.
         views: Smallest standard deviation, over the fakes, of the three numbers of their rotation (as shares of their
             limits); NaN without rotations.
-        beyond: Share of poses that new bone angles bring beyond human range, before these are kept back; NaN if no
-            limits are known.
+        beyond: Share of poses with new bone angles that are beyond human range, before these are kept back; NaN if no
+            limits are known. Recorded poses at the edge of the range count too.
     """
 
     finite: bool

@@ -58,6 +58,8 @@ class PoseAugSettings:
         clip: Largest gradient norm of each network.
         discriminate_every: Discriminator steps on every so many iterations (``df``).
         pool: Size of the fake pools.
+        gan_share: Share of the data that an epoch's GAN pass takes, drawn anew every epoch: the augmentor needs fewer
+            steps than the lifter (default recipe).
         bone_swap: Give the poses other subjects' bone lengths at the start of every epoch.
         weight_2d, weight_3d, weight_change: Of the augmentor's losses; zero for an ablation.
         weight_spread: Of the cost of views that are all alike (default recipe with ``camera_views``).
@@ -86,6 +88,7 @@ class PoseAugSettings:
     clip: float = 1.0
     discriminate_every: int = 2
     pool: int = 4096
+    gan_share: float = 1.0
     bone_swap: bool = True
     weight_2d: float = 1.0
     weight_3d: float = 6.0
@@ -108,6 +111,8 @@ class PoseAugSettings:
         if self.recipe not in ("default", "official"):
             raise InputError("unknown recipe", where="PoseAugSettings", expected="default or official", got=self.recipe)
         _positive(self, "epochs", "batch_size", "learning_rate", "clip", "discriminate_every", "pool")
+        if not 0 < self.gan_share <= 1:
+            raise InputError("PoseAugSettings.gan_share must lie in (0, 1]", got=self.gan_share)
         if not 0 <= self.ema < 1 or self.gradient_penalty < 0 or self.warmup < 0 or not 0 <= self.fake_share <= 1:
             raise InputError(
                 "PoseAugSettings needs 0 <= ema < 1, gradient_penalty >= 0, warmup >= 0 and fake_share in [0, 1]",

@@ -32,7 +32,8 @@ def test_one_scene_per_pose_and_copy():
 def test_the_new_camera_stands_where_it_sees_the_pose_from():
     network, pose = augmentor(angles=False), poses(1)
     figure = augmentation_figure(network, pose, copies=1, seed=4)
-    made = network(torch.from_numpy(pose).float(), generator=torch.Generator().manual_seed(4))
+    generator = torch.Generator().manual_seed(4)
+    made = network(torch.from_numpy(pose).float(), [torch.randn(1, 48, generator=generator) for _ in range(4)])
     distances = [text.get_text() for text in figure.axes[0].texts]
     assert distances == [f"{np.linalg.norm(pose[0, 0]):.1f} m", f"{float(made.translation.norm()):.1f} m"]
     # Seen from the camera that is drawn, the recorded joints lie where the augmented pose has them.
@@ -67,3 +68,17 @@ def test_bad_input(tmp_path):
     (tmp_path / "curves.csv").write_text("epoch,val/mpjpe\n")
     with pytest.raises(FileError, match="no epoch"):
         learning_curves(tmp_path)
+    (tmp_path / "curves.csv").write_text("epoch,val/mpjpe\n0,much\n")
+    with pytest.raises(FileError, match="cannot be read"):
+        learning_curves(tmp_path)
+    with pytest.raises(InputError, match="at least one run"):
+        learning_curves({})
+    with pytest.raises(InputError, match="finite"):
+        augmentation_figure(augmentor(), np.full((2, 16, 3), np.nan))
+
+
+def test_drawing_leaves_the_network_as_it_was():
+    network = augmentor().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    augmentation_figure(network, poses(1), copies=1)
+    assert network.training and all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

@@ -208,6 +208,8 @@ def test_files_of_a_run(tmp_path, pairs):
     rows = list(csv.DictReader((tmp_path / "curves.csv").open()))
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2]
     assert {"val/mpjpe", "gan/usable", "gan/variety", "gan/collapsed", "train/lifter"} <= rows[-1].keys()
+    # Each row holds its own epoch's measures, the first one too; the lifter is not trained in the warm-up.
+    assert all(row["gan/usable"] for row in rows) and not rows[0]["train/lifter"] and rows[1]["train/lifter"]
     best = min(float(row["val/mpjpe"]) for row in rows[1:])
     held = pairs.split_by_subject(seed=1)[1]
     assert score(load_lifter(path), held)["mpjpe"] == pytest.approx(best, rel=1e-4)
@@ -224,7 +226,8 @@ def test_every_lifter_trains(pairs, name):
 @pytest.mark.parametrize(
     "changes", ({"angles": False}, {"lengths": False}, {"transform": False}, {"weight_2d": 0.0}, {"weight_3d": 0.0},
                 {"feedback": False}, {"spectral": True}, {"mixed": False}, {"bone_swap": False},
-                {"camera_views": False}, {"human_range": False}, {"weight_spread": 0.0})
+                {"camera_views": False}, {"human_range": False}, {"weight_spread": 0.0},
+                {"gan_share": 0.4}, {"fake_share": 0.0})
 )  # fmt: skip
 def test_ablations_train(pairs, changes):
     module = fitted(PoseAugModule(small(), pairs[:100], pairs[:20], settings(warmup=0, **changes)), 1)
@@ -301,6 +304,11 @@ def test_bad_input(tmp_path, pairs):
     train_poseaug(small(), pairs, tmp_path, settings(epochs=1, warmup=0), pairs, progress=False)
     with pytest.raises(RunError, match="another lifter"):
         train_poseaug(small("videopose"), pairs, tmp_path, settings(epochs=1), pairs, progress=False)
+    with pytest.raises(RunError, match="other settings"):
+        train_poseaug(small(), pairs, tmp_path, settings(epochs=2, human_range=False), pairs, progress=False)
+    for wrong in ({"fake_share": 1.5}, {"gan_share": 0.0}):
+        with pytest.raises(InputError):
+            PoseAugSettings(**wrong)
 
 
 def test_lifter_training_resumes_exactly(tmp_path, pairs):

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posesyn.errors import InputError
+from posesyn.errors import FileError, InputError
 from posesyn.storage.checkpoints import load_into, load_metadata, load_weights, save_weights
 from posesyn.synthesis.augmentation.bones import (
     BONES,
@@ -175,9 +175,9 @@ class Augmentor(nn.Module):
         Args:
             root: Mean place of the roots (x, y, z), camera frame, metres.
         """
-        middle = torch.as_tensor(root)
+        middle = torch.as_tensor(root).to(self.RTprocess.w2_T.bias)
         place = self.RTprocess
-        rotation = middle.new_tensor(_START_FREE if place.views is None else _START_VIEWS)[:, None]
+        rotation = place.w2_R.weight.new_tensor(_START_FREE if place.views is None else _START_VIEWS)[:, None]
         steps = (self.BAprocess.w2, _START_ANGLES), (self.BLprocess.w2_BL, _START_LENGTHS)
         for last, factor in (*steps, (place.w2_R, rotation), (place.w2_T, _START_TRANSLATION)):
             last.weight.mul_(factor)
@@ -257,7 +257,10 @@ class Augmentor(nn.Module):
             FileError, UnsafeFileError, CheckpointError: Not readable, or weights of another network.
         """
         weights = load_weights(path)
-        steps = load_metadata(path).get("steps", {}) if str(path).endswith(".safetensors") else {}
+        try:
+            steps = dict(load_metadata(path).get("steps", {}))
+        except FileError:  # an official file: no metadata
+            steps = {}
         if "views" in steps:
             steps["views"] = ViewRange(**{key: _pair(value) for key, value in steps["views"].items()})
         joint_range = JointRange() if "joint_range.angles" in weights else None

@@ -20,6 +20,8 @@ _LEGS_AND_SPINE = (1, 2, 4, 5, 6, 7)
 _HINGED = (2, 5, 11, 14)  # shins and forearms: seen from the thigh or upper arm
 MEASURED = (1, 2, 4, 5, 7, 8, 10, 11, 13, 14)  # bones whose parent bone or frame can move against them
 _ROWS, _COLUMNS = 60, 120  # three degrees; our own choice
+HALF_CELL = 0.5 * math.hypot(math.pi / _ROWS, 2 * math.pi / _COLUMNS)  # radians from its middle to its corner at most
+ROUNDING = 1e-3  # radians; float32's arccos of a limb that is straight
 
 
 class JointRange(nn.Module):

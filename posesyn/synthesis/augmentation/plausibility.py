@@ -14,7 +14,14 @@ import torch
 
 from posesyn.errors import InputError
 from posesyn.synthesis.augmentation.bones import BONES, JOINTS
-from posesyn.synthesis.augmentation.joint_range import MEASURED, JointRange, grid, joint_measures
+from posesyn.synthesis.augmentation.joint_range import (
+    HALF_CELL,
+    MEASURED,
+    ROUNDING,
+    JointRange,
+    grid,
+    joint_measures,
+)
 
 NAMES = (
     *("right hip", "right thigh", "right shin", "left hip", "left thigh", "left shin", "spine", "thorax", "head"),
@@ -81,12 +88,14 @@ class JointLimits:
         return found
 
     def table(self) -> JointRange:
-        """The same limits on a grid of directions, for the inner loop of a training."""
+        """The same limits on a grid of directions, for the inner loop of a training; wider by half a cell, so that no
+        direction within the limits is lost to the grid."""
         cells = grid()
         reachable = np.zeros((BONES, len(cells)), bool)
         for bone in MEASURED:
-            reachable[bone] = _distance(cells, self.directions[bone]) <= self.reach[bone]
-        return JointRange(torch.from_numpy(self.angles).float(), torch.from_numpy(reachable))
+            reachable[bone] = _distance(cells, self.directions[bone]) <= self.reach[bone] + HALF_CELL
+        angles = self.angles + np.array([-ROUNDING, ROUNDING])
+        return JointRange(torch.from_numpy(angles).float(), torch.from_numpy(reachable))
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,7 @@ def plausibility(joints: np.ndarray, limits: JointLimits) -> Plausibility:
 
 
 def _measured(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    joints = np.asarray(joints, np.float64)
+    joints = np.ascontiguousarray(joints, np.float64)
     if joints.ndim != 3 or joints.shape[1:] != (JOINTS, 3) or not np.isfinite(joints).all():
         raise InputError("poses must be finite (N, 16, 3)", where="plausibility", got=joints.shape)
     bent, seen = joint_measures(torch.from_numpy(joints))

@@ -2,8 +2,11 @@
 
 The official code lets the rotation free and asks a discriminator that has seen the training cameras only. On data of a
 few cameras that leaves two bad ends: views as the training has them already, or people that lean and lie as no camera
-shows them, which look alike in 2D (docs/benchmarks.md has the figures). Here a view is a camera's: turned freely about
-the person's vertical, raised or lowered within limits, hardly rolled, nearer or farther. All limits are our own choice.
+shows them, which look alike in 2D. Here a view is a camera's: turned freely about the vertical axis of the
+recorded camera, raised or lowered within limits, hardly rolled, nearer or farther. All limits are our own choice.
+
+The recorded camera is taken to be level: gravity is not among a pose pair's data. A camera that looks down rolls by up to
+as much when it is turned, and a half turn changes its elevation by twice as much.
 """
 
 from __future__ import annotations

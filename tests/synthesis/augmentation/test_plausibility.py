@@ -111,6 +111,13 @@ def test_table_agrees_with_the_limits(limits):
     assert within.tolist() == [True, False]
 
 
+def test_joints_that_hardly_move_stay_within_their_range():
+    stiff = middling() + np.random.default_rng(0).normal(0, 1e-5, (300, 16, 3))
+    own = JointLimits.of(stiff)
+    assert own.beyond(stiff).any(1).mean() < 0.2
+    assert own.table()(torch.from_numpy(stiff).float()).float().mean() > 0.9
+
+
 def test_augmentor_keeps_poses_within_the_range(limits, tmp_path):
     torch.manual_seed(0)
     network = Augmentor(joint_range=limits.table())
