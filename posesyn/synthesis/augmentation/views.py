@@ -5,8 +5,8 @@ few cameras that leaves two bad ends: views as the training has them already, or
 shows them, which look alike in 2D. Here a view is a camera's: turned freely about the vertical axis of the
 recorded camera, raised or lowered within limits, hardly rolled, nearer or farther. All limits are our own choice.
 
-The recorded camera is taken to be level: gravity is not among a pose pair's data. A camera that looks down rolls by up to
-as much when it is turned, and a half turn changes its elevation by twice as much.
+The recorded camera is taken to be level: gravity is not among a pose pair's data. A camera that looks down rolls by up
+to as much when it is turned, and a half turn changes its elevation by twice as much.
 """
 
 from __future__ import annotations
