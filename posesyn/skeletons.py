@@ -37,6 +37,14 @@ class Skeleton:
     def __len__(self) -> int:
         return len(self.joints)
 
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """``left``, ``right`` or ``middle`` (its own mirror image) for each joint."""
+        return tuple(
+            "middle" if self.flip[i] == i else "left" if "left" in name.split("_") else "right"
+            for i, name in enumerate(self.joints)
+        )
+
     def index(self, joint: str) -> int:
         """Index of a joint by name; raises InputError with the names of the set."""
         if joint not in self.joints:

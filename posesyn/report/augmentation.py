@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from posesyn.synthesis.augmentation.augmentor import Augmentor
 
 _SKELETON = "poseaug16"
-_LEFT, _RIGHT = (4, 5, 6, 10, 11, 12), (1, 2, 3, 13, 14, 15)
+_COLOURS = {"left": "tab:blue", "right": "tab:red", "middle": "0.15"}
 _AROUND = 1.3  # metres from the person at which a camera is drawn, whatever its distance
 # Column of curves.csv → its line's name.
 _HEALTH = {
@@ -83,8 +83,8 @@ def _scene(axes, source: np.ndarray, made: np.ndarray, rotvec: np.ndarray, trans
     from scipy.spatial.transform import Rotation
 
     back = Rotation.from_rotvec(rotvec).inv()
-    _skeleton(axes, source - source[0], None)
-    _skeleton(axes, made - made[0], True)
+    _skeleton(axes, source - source[0], coloured=False)
+    _skeleton(axes, made - made[0], coloured=True)
     _camera(axes, -source[0], np.eye(3), "0.6")
     _camera(axes, back.apply(-translation), back.as_matrix(), "tab:green")
     reach = 1.25
@@ -98,13 +98,14 @@ def _scene(axes, source: np.ndarray, made: np.ndarray, rotvec: np.ndarray, trans
         axes.plot(radius * np.cos(ring), radius * np.sin(ring), floor, color="0.85", lw=0.8)
 
 
-def _skeleton(axes, joints: np.ndarray, coloured: bool | None) -> None:
-    for parent, child in skeletons.get(_SKELETON).bones:
-        colour = "tab:blue" if child in _LEFT else "tab:red" if child in _RIGHT else "0.15"
+def _skeleton(axes, joints: np.ndarray, *, coloured: bool) -> None:
+    skeleton = skeletons.get(_SKELETON)
+    for parent, child in skeleton.bones:
         ends = joints[[parent, child]]
+        colour = _COLOURS[skeleton.sides[child]] if coloured else "0.7"
         axes.plot(
             ends[:, 0], ends[:, 2], -ends[:, 1],
-            color=colour if coloured else "0.7", lw=2.4 if coloured else 3.4, solid_capstyle="round",
+            color=colour, lw=2.4 if coloured else 3.4, solid_capstyle="round",
         )  # fmt: skip
 
 

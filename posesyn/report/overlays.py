@@ -34,11 +34,8 @@ _MAX_CROP_GROWTH = 2.0
 @lru_cache(maxsize=64)
 def _joint_colors(skeleton: str) -> tuple[Color, ...]:
     """One colour per joint: left, right, or centre where the joint is its own mirror image."""
-    known = skeletons.get(skeleton)
-    return tuple(
-        CENTER if known.flip[i] == i else LEFT if "left" in name.split("_") else RIGHT
-        for i, name in enumerate(known.joints)
-    )
+    colors = {"left": LEFT, "right": RIGHT, "middle": CENTER}
+    return tuple(colors[side] for side in skeletons.get(skeleton).sides)
 
 
 def _thickness(points: np.ndarray, image: np.ndarray) -> float:

@@ -24,7 +24,7 @@ from posesyn.estimators.lifters.registry import load_lifter
 from posesyn.storage.atomic import write_bytes
 
 _VIEWS = (("from the camera", "across"), ("from the left", "towards the camera"))
-_LEFT, _RIGHT = {4, 5, 6, 10, 11, 12}, {1, 2, 3, 13, 14, 15}
+_COLOURS = {"left": "tab:blue", "right": "tab:red", "middle": "0.3"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class LiftedImage:
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
             axes.grid(alpha=0.3)
             views.append(axes)
-        colours = ["tab:blue" if k in _LEFT else "tab:red" if k in _RIGHT else "0.3" for k in range(16)]
+        colours = [_COLOURS[side] for side in skeletons.get(SKELETON).sides]
         for parent, child in skeletons.get(SKELETON).bones:
             flat.plot(*self.keypoints_px[[parent, child]].T, color=colours[child], lw=2)
         # Both views show their own x to the right and are painted from the far side to the near one.

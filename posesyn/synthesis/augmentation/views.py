@@ -62,13 +62,12 @@ class ViewRange:
             pose: Absolute camera frame, metres.
             generator: Where the numbers come from.
         """
-        numbers = torch.rand(4, len(pose), generator=generator, device=pose.device, dtype=pose.dtype)
-        zero = torch.zeros_like(numbers[0])
-        low, high = self.elevation
-        tilt = torch.stack((low + (high - low) * numbers[0], zero, self.roll * (2 * numbers[1] - 1)), -1)
-        turn = torch.stack((zero, 2 * math.pi * numbers[2], zero), -1)
+        elevation, roll, turn, distance = torch.rand(
+            4, len(pose), generator=generator, device=pose.device, dtype=pose.dtype
+        )
+        # A turn of 0 to 2 halves of the circle is one of -1 to 1.
+        rotvec = self.rotvec(torch.stack((2 * elevation - 1, 2 * turn, 2 * roll - 1), -1))
         root = pose[:, :1]
         near, far = self.distance
-        factor = near + (far - near) * numbers[3]
-        turned = rotate(rotate(pose - root, turn), tilt)
-        return turned + root * factor[:, None, None]
+        factor = near + (far - near) * distance
+        return rotate(pose - root, rotvec) + root * factor[:, None, None]
