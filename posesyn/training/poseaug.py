@@ -30,6 +30,7 @@ from posesyn.synthesis.augmentation.views import ViewRange
 from posesyn.training.held_still import frozen, statistics_held
 from posesyn.training.lifter import score
 from posesyn.training.poseaug_batches import PoseAugBatches, Work
+from posesyn.training.poseaug_guard import PoseAugGuard
 from posesyn.training.poseaug_health import Health, in_picture, measure
 from posesyn.training.poseaug_settings import PoseAugSettings
 
@@ -92,9 +93,7 @@ class PoseAugModule(pl.LightningModule):
         self.average = copy.deepcopy(self.augmentor).requires_grad_(False).eval()
         self.pools = {"3d": FakePool(options.pool, seed), "2d": FakePool(options.pool, seed + 1)}
         self.batches = PoseAugBatches(len(pairs), options, seed)
-        self.counter, self.rescues, self.candidate = 0, 0, None
-        self.healthy: dict[str, Any] | None = None
-        self.last_health: Health | None = None
+        self.counter, self.candidate, self.guard = 0, None, PoseAugGuard()
         for name, value in (
             ("poses", pairs.joints_cam),
             ("keypoints", pairs.keypoints),
@@ -141,8 +140,8 @@ class PoseAugModule(pl.LightningModule):
         for optimizer, rate in zip(self.optimizers(), self.rates.values()):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
-        if self.healthy is None:
-            self.healthy = self._gan_state()
+        if self.guard.healthy is None:
+            self.guard.remember(*self._gan())
 
     def training_step(self, work: Work, index: int) -> None:
         if work.phase == "gan":
@@ -161,14 +160,14 @@ class PoseAugModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["poseaug"] = {
             "counter": self.counter,
-            "rescues": self.rescues,
             "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
-            "healthy": self.healthy,
+            "guard": self.guard.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["poseaug"]
-        self.counter, self.rescues, self.healthy = state["counter"], state["rescues"], state["healthy"]
+        self.counter = state["counter"]
+        self.guard.load_state_dict(state["guard"])
         for name, pool in self.pools.items():
             pool.load_state_dict(state["pools"][name])
 
@@ -353,42 +352,30 @@ class PoseAugModule(pl.LightningModule):
         health = self.check()
         failed = health.collapsed and (self.current_epoch >= self.settings.warmup or not health.finite)
         if failed and self.settings.rescue and not self.settings.official:
-            self.rescues += 1
-            self._restore(self.healthy)
+            self.guard.rescue(*self._gan())
+            for pool in self.pools.values():
+                pool.clear()
         elif not failed:
-            self.healthy = self._gan_state()
-        for name, value in {**health.values(), "rescues": float(self.rescues)}.items():
+            self.guard.remember(*self._gan())
+        for name, value in {**health.values(), "rescues": float(self.guard.rescues)}.items():
             self.log(f"gan/{name}", value, batch_size=1, on_step=False, on_epoch=True)
 
     def check(self) -> Health:
-        """Health of the augmentor whose fakes the lifter learns from."""
+        """Health of the augmentor whose fakes the lifter learns from, by itself: without :class:`JointRange`."""
         rows = torch.arange(0, len(self.poses), max(1, len(self.poses) // _CHECKED), device=self.device)
         network = self.augmentor if self.settings.official else self.average
-        was_training, limits = network.training, network.joint_range
-        network.joint_range = None  # what it does by itself
+        was_training = network.training
         with torch.no_grad():
             pose, flat, camera = self.source(rows)
-            made = network.eval()(pose)
+            made = network.eval()(pose, within_range=False)
             made_flat = project_normalised(made.pose_rt, camera)
         network.train(was_training)
-        network.joint_range = limits
         usable = in_picture(made.pose_rt, made_flat, self.aspect)
-        self.last_health = measure(pose, flat, made, made_flat, usable, limits)
-        return self.last_health
+        return measure(pose, flat, made, made_flat, usable, network.joint_range)
 
-    def _gan_state(self) -> dict[str, Any]:
-        networks = {name: getattr(self, name).state_dict() for name in ("augmentor", "average", "d3d", "d2d")}
-        optimizers = [optimizer.state_dict() for optimizer in self.optimizers()[:3]]
-        return copy.deepcopy({"networks": networks, "optimizers": optimizers})
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        state = copy.deepcopy(state)
-        for name, weights in state["networks"].items():
-            getattr(self, name).load_state_dict(weights)
-        for optimizer, saved in zip(self.optimizers()[:3], state["optimizers"]):
-            optimizer.load_state_dict(saved)
-        for pool in self.pools.values():
-            pool.items, pool.count = None, 0
+    def _gan(self) -> tuple[dict[str, nn.Module], list[Any]]:
+        networks = {name: getattr(self, name) for name in ("augmentor", "average", "d3d", "d2d")}
+        return networks, self.optimizers()[:3]
 
     # Optimisation
 

@@ -68,9 +68,8 @@ class PoseAugBatches(IterableDataset):
                 if phase == "fake":
                     yield Work("evaluate", 0)
         else:
-            half = max(1, size // 2)
-            data, sources = order(), order()
-            for number in range(2 * passes):
-                part = slice(number * half, (number + 1) * half)
-                if len(data[part]) > 0 and len(data[part]) + len(sources[part]) > 1:
-                    yield Work("mixed", number, (data[part], sources[part]))
+            for turn in range(2):
+                data, sources = order(), order()
+                for number in range(passes):
+                    part = slice(number * size, (number + 1) * size)
+                    yield Work("mixed", turn * passes + number, (data[part], sources[part]))

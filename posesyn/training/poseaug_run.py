@@ -52,5 +52,5 @@ def train_poseaug(
     module = PoseAugModule(lifter, pairs, validation, settings, seed)
     path = fit_module(module, lifter, Path(out), settings.epochs, seed, progress)
     network = module.augmentor if settings.official else module.average
-    network.save(path.parent / AUGMENTOR, {"seed": seed, "recipe": settings.recipe, "rescues": module.rescues})
+    network.save(path.parent / AUGMENTOR, {"seed": seed, "recipe": settings.recipe, "rescues": module.guard.rescues})
     return path

@@ -70,9 +70,11 @@ class PoseAugSettings:
             False leaves both as published (default recipe).
         human_range: Fakes with a joint beyond the range it has in the data keep the data's bone angles (default recipe;
             needs 100 poses).
-        mixed: Lifter batches of half fakes, half data instead of two passes; the number of steps is the same.
-        fake_share: Share of the fakes in the loss of a mixed batch (default recipe). Chosen on validation data: halves
-            cost the people and cameras of the training more than they gain elsewhere.
+        mixed: Lifter steps on a batch of data and as many fakes beside it instead of a pass over fakes and one over
+            data (default recipe). The number of steps is the same, and the data's part of a step is that of a training
+            without fakes.
+        fake_share: Share of the fakes in the loss of a mixed batch (default recipe). Chosen on validation data: a half
+            costs the people and cameras of the training more than it gains elsewhere.
         ema: Share of the old average per GAN step (default recipe).
         gradient_penalty: Weight of R1 on real poses (default recipe).
         spectral: Spectral normalisation of the discriminators (default recipe).

@@ -288,10 +288,10 @@ def test_rescue_goes_back_to_healthy_weights(pairs):
             super()._check()
 
     module = fitted(Breaks(small(), pairs, pairs, settings(epochs=2)), 2)
-    assert module.rescues == 1 and not module.check().collapsed
+    assert module.guard.rescues == 1 and not module.check().collapsed
     assert all(torch.isfinite(value).all() for value in module.parameters())
     broken = fitted(Breaks(small(), pairs, pairs, settings(epochs=2, rescue=False)), 2)
-    assert broken.rescues == 0 and broken.check().collapsed
+    assert broken.guard.rescues == 0 and broken.check().collapsed
 
 
 def test_bad_input(tmp_path, pairs):

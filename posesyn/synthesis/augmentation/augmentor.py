@@ -189,6 +189,7 @@ class Augmentor(nn.Module):
         pose: Float[Tensor, "B 16 3"],
         noise: Sequence[Float[Tensor, "B 48"]] | None = None,
         generator: torch.Generator | None = None,
+        within_range: bool = True,
     ) -> Augmented:
         """One augmentation per pose.
 
@@ -196,6 +197,7 @@ class Augmentor(nn.Module):
             pose: Absolute camera frame, metres.
             noise: Four arrays for BA, BL, rotation and translation; None draws them.
             generator: Where the noise comes from.
+            within_range: Whether ``joint_range`` is kept to (eval mode).
 
         Raises:
             InputError: Not 16 joints, or noise of another shape.
@@ -210,7 +212,7 @@ class Augmentor(nn.Module):
 
         if self.angles:
             directions = self.BAprocess(flat, old, draws[0])
-            if self.joint_range is not None and not self.training:
+            if within_range and self.joint_range is not None and not self.training:
                 within = self.joint_range(joints_from_bones(directions * lengths[..., None]))
                 directions = torch.where(within[:, None, None], directions, old)
         pose_ba = joints_from_bones(directions * lengths[..., None]) + root if self.angles else pose

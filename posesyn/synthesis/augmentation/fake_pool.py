@@ -48,6 +48,10 @@ class FakePool:
         self.items[places] = rest[swaps]
         return torch.cat((fakes[:room], given))
 
+    def clear(self) -> None:
+        """Forgets all samples."""
+        self.items, self.count = None, 0
+
     def state_dict(self) -> dict:
         """For checkpoints."""
         return {"items": self.items, "count": self.count, "generator": self.generator.get_state()}
