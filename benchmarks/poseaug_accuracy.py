@@ -7,7 +7,7 @@ goes on with the cell it was in, at the epoch it was in. ``--table`` prints what
 
 Per lifter and seed: a pretraining on the train set; then from those weights, for the same number of lifter updates,
 with the same learning rate and its same fall: ``baseline`` goes on with the data, ``default`` and ``official`` are
-PoseAug's two recipes, and the ablations are ``default`` without one part. All keep the epoch that is best on validation
+PoseAug's two recipes, and the ablations are ``default`` without one part, or with spectral normalisation. All keep the epoch that is best on validation
 data, of which half comes from the training's cameras and half from others (``poseaug_scenarios.py``); the test sets
 decide nothing. The 2D input is the exact projection. PA-MPJPE aligns by a similarity.
 """
@@ -46,14 +46,13 @@ OPTIONS = {
     "semgcn": {"width": 64},
     "stgcn": {"width": 32, "dropout": 0},  # as PoseAug trains it
 }
-# Chosen with --try, which scores MLP, seed 100, on validation data only; the graph networks' rates of pretraining by a
-# look at the first epochs of seed 100. Other values make other cells: they are part of the folders' names.
+# Chosen with --try, which scores MLP, seed 100, on validation data only. Other values make other cells: they are part
+# of the folders' names.
 PRETRAINING = {"epochs": 60, "batch_size": 128, "learning_rate": 5e-3, "schedule": "linear"}
 POSEAUG = {
     "epochs": 20, "batch_size": 128, "warmup": 4, "gan_share": 0.35,
     "learning_rate": 1e-4, "lifter_rate": 2e-3, "fake_share": 0.3,
 }  # fmt: skip
-OWN = {"stgcn": ({"learning_rate": 2e-3}, {})}  # (pretraining, PoseAug) that differ
 ABLATIONS = {
     "no_angles": {"angles": False},
     "no_lengths": {"lengths": False},
@@ -61,6 +60,10 @@ ABLATIONS = {
     "no_d3d": {"weight_3d": 0.0},
     "no_d2d": {"weight_2d": 0.0},
     "no_feedback": {"feedback": False},
+    "no_penalty": {"gradient_penalty": 0.0},
+    "no_average": {"ema": 0.0},
+    "spectral": {"spectral": True},
+    "no_spread": {"weight_spread": 0.0},
 }
 SEEDS, MANY = range(3), range(10)
 
@@ -74,15 +77,9 @@ def cells() -> list[tuple[str, str, int]]:
     return list(dict.fromkeys(wanted))
 
 
-def recipe_of(name: str) -> tuple[dict, dict]:
-    """Settings of a lifter's pretraining and of its PoseAug."""
-    pretraining, poseaug = OWN.get(name, ({}, {}))
-    return PRETRAINING | pretraining, POSEAUG | poseaug
-
-
 def chosen(name: str) -> str:
     """Short name of a lifter's settings."""
-    text = json.dumps([*recipe_of(name), OPTIONS[name]], sort_keys=True)
+    text = json.dumps([PRETRAINING, POSEAUG, OPTIONS[name]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -94,14 +91,13 @@ def lifter_updates(settings: PoseAugSettings, count: int) -> int:
 
 def pretrained(name: str, seed: int, sets: dict, work: Path) -> Path:
     """The common start of all recipes."""
-    settings = recipe_of(name)[0]
-    key = hashlib.sha256(json.dumps([settings, OPTIONS[name]]).encode()).hexdigest()[:8]
+    key = hashlib.sha256(json.dumps([PRETRAINING, OPTIONS[name]]).encode()).hexdigest()[:8]
     out = work / "pretraining" / f"{name}_{seed}_{key}"
     path = out / "lifter.safetensors"
     if not path.is_file():
         torch.manual_seed(seed)
         lifter = make_lifter(name, **OPTIONS[name])
-        train_lifter(lifter, sets["train"], out, LifterSettings(**settings), sets["validation"], seed, False)
+        train_lifter(lifter, sets["train"], out, LifterSettings(**PRETRAINING), sets["validation"], seed, False)
     return path
 
 
@@ -112,7 +108,7 @@ def run_cell(
     start = time.time()
     lifter = load_lifter(pretrained(name, seed, sets, work))
     out = work / "runs" / f"{label or recipe}_{name}_{seed}_{chosen(name)}"
-    options = {**recipe_of(name)[1], **ABLATIONS.get(recipe, {}), **(changes or {})}
+    options = {**POSEAUG, **ABLATIONS.get(recipe, {}), **(changes or {})}
     settings = PoseAugSettings(recipe="official" if recipe == "official" else "default", **options)
     if recipe == "baseline":
         per_epoch = lifter_updates(settings, len(sets["train"])) // (settings.epochs - settings.warmup)
