@@ -9,7 +9,8 @@ lifter with gradients. Both have the published mathematics (``recipe="official"`
 ``default`` is timed too: it holds the lifter's normalisation still, averages the augmentor and penalises the
 discriminators' gradient.
 A discriminator step falls on every second iteration; repeats are even, so both kinds weigh the same.
-Memory is the growth of the process's peak, each figure in a process of its own.
+Memory is the growth of the process's peak, each figure in a process of its own. ``products`` is the time that the
+step's matrix products alone would take at the rate of one large product on this machine: nothing gets below it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from posesyn import skeletons
 from posesyn.data.pose_pairs import PosePairs
@@ -172,31 +174,48 @@ def measured(name: str, form: str, what: str, repeats: int) -> dict:
     recipe = "default" if form == "default" else "official"
     module = _Loose(make_lifter(name), pairs, settings=PoseAugSettings(recipe=recipe), seed=0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    times = []
-    for repeat in range(-2, repeats):
+
+    def step() -> None:
         rows = [torch.randint(len(pairs), (BATCH,)) for _ in range(3)]
-        start = time.perf_counter()
-        if what == "lifter":
-            if form == "plain":
-                module.lifter.train()
-                flat, target = module._real(rows[0])
-                loss = functional.mse_loss(plain_lifter(module.lifter, flat), target)
-                module._step(module.optimizers()[3], loss, module.lifter)
-            else:
-                module.lifter_step(*module._real(rows[0]))
-        elif form == "plain":
+        if what == "gan" and form == "plain":
             plain_gan_step(module, *rows)
-        else:
+        elif what == "gan":
             module.gan_step(*rows)
             module.fakes = []
+        elif form == "plain":
+            module.lifter.train()
+            flat, target = module._real(rows[0])
+            loss = functional.mse_loss(plain_lifter(module.lifter, flat), target)
+            module._step(module.optimizers()[3], loss, module.lifter)
+        else:
+            module.lifter_step(*module._real(rows[0]))
+
+    times = []
+    for repeat in range(-2, repeats):
+        start = time.perf_counter()
+        step()
         if repeat >= 0:
             times.append(time.perf_counter() - start)
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     pairs_of_steps = np.array(times).reshape(-1, 2).mean(1)
+    with FlopCounterMode(display=False) as counter:
+        step(), step()
+    work = counter.get_total_flops() / 2
     return {
         "lifter": name, "form": form, "step": what, "seconds": float(np.median(pairs_of_steps)),
         "least": float(pairs_of_steps.min()), "most": float(pairs_of_steps.max()), "peak_mb": peak,
+        "gflop": work / 1e9, "products_alone": work / rate_of_products(),
     }  # fmt: skip
+
+
+def rate_of_products() -> float:
+    """Operations per second of a plain product of two matrices, the best of twenty."""
+    a, b, best = torch.rand(1024, 1024), torch.rand(1024, 1024), float("inf")
+    for _ in range(20):
+        start = time.perf_counter()
+        torch.mm(a, b)
+        best = min(best, time.perf_counter() - start)
+    return 2 * 1024**3 / best
 
 
 def plain_lifter(lifter: nn.Module, flat: Tensor) -> Tensor:
@@ -230,7 +249,7 @@ def main() -> None:
         print(json.dumps(measured(*options.one, options.repeats)))
         return
     rows = []
-    heads = f"{'seconds':>9}{'range':>14}{'peak MB':>9}{'target':>8}{'official code':>15}"
+    heads = f"{'seconds':>9}{'range':>14}{'products':>10}{'peak MB':>9}{'target':>8}{'official code':>15}"
     print(f"{'lifter':<10}{'step':<8}{'form':<10}{heads}")
     for name in options.lifters:
         for what in ("gan", "lifter"):
@@ -240,11 +259,9 @@ def main() -> None:
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 row = json.loads(done.stdout.splitlines()[-1])
                 rows.append(row)
-                print(
-                    f"{name:<10}{what:<8}{form:<10}{row['seconds']:>9.3f}{row['least']:>8.3f}-{row['most']:.3f}"
-                    f"{row['peak_mb']:>9.0f}{TARGETS.get((name, what), 0):>8.2f}{OFFICIAL.get((name, what), 0):>15.2f}",
-                    flush=True,
-                )
+                known = f"{TARGETS.get((name, what), 0):>8.2f}{OFFICIAL.get((name, what), 0):>15.2f}"
+                took = f"{row['seconds']:>9.3f}{row['least']:>8.3f}-{row['most']:.3f}{row['products_alone']:>10.3f}"
+                print(f"{name:<10}{what:<8}{form:<10}{took}{row['peak_mb']:>9.0f}{known}", flush=True)
     if options.json:
         machine = {"machine": platform.processor(), "torch": torch.__version__}
         about = {"threads": options.threads, "batch": BATCH, **machine}
