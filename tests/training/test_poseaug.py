@@ -107,6 +107,14 @@ def test_mixed_and_separate_passes_make_the_same_number_of_lifter_steps(count):
     assert abs(steps[True] - steps[False]) <= 1
 
 
+def test_a_mixed_step_takes_as_much_data_as_one_without_fakes():
+    mixed = [work for work in PoseAugBatches(200, settings(), 0) if work.phase == "mixed"]
+    size = settings().batch_size
+    for rows in zip(*(work.rows for work in mixed)):  # data, sources of the fakes
+        assert all(len(part) == min(size, 200) for part in rows[: 200 // size])
+        assert (torch.bincount(torch.cat(rows), minlength=200) == 2).all()
+
+
 def test_batches_depend_on_seed_and_epoch_only():
     first, second = PoseAugBatches(200, settings(), 5), PoseAugBatches(200, settings(), 5)
     list(first)
