@@ -151,6 +151,8 @@ class PoseAugModule(pl.LightningModule):
         elif self.current_epoch >= self.settings.warmup:
             if work.phase == "evaluate":
                 self._evaluate_fakes()
+            elif work.phase == "augment":
+                self.fakes = [self.fakes_of(work.rows[0])]
             else:
                 self.lifter_step(*self._lifter_batch(work))
 
@@ -317,17 +319,20 @@ class PoseAugModule(pl.LightningModule):
         if work.phase == "real":
             return self._real(work.rows[0])
         if work.phase == "mixed":
-            return (*self._real(work.rows[0]), self.fakes_of(work.rows[1]))
+            return (*self._real(work.rows[0]), self._kept_fakes(work.number))
         if not self.settings.official:
             return self.fakes_of(work.rows[0])
         if work.number == 0 and self.fakes:
             joined = tuple(torch.cat(parts) for parts in zip(*self.fakes))
             order = torch.randperm(len(joined[0])).to(self.device)
             self.fakes = [(joined[0][order], joined[1][order])]
-        size = self.settings.batch_size
-        if not self.fakes:
-            return self.keypoints[:0], self.poses[:0]
-        return tuple(part[work.number * size : (work.number + 1) * size] for part in self.fakes[0])
+        return self._kept_fakes(work.number)
+
+    def _kept_fakes(self, number: int) -> tuple[Tensor, Tensor]:
+        """One batch of those made before; empty if there is none."""
+        flat, target = self.fakes[0] if self.fakes else (self.keypoints[:0], self.poses[:0])
+        part = slice(number * self.settings.batch_size, (number + 1) * self.settings.batch_size)
+        return flat[part], target[part]
 
     def _real(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         pose = self.poses[rows]

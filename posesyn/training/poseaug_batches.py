@@ -12,12 +12,15 @@ from torch.utils.data import IterableDataset
 
 from posesyn.training.poseaug_settings import PoseAugSettings
 
+_AHEAD = 8192  # fakes made at once: 3 MB
+
 
 class Work(NamedTuple):
     """One training step.
 
-    ``phase`` is ``gan`` (rows: sources, real 3D, real 2D), ``check``, ``fake``, ``real``, ``mixed`` (rows: data,
-    sources) or ``evaluate``; ``number`` counts the steps of the phase.
+    ``phase`` is ``gan`` (rows: sources, real 3D, real 2D), ``check``, ``fake``, ``real``, ``augment`` (rows: sources of
+    the next fakes), ``mixed`` (rows: data; ``number`` counts from the last ``augment``) or ``evaluate``; else
+    ``number`` counts the steps of the phase.
     """
 
     phase: str
@@ -68,8 +71,12 @@ class PoseAugBatches(IterableDataset):
                 if phase == "fake":
                     yield Work("evaluate", 0)
         else:
-            for turn in range(2):
+            # The augmentor rests now: many fakes at once cost far less than those of one step at a time.
+            ahead = max(1, _AHEAD // size)
+            for _ in range(2):
                 data, sources = order(), order()
                 for number in range(passes):
-                    part = slice(number * size, (number + 1) * size)
-                    yield Work("mixed", turn * passes + number, (data[part], sources[part]))
+                    if number % ahead == 0:
+                        yield Work("augment", number // ahead, (sources[number * size : (number + ahead) * size],))
+                    rows = data[number * size : (number + 1) * size]
+                    yield Work("mixed", number % ahead, (rows,))

@@ -14,6 +14,7 @@ from posesyn.data.pose_pairs import PosePairs
 from posesyn.errors import InputError, RunError
 from posesyn.estimators.lifters.registry import load_lifter, make_lifter
 from posesyn.synthesis.augmentation.augmentor import Augmentor
+from posesyn.training import poseaug_batches
 from posesyn.training.lifter import score, train_lifter
 from posesyn.training.poseaug import PoseAugModule
 from posesyn.training.poseaug_batches import PoseAugBatches
@@ -91,7 +92,7 @@ def test_schedule_alternates_and_rates_fall(pairs):
         rates = module.rates_seen[epochs.index(epoch)]
         np.testing.assert_allclose(rates, [1e-4 * (1 - epoch / 4)] * 4)
     mixed = fitted(Recorded(small(), pairs, pairs, settings()), 1)
-    assert phases(mixed, 0) == ["gan", "check", "mixed"]
+    assert phases(mixed, 0) == ["gan", "check", *2 * ["augment", "mixed"]]
 
 
 @pytest.mark.parametrize("count", (64, 65, 100, 128, 201))
@@ -107,12 +108,38 @@ def test_mixed_and_separate_passes_make_the_same_number_of_lifter_steps(count):
     assert abs(steps[True] - steps[False]) <= 1
 
 
-def test_a_mixed_step_takes_as_much_data_as_one_without_fakes():
-    mixed = [work for work in PoseAugBatches(200, settings(), 0) if work.phase == "mixed"]
+@pytest.mark.parametrize("ahead", (1, 3, 100))
+def test_a_mixed_step_takes_as_much_data_as_one_without_fakes_and_as_many_fakes(monkeypatch, ahead):
     size = settings().batch_size
-    for rows in zip(*(work.rows for work in mixed)):  # data, sources of the fakes
-        assert all(len(part) == min(size, 200) for part in rows[: 200 // size])
+    monkeypatch.setattr(poseaug_batches, "_AHEAD", ahead * size)
+    made, data, sources = [], [], []
+    for work in PoseAugBatches(200, settings(), 0):
+        if work.phase == "augment":
+            made = work.rows[0]
+        elif work.phase == "mixed":
+            data.append(work.rows[0])
+            sources.append(made[work.number * size : (work.number + 1) * size])
+    for rows in (data, sources):
+        assert [len(part) for part in rows] == 2 * [size, size, size, 200 - 3 * size]
         assert (torch.bincount(torch.cat(rows), minlength=200) == 2).all()
+
+
+def test_a_mixed_step_learns_from_the_fakes_made_for_it(pairs, monkeypatch):
+    monkeypatch.setattr(poseaug_batches, "_AHEAD", 128)
+    seen, made = [], []
+
+    class Recorded(PoseAugModule):
+        def fakes_of(self, rows):
+            made.append(super().fakes_of(rows))
+            return made[-1]
+
+        def lifter_step(self, keypoints, targets, fakes=None):
+            seen.append(fakes)
+            return super().lifter_step(keypoints, targets, fakes)
+
+    fitted(Recorded(small(), pairs, pairs, settings(warmup=0)), 1)
+    for index in range(2):
+        assert torch.equal(torch.cat([part[index] for part in seen]), torch.cat([part[index] for part in made]))
 
 
 def test_batches_depend_on_seed_and_epoch_only():
