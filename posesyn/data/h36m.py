@@ -60,7 +60,8 @@ class H36MPoses:
         positions: ``data_3d_h36m.npz``: ``positions_3d`` = {subject: {action: (T, 32, 3) metres, world (z up)}}; files
             cut to 17 or 16 joints are read too.
         keypoints: ``data_2d_h36m_gt.npz`` or a file of detections: ``positions_2d`` = {subject: {action: [per camera
-            (T, 16 or 17, 2) pixels]}}. None: 2D points are projections, lens distortion included.
+            (T, 16 or 17, 2) pixels]}} in Human3.6M's order; files whose ``metadata`` names another layout (COCO, MPII)
+            are refused. None: 2D points are projections, lens distortion included.
         skeleton: Joint order to give: ``"h36m17"`` (CANON: right leg first) or ``"poseaug16"``.
 
     Raises:
@@ -79,12 +80,26 @@ class H36MPoses:
         self.path = Path(positions)
         self.skeleton = skeletons.get(skeleton).name
         self._positions = _table(self.path, "positions_3d", "data_3d_h36m.npz")
-        self._keypoints = None if keypoints is None else _table(Path(keypoints), "positions_2d", "data_2d_h36m_gt.npz")
+        self.keypoints_path = None if keypoints is None else Path(keypoints)
+        self._keypoints = None
+        if self.keypoints_path is not None:
+            self._keypoints = _table(self.keypoints_path, "positions_2d", "data_2d_h36m_gt.npz")
         for subject, action in self.sequences():
             self._source(subject, action)
 
     def sequences(self, subjects: tuple[str, ...] | None = None) -> Iterator[tuple[str, str]]:
-        """(subject, action) of everything in the file, or of some subjects."""
+        """(subject, action) of everything in the file, or of some subjects.
+
+        Raises:
+            InputError: Names of subjects that the file has not.
+        """
+        # "S1" is in "S11": a bare name would take more subjects than asked for.
+        unknown = {subjects} if isinstance(subjects, str) else set(subjects or ()) - self._positions.keys()
+        if unknown:
+            raise InputError(
+                "the file has no such subjects", where=self.path, expected=f"a tuple of {sorted(self._positions)}",
+                got=sorted(unknown),
+            )  # fmt: skip
         for subject, actions in self._positions.items():
             if subjects is None or subject in subjects:
                 yield from ((subject, action) for action in actions)
@@ -155,7 +170,7 @@ class H36MPoses:
         return array, _JOINT_SETS[array.shape[1]]
 
     def _pixels(self, subject: str, action: str, row: int) -> np.ndarray:
-        where = f"2D file, {subject} '{action}'"
+        where = f"{self.keypoints_path}, {subject} '{action}'"
         try:
             array = np.asarray(self._keypoints[subject][action][row])  # type: ignore[index]
         except (KeyError, IndexError) as error:
@@ -179,6 +194,15 @@ class H36MPoses:
 
 def _table(path: Path, key: str, usual: str) -> Mapping[str, Mapping[str, Any]]:
     content = read_npz(path, objects=True)
+    layout = _layout(content.get("metadata"))
+    if layout not in ("", "h36m"):
+        raise InputError(
+            "the 2D joints are in another order than Human3.6M's",
+            where=path,
+            expected="layout_name 'h36m'",
+            got=f"layout_name '{layout}'",
+            fix="take data_2d_h36m_gt.npz or detections that were tuned on Human3.6M, e.g. cpn_ft_h36m_dbb",
+        )
     table = content.get(key)
     table = table.item() if isinstance(table, np.ndarray) and table.shape == () else table
     if not isinstance(table, Mapping) or not all(isinstance(value, Mapping) and value for value in table.values()):
@@ -189,3 +213,9 @@ def _table(path: Path, key: str, usual: str) -> Mapping[str, Mapping[str, Any]]:
             got=f"arrays {sorted(content)}",
         )
     return table
+
+
+def _layout(metadata: Any) -> str:
+    """``layout_name`` of VideoPose3D's 2D files; empty where it is not said."""
+    metadata = metadata.item() if isinstance(metadata, np.ndarray) and metadata.shape == () else metadata
+    return str(metadata.get("layout_name", "")) if isinstance(metadata, Mapping) else ""

@@ -29,6 +29,10 @@ _POSE_SIZES = {72: 24, 156: 22, 165: 22}  # SMPL; SMPL+H; SMPL-X: joints of the 
 Layout = Literal["smplh", "smplx", "smpl"]
 _LAYOUTS = {"smpl": 72, "smplh": 156, "smplx": 165}
 _AMASS_BETAS = 16
+_ARRAYS = (
+    "poses", "trans", "betas", "mocap_framerate", "mocap_frame_rate",
+    "posesyn_pelvis", "posesyn_text", "posesyn_hands", "posesyn_joints",
+)  # fmt: skip
 
 
 def save_motion(path: str | PathLike[str], motion: Motion, *, body: Any = None, layout: Layout = "smplh") -> None:
@@ -89,11 +93,12 @@ def load_motion(
         The motion, y up. Betas beyond the tenth fall away. The file's own fields ``posesyn_*`` are restored.
 
     Raises:
-        FileError: Missing, damaged, or without the needed arrays. UnsafeFileError: holds Python objects or inflates
-            beyond 2 GB. InputError: wrong shapes, NaN, no frame, unknown frame rate.
+        FileError: Missing, damaged, or without the needed arrays. UnsafeFileError: one of these holds Python objects,
+            or the file inflates beyond 2 GB. InputError: wrong shapes, NaN, no frame, unknown frame rate.
     """
     path = Path(path)
-    arrays = read_npz(path)
+    # The SMPL-X release of AMASS stores markers as Python objects beside the poses: these are not looked at.
+    arrays = read_npz(path, only=_ARRAYS)
     poses, trans = (_array(arrays, name, path) for name in ("poses", "trans"))
     if poses.ndim != 2 or poses.shape[1] not in _POSE_SIZES or len(poses) == 0 or trans.shape != (len(poses), 3):
         raise InputError(

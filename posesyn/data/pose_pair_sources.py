@@ -4,93 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from posesyn import skeletons
+from posesyn.data.camera_rig import CameraRig
 from posesyn.data.h36m import H36MPoses
 from posesyn.data.h36m_cameras import LabCamera
-from posesyn.data.pose_pairs import SKELETON, PosePairs, check_metres
+from posesyn.data.pose_pairs import SKELETON, SYNTHETIC, PosePairs, check_metres
 from posesyn.errors import InputError
 from posesyn.storage.arrays import read_npz
 from posesyn.storage.clip_store import ClipStore
 from posesyn.types import Clip, Motion, Person
-
-# Focal length of the Human3.6M cameras in half image widths (poseaug.md section 2).
-FOCAL = 2.29
-_MIN_DEPTH = 0.2  # metres; nearer joints are out of any picture. Our own choice.
-
-
-@dataclass(frozen=True)
-class CameraRig:
-    """Cameras around a person. Each sequence is seen by ``count`` of them, each looking at the person's middle place.
-
-    Attributes:
-        heights: Range of heights above the floor, metres.
-        distances: Range of horizontal distances, metres.
-        count: Cameras per sequence.
-        azimuths: Directions in radians, the same for all sequences as in a studio; None draws them.
-        aim: Range of heights looked at, metres.
-        focal: Range of focal lengths in half image widths.
-        aspect: Image height / width.
-    """
-
-    heights: tuple[float, float] = (1.4, 1.7)
-    distances: tuple[float, float] = (4.0, 6.0)
-    count: int = 4
-    azimuths: tuple[float, ...] | None = None
-    aim: tuple[float, float] = (0.8, 1.0)
-    focal: tuple[float, float] = (FOCAL, FOCAL)
-    aspect: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("heights", "distances", "aim", "focal"):
-            low, high = getattr(self, name)
-            if not np.isfinite((low, high)).all() or low > high or (name in ("distances", "focal") and low <= 0):
-                raise InputError(f"CameraRig.{name} must be a range low <= high", got=(low, high))
-        if self.count < 1 or (self.azimuths is not None and not self.azimuths):
-            raise InputError("a rig needs at least one camera", where="CameraRig", got=self.count)
-
-    def see(
-        self, joints_world: np.ndarray, group: str = "", subject: str = "", seed: int | Sequence[int] = 0
-    ) -> PosePairs | None:
-        """Pairs of one sequence (T, 16, 3), y up, metres; frames that do not fit the picture are left out.
-
-        Returns None where no frame is left.
-        """
-        rng = np.random.default_rng(seed)
-        parts = []
-        for index in range(self.count):
-            azimuth = rng.uniform(0, 2 * np.pi) if self.azimuths is None else self.azimuths[index % len(self.azimuths)]
-            distance, height, aim, focal = (
-                rng.uniform(*bounds) for bounds in (self.distances, self.heights, self.aim, self.focal)
-            )
-            middle = np.median(joints_world[:, 0], axis=0)
-            target = np.array([middle[0], aim, middle[2]])
-            eye = np.array([middle[0] + distance * np.sin(azimuth), height, middle[2] + distance * np.cos(azimuth)])
-            cam = (joints_world - eye) @ _looking(eye, target).T
-            fits = cam[..., 2].min(1) > _MIN_DEPTH
-            points = np.where(fits[:, None, None], cam, 1.0)
-            flat = focal * points[..., :2] / points[..., 2:]
-            fits &= (np.abs(flat[..., 0]) <= 1).all(1) & (np.abs(flat[..., 1]) <= self.aspect).all(1)
-            camera = np.array([focal, focal, 0, 0, 0, 0, 0, 0, 0], np.float32)
-            if fits.any():
-                parts.append((cam[fits], flat[fits], np.tile(camera, (int(fits.sum()), 1))))
-        if not parts:
-            return None
-        joints, flat, cameras = (np.concatenate(arrays) for arrays in zip(*parts))
-        return PosePairs(joints, flat, cameras, np.full(len(joints), group), np.full(len(joints), subject))
-
-
-def _looking(eye: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """World (y up) → camera (y down, z forward)."""
-    forward = (target - eye) / np.linalg.norm(target - eye)
-    right = np.cross(forward, (0.0, 1.0, 0.0))
-    right /= np.linalg.norm(right)
-    return np.stack((right, np.cross(forward, right), forward))
 
 
 def pairs_of_joints(sequences: Iterable[tuple[np.ndarray, str, str, str]], rig: CameraRig, seed: int = 0) -> PosePairs:
@@ -157,6 +84,10 @@ def pairs_of_clips(clips: Iterable[Clip] | ClipStore | str | os.PathLike[str]) -
         clips: Clips, a :class:`posesyn.storage.ClipStore` or its folder (``clips`` of ``posesyn run``); of a store no
             frame is decoded.
 
+    Returns:
+        The pairs; their subject is :data:`posesyn.data.pose_pairs.SYNTHETIC`, which no split holds out beside recorded
+        people.
+
     Raises:
         InputError: No kept frame. FileError, UnsafeFileError: The folder holds no clips.
     """
@@ -171,7 +102,8 @@ def pairs_of_clips(clips: Iterable[Clip] | ClipStore | str | os.PathLike[str]) -
     for group, (height, width), labels in found:
         keep = labels["keep"]
         if keep.any():
-            parts.append(_pinhole(labels["joints_cam"][keep], "smpl45", labels["intrinsics"], (width, height), group))
+            matrix, size = labels["intrinsics"], (width, height)
+            parts.append(_pinhole(labels["joints_cam"][keep], "smpl45", matrix, size, group, SYNTHETIC))
     return PosePairs.concatenate(parts)
 
 
@@ -190,7 +122,8 @@ def pairs_of_persons(persons: Sequence[Person]) -> PosePairs:
             height, width = person.image.load().shape[:2]
             size = (width, height)
         labels = person.labels
-        parts.append(_pinhole(labels.joints_cam[None], "smpl45", labels.intrinsics, size, person.person_id))
+        name = person.person_id
+        parts.append(_pinhole(labels.joints_cam[None], "smpl45", labels.intrinsics, size, name, name))
     return PosePairs.concatenate(parts)
 
 
@@ -204,13 +137,16 @@ def h36m_pairs(
 
     Args:
         positions: ``data_3d_h36m.npz``.
-        keypoints: ``data_2d_h36m_gt.npz`` or a file of detections, 16 or 17 joints; None projects the 3D joints.
+        keypoints: ``data_2d_h36m_gt.npz`` or a file of detections, 16 or 17 joints in Human3.6M's order; None projects
+            the 3D joints.
         subjects: For example :data:`posesyn.data.h36m.TRAIN_SUBJECTS`; None takes all.
         stride: Every so many frames.
 
     Raises:
-        FileError, UnsafeFileError, InputError: As :class:`posesyn.data.h36m.H36MPoses`.
+        FileError, UnsafeFileError, InputError: As :class:`posesyn.data.h36m.H36MPoses`; a stride below 1.
     """
+    if stride < 1:
+        raise InputError("the stride must be at least 1", where="h36m_pairs", got=stride)
     parts = []
     for view in H36MPoses(positions, keypoints, skeleton=SKELETON).views(subjects):
         joints, pixels = view.joints_cam[::stride], view.keypoints_px[::stride]
@@ -268,15 +204,16 @@ def to_sixteen(joints: np.ndarray, skeleton: str, where: object) -> np.ndarray:
     return points
 
 
-def _pinhole(joints: np.ndarray, skeleton: str, matrix: np.ndarray, size: tuple[int, int], group: str) -> PosePairs:
+def _pinhole(
+    joints: np.ndarray, skeleton: str, matrix: np.ndarray, size: tuple[int, int], group: str, subject: str
+) -> PosePairs:
     cam = to_sixteen(joints, skeleton, group)
     # Integer pixels are pixel centres here; PoseAug counts from the corner of the image.
     pixels = cam[..., :2] / cam[..., 2:] * np.diag(matrix)[:2] + matrix[:2, 2] + 0.5
     camera = np.zeros((len(cam), 9))
     camera[:, :2] = 2 * np.diag(matrix)[:2] / size[0]
     camera[:, 2:4] = normalise(matrix[:2, 2] + 0.5, size)
-    names = np.full(len(cam), group)
-    return PosePairs(cam, normalise(pixels, size), camera, names, names)
+    return PosePairs(cam, normalise(pixels, size), camera, np.full(len(cam), group), np.full(len(cam), subject))
 
 
 def _lab_vector(camera: LabCamera) -> np.ndarray:

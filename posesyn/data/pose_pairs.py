@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -12,6 +13,7 @@ from posesyn.errors import InputError
 
 SKELETON = "poseaug16"
 JOINTS = 16
+SYNTHETIC = "synthetic"  # subject of poses that posesyn made: several bodies, none of them recorded
 _BONES = tuple((parent, child) for parent, child in skeletons.get(SKELETON).bones)
 _LEGS = (1, 2, 4, 5)  # thighs and shins among the bones
 # A leg of 0.25-1.6 m covers small children to giants; 1000 times that are millimetres. Our own choice.
@@ -27,7 +29,7 @@ class PosePairs:
         keypoints: (N, 16, 2) float32, normalised: the image is 2 wide and 2 h/w high, its middle at the origin.
         cameras: (N, 9) float32 fx, fy, cx, cy, k1, k2, k3, p1, p2 in the same units, or None where unknown.
         groups: (N,) name of the sequence (or action) of each pose, for splits and intervals.
-        subjects: (N,) name of the person, for splits.
+        subjects: (N,) name of the person, for splits; :data:`SYNTHETIC` for what posesyn made.
     """
 
     joints_cam: np.ndarray
@@ -100,6 +102,17 @@ class PosePairs:
         """(N, 15) bone lengths, metres."""
         return bone_lengths(self.joints_cam)
 
+    def fingerprint(self) -> str:
+        """SHA-256 over all arrays: tells two sets of pairs apart."""
+        digest = hashlib.sha256()
+        for f in fields(self):
+            value = getattr(self, f.name)
+            # Names as bytes of one kind: NumPy pads strings to the longest.
+            array = np.zeros(0) if value is None else np.ascontiguousarray(value)
+            digest.update(f"{f.name}{array.shape}".encode())
+            digest.update("\0".join(array).encode() if array.dtype.kind == "U" else array.tobytes())
+        return digest.hexdigest()
+
     def thinned(self, count: int, seed: int = 0) -> PosePairs:
         """At most ``count`` pairs, drawn without repetition."""
         if len(self) <= count:
@@ -122,11 +135,14 @@ class PosePairs:
     def split_by_subject(self, share: float = 0.2, seed: int = 0) -> tuple[PosePairs, PosePairs]:
         """Training and validation pairs without a common subject; sequences instead where there is one subject only.
 
+        Pairs that posesyn made (:data:`SYNTHETIC`) are not held out where there are recorded ones.
+
         Raises:
             InputError: One sequence of one subject cannot be split.
         """
-        names = self.subjects if len(set(self.subjects)) > 1 else self.groups
-        unique = np.unique(names)
+        recorded = self.subjects != SYNTHETIC
+        names = self.subjects if len(set(self.subjects[recorded])) > 1 else self.groups
+        unique = np.unique(names[recorded] if recorded.any() else names)
         if len(unique) < 2:
             raise InputError(
                 "the pairs come from one sequence of one subject",
@@ -135,7 +151,7 @@ class PosePairs:
             )
         order = np.random.default_rng(seed).permutation(unique)
         held = order[: max(1, min(len(order) - 1, round(share * len(order))))]
-        rows = np.isin(names, held)
+        rows = np.isin(names, held) & (recorded | ~recorded.any())
         return self[~rows], self[rows]
 
     def mirrored(self) -> PosePairs:

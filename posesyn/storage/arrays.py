@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from io import BytesIO
 from pathlib import Path
 
@@ -44,8 +44,9 @@ def read_npz(
     max_bytes: int = MAX_NPZ_BYTES,
     name: str | None = None,
     objects: bool = False,
+    only: Collection[str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Reads all arrays of an npz file (or of its bytes).
+    """Reads the arrays of an npz file (or of its bytes).
 
     Args:
         source: Path or content.
@@ -53,6 +54,7 @@ def read_npz(
         name: Name for messages where ``source`` is bytes.
         objects: Whether arrays of Python objects are read too, by the restricted unpickler: published data sets hold
             dictionaries and lists in npz files.
+        only: Names of the arrays to read, as far as they are there; the others are not looked at. None reads all.
 
     Raises:
         FileError: Missing or damaged.
@@ -67,8 +69,11 @@ def read_npz(
                 raise UnsafeFileError(
                     "an npz file inflates too far", where=where, expected=f"<= {max_bytes}", got=total
                 )
+            members = {_key(member.filename): member for member in archive.infolist()}
             return {
-                _key(member.filename): _read_member(archive, member, where, objects) for member in archive.infolist()
+                key: _read_member(archive, member, where, objects)
+                for key, member in members.items()
+                if only is None or key in only
             }
     except FileError:
         raise
@@ -76,6 +81,21 @@ def read_npz(
         raise FileError("could not read an npz file", where=where, got=error.strerror or str(error)) from error
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
         raise FileError("an npz file is damaged", where=where, got=error) from error
+
+
+def npz_names(path: str | os.PathLike[str]) -> list[str]:
+    """Names of the arrays in an npz file; none of them is read.
+
+    Raises:
+        FileError: Missing or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [_key(name) for name in archive.namelist()]
+    except OSError as error:
+        raise FileError("could not read an npz file", where=path, got=error.strerror or str(error)) from error
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise FileError("an npz file is damaged", where=path, got=error) from error
 
 
 def _key(filename: str) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -20,6 +18,7 @@ from posesyn.errors import InputError
 from posesyn.protocols import TrainableEstimator
 from posesyn.storage.checkpoints import fingerprint, load_into, load_weights, save_weights
 from posesyn.storage.ledger import RunLedger
+from posesyn.training.interruptible import fit
 from posesyn.training.lightning_output import is_quiet, quiet_lightning
 from posesyn.training.mixed_data import MixedPoseDataModule
 from posesyn.training.pose_estimator import PoseEstimatorModule
@@ -158,25 +157,7 @@ def _train(
         limit_val_batches=0,
     )
     last = out / "checkpoints" / "last.ckpt"
-    _fit(trainer, module, data, last if last.exists() else None)
-
-
-def _fit(
-    trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, checkpoint: Path | None
-) -> None:
-    """``Trainer.fit`` that lets Ctrl-C through: Lightning ends the process instead and ignores further signals."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    fit(trainer, module, data, last if last.exists() else None)
 
 
 class _NamedProgressBar(TQDMProgressBar):

@@ -174,7 +174,8 @@ def train_lifter(
 ) -> Path:
     """Trains a lifter, keeps the epoch that is best on validation data, and writes ``lifter.safetensors``.
 
-    A run that was interrupted goes on from its last epoch (``last.ckpt``).
+    A run that was interrupted goes on from its last epoch (``last.ckpt``). The published schedule of the rate does not
+    depend on the number of epochs, so that a training may be made longer; everything else must be as it was.
 
     Args:
         lifter: The network, changed in place.
@@ -187,6 +188,9 @@ def train_lifter(
 
     Returns:
         Path of the weights.
+
+    Raises:
+        RunError: The folder holds another training.
     """
     from posesyn.training.lifter_run import fit_module
 
@@ -195,4 +199,4 @@ def train_lifter(
     settings = settings or LifterSettings()
     torch.manual_seed(seed)
     module = LifterModule(lifter, pairs, validation, settings, seed)
-    return fit_module(module, lifter, Path(out), settings.epochs, seed, progress)
+    return fit_module(module, lifter, Path(out), pairs, settings, seed, progress)

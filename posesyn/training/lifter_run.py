@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
+import pickle
+import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
+from posesyn.data.pose_pairs import PosePairs
 from posesyn.errors import RunError
 from posesyn.estimators.lifters.lifter import Lifter
 from posesyn.storage.atomic import write_bytes
+from posesyn.storage.checkpoints import fingerprint
+from posesyn.storage.ledger import RunLedger
+from posesyn.training.interruptible import fit
+from posesyn.training.poseaug_settings import LifterSettings, PoseAugSettings
 
 WEIGHTS, CURVES = "lifter.safetensors", "curves.csv"
 _LAST = "last"
@@ -32,17 +41,10 @@ class BestEpoch(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         # Not at the end of the validation: the epoch's means of the training are made after it.
-        if "val/mpjpe" not in trainer.callback_metrics:
-            return
-        value = float(trainer.callback_metrics["val/mpjpe"])
-        self.curves.append(
-            {
-                "epoch": trainer.current_epoch,
-                **{name: float(number) for name, number in sorted(trainer.callback_metrics.items())},
-            }
-        )
-        if getattr(module, "selectable", True):
-            self._offer(value, trainer.current_epoch, module.lifter.state_dict())
+        metrics = {name: float(number) for name, number in sorted(trainer.callback_metrics.items())}
+        self.curves.append({"epoch": trainer.current_epoch, **metrics})
+        if "val/mpjpe" in metrics and getattr(module, "selectable", True):
+            self._offer(metrics["val/mpjpe"], trainer.current_epoch, module.lifter.state_dict())
             # The official PoseAug scores in the middle of an epoch too.
             if (candidate := getattr(module, "candidate", None)) is not None:
                 self._offer(candidate[0], trainer.current_epoch, candidate[1])
@@ -61,16 +63,58 @@ class BestEpoch(Callback):
 
 
 def fit_module(
-    module: pl.LightningModule, lifter: Lifter, out: Path, epochs: int, seed: int, progress: bool = True
+    module: pl.LightningModule,
+    lifter: Lifter,
+    out: Path,
+    pairs: PosePairs,
+    settings: LifterSettings | PoseAugSettings,
+    seed: int,
+    progress: bool = True,
 ) -> Path:
-    """Trains until ``epochs``, resuming from ``out/last.ckpt``; writes the best weights and the learning curves.
+    """Trains ``settings.epochs``, resuming from ``out/last.ckpt``; writes the best weights and the learning curves.
+
+    A lifter whose training is interrupted gets back the weights it came with, so that the same call goes on.
 
     Raises:
-        RunError: The folder holds a training of another lifter.
+        RunError: The folder holds a training of another lifter, of other weights, data or settings, another process
+            works in it, or its checkpoint is damaged. KeyboardInterrupt: The training was interrupted.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    best = BestEpoch(out / CURVES)
-    keeper = ModelCheckpoint(dirpath=out, filename="epoch", save_last=True, save_top_k=0, every_n_epochs=1)
+    chosen = asdict(settings)
+    if chosen.get("schedule") == "step":
+        del chosen["epochs"]  # the rate does not depend on it: a training may be made longer
+    held = module.validation
+    config = {
+        "kind": type(module).__name__,
+        "settings": chosen,
+        "seed": seed,
+        "lifter": {"name": lifter.name, **lifter.options(), "weights": fingerprint(lifter)},
+        "pairs": pairs.fingerprint(),
+        "validation": None if held is None else held.fingerprint(),
+    }
+    start = copy.deepcopy(lifter.state_dict())
+    with RunLedger(out, config):
+        best = BestEpoch(out / CURVES)
+        try:
+            _fit(module, out, settings.epochs, best, progress)
+        except BaseException:
+            lifter.load_state_dict(start)
+            raise
+        if best.weights is not None:
+            lifter.load_state_dict(best.weights)
+        lifter.eval()
+        path = out / WEIGHTS
+        found = {"selected_epoch": best.epoch, "validation_mpjpe_mm": best.best} if best.weights is not None else {}
+        lifter.save(path, {**found, "seed": seed})
+    return path
+
+
+def _fit(module: pl.LightningModule, out: Path, epochs: int, best: BestEpoch, progress: bool) -> None:
+    # Without a monitored value this is the newest epoch; ``save_last`` alone writes at the end of the training only.
+    # Without the counter a folder that was moved does not get last-v1.ckpt beside the file that is read.
+    keeper = ModelCheckpoint(
+        dirpath=out, filename=_LAST, save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )  # fmt: skip
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="auto",
@@ -83,28 +127,26 @@ def fit_module(
     )
     last = out / f"{_LAST}.ckpt"
     if last.is_file():
-        state = torch.load(last, map_location="cpu", weights_only=True)
-        if not {f"lifter.{key}" for key in lifter.state_dict()} <= state["state_dict"].keys():
-            raise RunError("the folder holds a training of another lifter", where=out, fix="choose another folder")
-        if module.state_dict().keys() != state["state_dict"].keys():
-            raise RunError(
-                "the folder holds a training with other settings, or of an earlier version of posesyn",
-                where=out,
-                fix="choose another folder",
-            )
-    trainer.fit(module, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
-    if best.weights is not None:
-        lifter.load_state_dict(best.weights)
-    lifter.eval()
-    path = out / WEIGHTS
-    chosen = {"selected_epoch": best.epoch, "validation_mpjpe_mm": best.best} if best.weights is not None else {}
-    lifter.save(path, {**chosen, "seed": seed})
-    return path
+        _check(module, last)
+    fit(trainer, module, checkpoint=last if last.is_file() else None)
+
+
+def _check(module: pl.LightningModule, path: Path) -> None:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise RunError(
+            "the checkpoint to go on from cannot be read",
+            where=path,
+            got=error,
+            fix="delete it to train from the start, or choose another folder",
+        ) from error
+    if module.state_dict().keys() != state.keys():
+        raise RunError("the folder holds a training of an earlier version of posesyn", where=path.parent,
+                       fix="choose another folder")  # fmt: skip
 
 
 def _write_curves(path: Path, curves: list[dict[str, float]]) -> None:
-    import io
-
     names = sorted({name for row in curves for name in row}, key=lambda name: (name != "epoch", name))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="")

@@ -115,10 +115,11 @@ class PoseAugModule(pl.LightningModule):
         return self.current_epoch >= self.settings.warmup
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(self.batches, batch_size=None)
+        # A generator of its own: the loader draws from it when it starts, before or within the epoch's seed.
+        return DataLoader(self.batches, batch_size=None, generator=torch.Generator())
 
     def val_dataloader(self) -> list | DataLoader:
-        return [] if self.validation is None else DataLoader([0], batch_size=None)
+        return [] if self.validation is None else DataLoader([0], batch_size=None, generator=torch.Generator())
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         rate = self.settings.learning_rate
@@ -130,7 +131,6 @@ class PoseAugModule(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Everything random of the epoch follows from (seed, epoch); rates fall by 1 - e / (epochs + 1)."""
         epoch = self.current_epoch
-        # Not counted: a resumed Lightning run may begin an iteration that it does not use.
         self.batches.epoch = epoch
         torch.manual_seed(_seed_of(self.seed, epoch))
         draw = torch.Generator().manual_seed(_seed_of(self.seed, epoch, 7))
@@ -354,21 +354,30 @@ class PoseAugModule(pl.LightningModule):
 
     def _check(self) -> None:
         """Measures the augmentor between the GAN pass and the lifter's; goes back to healthy weights if it must."""
-        health = self.check()
-        failed = health.collapsed and (self.current_epoch >= self.settings.warmup or not health.finite)
-        if failed and self.settings.rescue and not self.settings.official:
-            self.guard.rescue(*self._gan())
-            for pool in self.pools.values():
-                pool.clear()
-        elif not failed:
-            self.guard.remember(*self._gan())
+        settings, health = self.settings, self.check()
+        if settings.rescue and not settings.official:
+            # A collapse of the warm-up, which no lifter learns from, may mend itself.
+            if health.collapsed and (self.current_epoch >= settings.warmup or not health.finite):
+                self.guard.rescue(*self._gan())
+                for pool in self.pools.values():
+                    pool.clear()
+            elif not health.collapsed and self._sound():
+                self.guard.remember(*self._gan())
         for name, value in {**health.values(), "rescues": float(self.guard.rescues)}.items():
             self.log(f"gan/{name}", value, batch_size=1, on_step=False, on_epoch=True)
 
-    def check(self) -> Health:
-        """Health of the augmentor whose fakes the lifter learns from, by itself: without :class:`JointRange`."""
+    def _sound(self) -> bool:
+        """Whether the augmentor behind its running average is healthy too, and every weight finite."""
+        networks = self._gan()[0].values()
+        finite = all(bool(torch.isfinite(value).all()) for network in networks for value in network.parameters())
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            return finite and not self.check(self.augmentor).collapsed
+
+    def check(self, network: Augmentor | None = None) -> Health:
+        """Health of an augmentor by itself, without :class:`JointRange`; None takes the one that makes the fakes."""
         rows = torch.arange(0, len(self.poses), max(1, len(self.poses) // _CHECKED), device=self.device)
-        network = self.augmentor if self.settings.official else self.average
+        if network is None:
+            network = self.augmentor if self.settings.official else self.average
         was_training = network.training
         with torch.no_grad():
             pose, flat, camera = self.source(rows)

@@ -47,9 +47,11 @@ class PoseAugBatches(IterableDataset):
         return max(1, full + (rest > 1))
 
     def __iter__(self) -> Iterator[Work]:
+        # A generator reads the epoch when its first step is asked for: a run that is resumed gets its iterator before
+        # it knows the epoch.
         epoch = self.epoch
         self.epoch += 1
-        return self._steps(epoch)
+        yield from self._steps(epoch)
 
     def _steps(self, epoch: int, dry: bool = False) -> Iterator[Work]:
         size, passes = self.settings.batch_size, self.per_pass

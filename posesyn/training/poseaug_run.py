@@ -43,14 +43,14 @@ def train_poseaug(
         Path of the lifter's weights.
 
     Raises:
-        InputError: Pairs without cameras. RunError: The folder holds a training of another lifter.
+        InputError: Pairs without cameras. RunError: The folder holds another training.
     """
     settings = settings or PoseAugSettings()
     if validation is None and not settings.official:
         pairs, validation = pairs.split_by_subject(seed=seed)
     torch.manual_seed(seed)
     module = PoseAugModule(lifter, pairs, validation, settings, seed)
-    path = fit_module(module, lifter, Path(out), settings.epochs, seed, progress)
+    path = fit_module(module, lifter, Path(out), pairs, settings, seed, progress)
     network = module.augmentor if settings.official else module.average
     network.save(path.parent / AUGMENTOR, {"seed": seed, "recipe": settings.recipe, "rescues": module.guard.rescues})
     return path

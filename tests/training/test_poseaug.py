@@ -226,9 +226,21 @@ def test_resumed_equals_uninterrupted(tmp_path, pairs, recipe):
     from posesyn.training import poseaug_run
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        Interrupted.__name__ = "PoseAugModule"  # the folder tells kinds of trainings apart
         patch.setattr(poseaug_run, "PoseAugModule", Interrupted)
         train_poseaug(small(), pairs, tmp_path / "parts", chosen, pairs, seed=4, progress=False)
-    parts = train_poseaug(small(), pairs, tmp_path / "parts", chosen, pairs, seed=4, progress=False)
+    begun: list[int] = []
+
+    class Watched(PoseAugModule):
+        def on_train_epoch_start(self):
+            begun.append(self.current_epoch)
+            super().on_train_epoch_start()
+
+    with pytest.MonkeyPatch.context() as patch:
+        Watched.__name__ = "PoseAugModule"
+        patch.setattr(poseaug_run, "PoseAugModule", Watched)
+        parts = train_poseaug(small(), pairs, tmp_path / "parts", chosen, pairs, seed=4, progress=False)
+    assert begun == [2]
     for name in ("lifter.safetensors", "augmentor.safetensors"):
         from posesyn.storage.checkpoints import load_weights
 
@@ -329,6 +341,23 @@ def test_rescue_goes_back_to_healthy_weights(pairs):
     assert broken.guard.rescues == 0 and broken.check().collapsed
 
 
+@pytest.mark.parametrize("which", (("augmentor",), ("augmentor", "average"), ("d2d",)))
+def test_what_is_not_healthy_is_not_remembered(pairs, which):
+    module = fitted(PoseAugModule(small(), pairs, pairs, settings(epochs=3, warmup=3)), 1)
+    kept = module.guard.healthy
+    with torch.no_grad():
+        for name in which:
+            network = getattr(module, name)
+            if name == "d2d":
+                next(network.parameters()).fill_(float("nan"))
+            else:  # bones turned right round
+                network.BAprocess.w2.bias.copy_(100 * torch.tensor([0.0, 1.0, 0.0]).repeat(15))
+                network.BAprocess.w2.weight.zero_()
+    module.log = lambda *args, **kwargs: None
+    module._check()
+    assert module.guard.healthy is kept and module.guard.rescues == 0
+
+
 def test_bad_input(tmp_path, pairs):
     with pytest.raises(InputError, match="cameras"):
         PoseAugModule(small(), PosePairs(pairs.centred, pairs.keypoints))
@@ -337,21 +366,13 @@ def test_bad_input(tmp_path, pairs):
     with pytest.raises(InputError, match="batch_size"):
         PoseAugSettings(batch_size=0)
     train_poseaug(small(), pairs, tmp_path, settings(epochs=1, warmup=0), pairs, progress=False)
-    with pytest.raises(RunError, match="another lifter"):
-        train_poseaug(small("videopose"), pairs, tmp_path, settings(epochs=1), pairs, progress=False)
-    with pytest.raises(RunError, match="other settings"):
-        train_poseaug(small(), pairs, tmp_path, settings(epochs=2, human_range=False), pairs, progress=False)
+    with pytest.raises(RunError, match=r"lifter\.name"):
+        train_poseaug(small("videopose"), pairs, tmp_path, settings(epochs=1, warmup=0), pairs, progress=False)
+    with pytest.raises(RunError, match=r"settings\.human_range"):
+        train_poseaug(small(), pairs, tmp_path, settings(epochs=1, warmup=0, human_range=False), pairs, progress=False)
     for wrong in ({"fake_share": 1.5}, {"gan_share": 0.0}):
         with pytest.raises(InputError):
             PoseAugSettings(**wrong)
-
-
-def test_lifter_training_resumes_exactly(tmp_path, pairs):
-    chosen = LifterSettings(epochs=4, batch_size=64)
-    train_lifter(small(), pairs, tmp_path / "whole", chosen, pairs, seed=2, progress=False)
-    train_lifter(small(), pairs, tmp_path / "parts", LifterSettings(epochs=2, batch_size=64), pairs, 2, progress=False)
-    train_lifter(small(), pairs, tmp_path / "parts", chosen, pairs, seed=2, progress=False)
-    assert (tmp_path / "whole/curves.csv").read_text() == (tmp_path / "parts/curves.csv").read_text()
 
 
 def test_a_loaded_lifter_goes_on_in_train_mode(tmp_path, pairs):

@@ -34,6 +34,7 @@ class FakePool:
         fakes = fakes.detach()
         if self.items is None:
             self.items = fakes.new_empty(self.size, *fakes.shape[1:])
+        self.items = self.items.to(fakes.device)  # checkpoints are read on the CPU
         room = min(self.size - self.count, len(fakes))
         self.items[self.count : self.count + room] = fakes[:room]
         self.count += room
