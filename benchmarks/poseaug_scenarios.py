@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from posesyn.data.bvh import bvh_joints
-from posesyn.data.pose_pair_sources import CameraRig, pairs_of_joints
+from posesyn.data.camera_rig import CameraRig
+from posesyn.data.pose_pair_sources import pairs_of_joints
 from posesyn.data.pose_pairs import PosePairs
 
 EVERYDAY = ("walk", "run", "everyday")

@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     # `train lifter` beside `train`: jsonargparse has no command that both acts and has commands below it.
-    if given[:1] == ["train"] and given[1:2] in (["lifter"], ["poseaug"]):
-        given[:2] = [f"train_{given[1]}"]
+    if (joined := "_".join(given[:2])) in ("train_lifter", "train_poseaug", "evaluate_lifter"):
+        given[:2] = [joined]
     signal.signal(signal.SIGTERM, _interrupt)
     quiet_lightning()
     try:

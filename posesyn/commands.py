@@ -9,7 +9,7 @@ from pathlib import Path
 
 from posesyn.errors import FileError, InputError
 from posesyn.evaluation_commands import compare, evaluate
-from posesyn.lifter_commands import train_lifter, train_poseaug
+from posesyn.lifter_commands import evaluate_lifter, train_lifter, train_poseaug
 from posesyn.settings import (
     CaptionerSettings,
     DataSettings,
@@ -291,6 +291,7 @@ COMMANDS = {
     "train_lifter": train_lifter,
     "train_poseaug": train_poseaug,
     "evaluate": evaluate,
+    "evaluate_lifter": evaluate_lifter,
     "compare": compare,
     "report": report,
 }

@@ -139,13 +139,16 @@ def learning_curves(runs: Mapping[str, str | os.PathLike[str]] | str | os.PathLi
     figure = Figure(figsize=(9.5 if healthy else 5, 3.4), layout="constrained")
     panels = figure.subplots(1, 2 if healthy else 1, squeeze=False)[0]
     for (name, table), colour in zip(tables.items(), SERIES[False] * len(tables)):
-        points = table["val/mpjpe"]
+        points = table.get("val/mpjpe", np.zeros((0, 2)))
+        if not len(points):  # trained without validation
+            continue
         # A run of more epochs, such as a baseline of two passes for each of PoseAug's, is drawn over the same width.
         panels[0].plot(
             points[:, 0] / points[-1, 0] if points[-1, 0] else points[:, 0], points[:, 1], label=name, color=colour
         )
     panels[0].set(xlabel="share of the training", ylabel="validation MPJPE [mm]")
-    panels[0].legend(fontsize=8)
+    if panels[0].lines:
+        panels[0].legend(fontsize=8)
     if healthy:
         for (key, label), colour in zip(_HEALTH.items(), SERIES[False]):
             points = healthy[-1].get(key, np.zeros((0, 2)))
@@ -179,6 +182,6 @@ def _curves(path: Path) -> dict[str, np.ndarray]:
         raise FileError(
             "learning curves cannot be read", where=file, expected="numbers, an epoch in every row"
         ) from error
-    if "val/mpjpe" not in found:
-        raise FileError("learning curves hold no epoch", where=file, expected="values of val/mpjpe")
+    if not found.keys() - {"epoch"}:
+        raise FileError("learning curves hold no epoch", where=file, expected="values beside the epochs")
     return {key: np.array(points) for key, points in found.items()}

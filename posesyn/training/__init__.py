@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "PoseEstimatorModule": "pose_estimator",
         "evaluate": "evaluation",
         "fine_tune": "fine_tuning",
+        "score": "lifter",
         "train_lifter": "lifter",
         "train_poseaug": "poseaug_run",
     },

@@ -109,7 +109,7 @@ class _Scorer:
                 where=where,
                 expected=f"all joints of '{self.rule.joints}'",
                 got=f"'{source}' without {missing}",
-                fix="evaluate it with a protocol of its own joints",
+                fix="evaluate it with a protocol of its own joints: 'poseaug16' for lifters",
             )
 
     def approximate(self) -> list[str]:

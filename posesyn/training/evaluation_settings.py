@@ -14,7 +14,7 @@ class EvaluationSettings:
 
     Args:
         protocol: A name of ``posesyn.training.protocols.PROTOCOLS`` (``smpl24``, ``3dpw-spin14``, ``3dhp-official17``,
-            ``lspet-pckh`` ...).
+            ``lspet-pckh``, ``poseaug16`` for lifters ...).
         regressor: ``J_regressor_h36m*.npy`` or ``J_regressor_extra.npy``, for protocols on meshes.
         bodies: Folder of the licensed SMPL files, for protocols whose truth is a mesh.
         batch_size: Persons per forward pass.

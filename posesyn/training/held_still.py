@@ -11,13 +11,14 @@ from torch import nn
 @contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
     """No gradients of these weights; gradients pass through to the input."""
-    for network in networks:
-        network.requires_grad_(False)
+    trained = [weight for network in networks for weight in network.parameters() if weight.requires_grad]
+    for weight in trained:
+        weight.requires_grad_(False)
     try:
         yield
     finally:
-        for network in networks:
-            network.requires_grad_(True)
+        for weight in trained:
+            weight.requires_grad_(True)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from posesyn.synthesis.augmentation.plausibility import FEWEST, JointLimits
 from posesyn.synthesis.augmentation.projection import project_normalised
 from posesyn.synthesis.augmentation.views import ViewRange
 from posesyn.training.held_still import frozen, statistics_held
-from posesyn.training.lifter import score
+from posesyn.training.lifter import error_on
 from posesyn.training.poseaug_batches import PoseAugBatches, Work
 from posesyn.training.poseaug_guard import PoseAugGuard
 from posesyn.training.poseaug_health import Health, in_picture, measure
@@ -38,6 +38,7 @@ LIFTER_RATES = {"semgcn": 1e-3}
 _LIFTER_RATE = 1e-4
 _LIMITS_FROM = 50_000  # poses that human range is read off
 _CHECKED = 2048  # poses a health check looks at
+_REACHED = 0.99  # share of the poses inside the picture that fakes must keep to; detections may lie anywhere
 # R1 on every fourth discriminator step, four times as strong: lazy regularisation (Karras et al. 2020, section 3.1).
 _PENALTY_EVERY = 4
 
@@ -103,8 +104,9 @@ class PoseAugModule(pl.LightningModule):
             self.register_buffer(name, torch.from_numpy(value), persistent=False)
         self.register_buffer("groups", losses.group_matrix(self.poses), persistent=False)
         self.register_buffer("template_of", torch.zeros(len(pairs), dtype=torch.long), persistent=False)
-        # Height / width of the picture: what the data itself reaches, at least the square that fits the width.
-        self.aspect = max(1.0, float(np.abs(pairs.keypoints[..., 1]).max()))
+        # Height / width of the picture: what the data itself reaches but for outliers, at least the square that fits
+        # the width.
+        self.aspect = max(1.0, float(np.quantile(np.abs(pairs.keypoints[..., 1]).max(1), _REACHED)))
         self.fakes: list[tuple[Tensor, Tensor]] = []
 
     # Lightning
@@ -157,7 +159,7 @@ class PoseAugModule(pl.LightningModule):
                 self.lifter_step(*self._lifter_batch(work))
 
     def validation_step(self, batch: Any, index: int) -> None:
-        self.log("val/mpjpe", score(self.lifter, self.validation)["mpjpe"], prog_bar=True, batch_size=1)
+        self.log("val/mpjpe", error_on(self.lifter, self.validation), prog_bar=True, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["poseaug"] = {
@@ -346,7 +348,7 @@ class PoseAugModule(pl.LightningModule):
     def _evaluate_fakes(self) -> None:
         """The official code scores after the fakes too; the better of the two lifters of an epoch may be kept."""
         if self.validation is not None and self.settings.official:
-            value = score(self.lifter, self.validation)["mpjpe"]
+            value = error_on(self.lifter, self.validation)
             self.candidate = (value, copy.deepcopy(self.lifter.state_dict()))
             self.log("val/mpjpe_fake", value, batch_size=1)
 
@@ -416,10 +418,10 @@ class PoseAugModule(pl.LightningModule):
 
 def _templates(pairs: PosePairs) -> np.ndarray:
     """(S, 15) median bone lengths of each subject."""
-    lengths = pairs.lengths
-    return np.stack([np.median(lengths[pairs.subjects == name], 0) for name in np.unique(pairs.subjects)]).astype(
-        np.float32
-    )
+    _, owner = np.unique(pairs.subjects, return_inverse=True)
+    order = np.argsort(owner, kind="stable")
+    parts = np.split(pairs.lengths[order], np.flatnonzero(np.diff(owner[order])) + 1)
+    return np.stack([np.median(part, 0) for part in parts]).astype(np.float32)
 
 
 def _seed_of(*numbers: int) -> int:

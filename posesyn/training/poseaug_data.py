@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
+import numpy as np
+
+from posesyn.data.camera_rig import CameraRig
+from posesyn.data.h36m import TRAIN_SUBJECTS
 from posesyn.data.pose_pair_sources import (
-    CameraRig,
     h36m_pairs,
     joints_of_motion,
     mpi_inf_3dhp_pairs,
@@ -14,26 +18,27 @@ from posesyn.data.pose_pair_sources import (
 )
 from posesyn.data.pose_pairs import PosePairs
 from posesyn.errors import FileError, InputError
+from posesyn.storage.arrays import npz_names
 from posesyn.training.poseaug_settings import PosePairSettings
+
+_FPS = 20.0  # of motions; what HumanML3D uses
 
 
 def load_pairs(settings: PosePairSettings, seed: int = 0) -> PosePairs:
-    """Reads pose pairs; motions are seen by the default :class:`CameraRig`.
-
-    A motion's subject is what stands before the first underscore of its file's name, as in CMU's ``02_01.bvh``.
+    """Reads pose pairs, as :class:`PosePairSettings` says.
 
     Raises:
         FileError: Nothing is there. InputError: As the readers in :mod:`posesyn.data.pose_pair_sources`.
     """
     if settings.format == "h36m":
-        subjects = None if settings.subjects is None else tuple(settings.subjects)
+        subjects = TRAIN_SUBJECTS if settings.subjects is None else tuple(settings.subjects)
         return h36m_pairs(settings.path, settings.keypoints, subjects, settings.stride)
     if settings.format == "3dhp":
         pairs = mpi_inf_3dhp_pairs(settings.path)
     elif settings.format == "clips":
         pairs = pairs_of_clips(settings.path)
     elif settings.format == "motions":
-        pairs = _motions(Path(settings.path), seed)
+        return _motions(Path(settings.path), settings, seed)
     else:
         raise InputError("unknown format of pose pairs", expected="h36m, motions, clips or 3dhp", got=settings.format)
     if settings.subjects is not None:
@@ -41,21 +46,41 @@ def load_pairs(settings: PosePairSettings, seed: int = 0) -> PosePairs:
     return pairs[:: settings.stride]
 
 
-def _motions(folder: Path, seed: int) -> PosePairs:
+def _motions(folder: Path, settings: PosePairSettings, seed: int) -> PosePairs:
     from posesyn.data.bvh import bvh_joints
     from posesyn.data.motions import load_motion
 
     files = sorted(path for end in ("*.bvh", "*.bvh.gz", "*.npz") for path in folder.rglob(end))
-    if not files:
+    # AMASS keeps shapes and calibrations in npz files beside the motions.
+    motions = [path for path in files if path.suffix != ".npz" or "poses" in npz_names(path)]
+    if len(motions) < len(files):
+        warnings.warn(f"{len(files) - len(motions)} npz files in {folder} hold no poses and are left out", stacklevel=3)
+    if not motions:
         raise FileError("no motions", where=folder, expected=".bvh, .bvh.gz or AMASS-style .npz files")
+    wanted = [path for path in motions if settings.subjects is None or _subject(path, folder) in settings.subjects]
+    if not wanted:
+        known = sorted({_subject(path, folder) for path in motions})
+        raise InputError("no motions of these subjects", where=folder, expected=known, got=settings.subjects)
 
     def rows():
-        for path in files:
-            joints = joints_of_motion(load_motion(path)) if path.suffix == ".npz" else bvh_joints(path)
-            name = path.name.split(".")[0]
-            yield joints, "humanml3d22", name, name.split("_")[0]
+        for path in wanted:
+            if path.suffix == ".npz":
+                motion = load_motion(path)
+                motion = motion.resampled(_FPS) if motion.fps > _FPS else motion
+                joints = joints_of_motion(motion.take(np.arange(0, len(motion), settings.stride)))
+            else:
+                joints = bvh_joints(path, fps=_FPS)[:: settings.stride]
+            yield joints, "humanml3d22", str(path.relative_to(folder)), _subject(path, folder)
 
-    return pairs_of_joints(rows(), CameraRig(), seed)
+    return pairs_of_joints(rows(), settings.rig or CameraRig(), seed)
+
+
+def _subject(path: Path, folder: Path) -> str:
+    """AMASS has a folder per person; elsewhere the person stands before the first underscore (CMU's ``02_01.bvh``)."""
+    name = path.name.split(".")[0]
+    if name.endswith(("_poses", "_stageii")) and path.parent != folder:
+        return str(path.parent.relative_to(folder))
+    return name.split("_")[0]
 
 
 def with_synthesised(pairs: PosePairs, made: PosePairs | None, share: float = 0.5, seed: int = 0) -> PosePairs:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from posesyn.data.pose_pairs import PosePairs
+from posesyn.errors import InputError
 from posesyn.estimators.lifters.lifter import Lifter
 from posesyn.training.lifter_run import fit_module
 from posesyn.training.poseaug import PoseAugModule
@@ -31,23 +32,30 @@ def train_poseaug(
 
     Args:
         lifter: The network, changed in place; best one trained alone before (:func:`~posesyn.training.train_lifter`).
-        pairs: Training data with cameras. Without ``validation`` a fifth of its subjects is held out, except with
-            ``recipe="official"``, which then keeps the last epoch.
+        pairs: Training data with cameras. Without ``validation`` a fifth of its subjects is held out, the same for
+            every seed and as in :func:`~posesyn.training.train_lifter`; except with ``recipe="official"``, which then
+            keeps the last epoch.
         out: Folder.
         settings: As published, with the fixes told in :class:`PoseAugSettings`.
         validation: What the best epoch is chosen on. The official code takes test data here.
-        seed: Decides split, orders and noise.
+        seed: Decides orders and noise.
         progress: Show a progress bar.
 
     Returns:
         Path of the lifter's weights.
 
     Raises:
-        InputError: Pairs without cameras. RunError: The folder holds another training.
+        InputError: Pairs without cameras, or no epoch after the warm-up. RunError: The folder holds another training.
     """
     settings = settings or PoseAugSettings()
+    if settings.epochs <= settings.warmup:
+        raise InputError(
+            "no epoch would train the lifter: the warm-up trains the augmentor only",
+            where="train_poseaug", expected=f"more than {settings.warmup} epochs", got=settings.epochs,
+            fix="more epochs, or warmup=0",
+        )  # fmt: skip
     if validation is None and not settings.official:
-        pairs, validation = pairs.split_by_subject(seed=seed)
+        pairs, validation = pairs.split_by_subject()
     torch.manual_seed(seed)
     module = PoseAugModule(lifter, pairs, validation, settings, seed)
     path = fit_module(module, lifter, Path(out), pairs, settings, seed, progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from posesyn.data.camera_rig import CameraRig
 from posesyn.errors import InputError
 
 Recipe = Literal["default", "official"]
@@ -12,10 +13,10 @@ Recipe = Literal["default", "official"]
 
 @dataclass(frozen=True)
 class LifterSettings:
-    """Training of a lifter alone. Defaults as published (poseaug.md section 6); SemGCN: 100 epochs, 2e-2.
+    """Training of a lifter alone. Defaults as published (poseaug.md section 6).
 
     Args:
-        epochs: Passes over the data.
+        epochs: Passes over the data; None takes the published 50, and 100 for SemGCN.
         batch_size: Poses per step.
         learning_rate: Of Adam; None takes the lifter's published one.
         decay: Factor applied at step 1 and after every ``decay_steps``.
@@ -25,7 +26,7 @@ class LifterSettings:
         mirror: Show half of the poses mirrored; the official code does not.
     """
 
-    epochs: int = 50
+    epochs: int | None = None
     batch_size: int = 1024
     learning_rate: float | None = None
     decay: float = 0.96
@@ -35,7 +36,7 @@ class LifterSettings:
     mirror: bool = False
 
     def __post_init__(self) -> None:
-        _positive(self, "epochs", "batch_size", "decay_steps", "clip")
+        _positive(self, "batch_size", "decay_steps", "clip", *(("epochs",) if self.epochs is not None else ()))
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class PoseAugSettings:
     ``recipe="official"`` is the published code with its quirks: the lifter stays in train mode during GAN steps (noise
     in the feedback, drifting normalisation), fakes come from the GAN pass and only coordinates above +1 are filtered,
     no average of the augmentor, no penalty, no rescue, and the last epoch is kept unless test data is passed for the
-    selection. ``"default"`` freezes the lifter during GAN steps, filters both bounds and Z > 0, draws fakes from the
-    averaged augmentor, penalises the discriminators' gradient, and goes back to the last healthy state after a
+    selection. ``"default"`` freezes the lifter during GAN steps, filters both bounds and Z > 0.2 m, draws fakes from
+    the averaged augmentor, penalises the discriminators' gradient, and goes back to the last healthy state after a
     collapse.
 
     Args:
-        recipe: See above.
+        recipe: ``default``, or ``official`` for the published code with its quirks.
         epochs, batch_size: As published.
         warmup: Epochs that train the GAN only.
         learning_rate: Of Adam for augmentor and discriminators.
@@ -132,12 +133,16 @@ class PosePairSettings:
     """Which pose pairs a lifter learns from.
 
     Args:
-        format: ``h36m`` (npz files of VideoPose3D), ``motions`` (folder of AMASS-style npz or BVH files),
-            ``clips`` (folder ``clips`` of ``posesyn run``), ``3dhp`` (PoseAug's ``test_3dhp.npz``).
+        format: ``h36m`` (npz files of VideoPose3D), ``motions`` (folder of AMASS-style npz or BVH files, read at 20
+            frames per second), ``clips`` (folder ``clips`` of ``posesyn run``), ``3dhp`` (PoseAug's ``test_3dhp.npz``,
+            which has no cameras: for ``posesyn evaluate lifter``).
         path: File or folder.
         keypoints: ``data_2d_h36m_*.npz`` for ``h36m``; none takes projections.
-        subjects: Only these, as a list; all if not given.
+        subjects: Only these, as a list. Not given: for ``h36m`` S1, S5, S6, S7, S8, else all. A motion's subject is the
+            folder of a file named as AMASS does (``..._poses.npz``, ``..._stageii.npz``), else what stands before the
+            first underscore of its name (``02_01.bvh``).
         stride: Every so many frames.
+        rig: Cameras that see motions; not given, four at eye height in random directions.
     """
 
     format: Literal["h36m", "motions", "clips", "3dhp"]
@@ -145,6 +150,10 @@ class PosePairSettings:
     keypoints: str | None = None
     subjects: list[str] | None = None
     stride: int = 1
+    rig: CameraRig | None = None
+
+    def __post_init__(self) -> None:
+        _positive(self, "stride")
 
 
 @dataclass(frozen=True)
@@ -152,12 +161,13 @@ class LifterChoice:
     """The lifter to train.
 
     Args:
-        name: ``mlp``, ``videopose``, ``semgcn`` or ``stgcn``.
+        name: ``mlp``, ``videopose``, ``semgcn`` or ``stgcn``; not given, the one in the checkpoint, or ``mlp``.
         checkpoint: Weights to start from, official or of posesyn; random if not given.
-        options: Arguments of the network, e.g. ``{"dropout": 0}``.
+        options: Arguments of the network, e.g. ``{"width": 256}``; with a checkpoint only those that its weights leave
+            open, e.g. ``{"dropout": 0}``.
     """
 
-    name: Literal["mlp", "videopose", "semgcn", "stgcn"] = "mlp"
+    name: Literal["mlp", "videopose", "semgcn", "stgcn"] | None = None
     checkpoint: str | None = None
     options: dict[str, float] = field(default_factory=dict)
 

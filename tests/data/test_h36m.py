@@ -105,6 +105,28 @@ class Code:
         return print, ("ran",)
 
 
+def test_detections_in_another_order_are_refused(files):
+    folder, _ = files
+    with np.load(folder / "data_2d_h36m_gt.npz", allow_pickle=True) as content:
+        pixels = content["positions_2d"]
+    for layout, fine in (("coco", False), ("mpii", False), ("h36m", True), (None, True)):
+        extra = {} if layout is None else {"metadata": np.array({"layout_name": layout}, object)}
+        np.savez(folder / "data_2d_h36m_other.npz", positions_2d=pixels, **extra)
+        if fine:
+            H36MPoses(folder / "data_3d_h36m.npz", folder / "data_2d_h36m_other.npz")
+        else:
+            with pytest.raises(InputError, match=f"'{layout}'"):
+                H36MPoses(folder / "data_3d_h36m.npz", folder / "data_2d_h36m_other.npz")
+
+
+@pytest.mark.parametrize("subjects", ("S1", ("S1", "S7")))
+def test_subjects_are_a_tuple_of_known_names(files, subjects):
+    poses = H36MPoses(files[0] / "data_3d_h36m.npz")
+    with pytest.raises(InputError, match="no such subjects"):
+        list(poses.sequences(subjects))
+    assert {name for name, _ in poses.sequences(("S9",))} == {"S9"}
+
+
 def test_code_in_the_npz_is_not_run(tmp_path, capsys):
     np.savez(tmp_path / "evil.npz", positions_3d=np.array({"S1": Code()}, object))
     capsys.readouterr()

@@ -175,6 +175,8 @@ def test_bad_files(tmp_path, rng):
         load_motion(saved(mocap_framerate=-1.0))
     with pytest.raises(FileError, match="posesyn_text"):
         load_motion(saved(posesyn_text=np.str_("{")))
+    # The SMPL-X release of AMASS has such arrays beside the poses.
+    assert len(load_motion(saved(markers_latent_vids=np.array({"a": 1}, object)))) == 3
     objects = np.empty(1, object)
     np.savez(tmp_path / "pickle.npz", poses=objects, trans=np.zeros((1, 3)))
     with pytest.raises(UnsafeFileError):

@@ -8,10 +8,10 @@ import pytest
 
 from posesyn import skeletons
 from posesyn.data.bvh import bvh_to_motion
+from posesyn.data.camera_rig import CameraRig
 from posesyn.data.h36m_cameras import CAMERAS, h36m_camera
 from posesyn.data.motions import load_motion, save_motion
 from posesyn.data.pose_pair_sources import (
-    CameraRig,
     h36m_pairs,
     joints_of_motion,
     mpi_inf_3dhp_pairs,
@@ -19,7 +19,7 @@ from posesyn.data.pose_pair_sources import (
     pairs_of_joints,
     pairs_of_motions,
 )
-from posesyn.data.pose_pairs import PosePairs
+from posesyn.data.pose_pairs import SYNTHETIC, PosePairs
 from posesyn.errors import FileError, InputError
 from posesyn.storage.shards import ClipWriter
 from posesyn.training.poseaug_data import load_pairs, with_synthesised
@@ -110,7 +110,7 @@ def test_human36m_with_distortion_and_both_joint_counts(tmp_path, rng):
         found.append(h36m_pairs(tmp_path / "data_3d_h36m.npz", path).keypoints)
     np.testing.assert_array_equal(*found)
     assert len(h36m_pairs(tmp_path / "data_3d_h36m.npz", stride=2)) == 12
-    with pytest.raises(InputError, match="none of these subjects"):
+    with pytest.raises(InputError, match="no such subjects"):
         h36m_pairs(tmp_path / "data_3d_h36m.npz", subjects=("S9",))
 
 
@@ -182,7 +182,7 @@ def test_clips_in_memory_and_in_a_folder(make_clip, tmp_path, motion):
     keep = np.array([True, False, True, True, False])
     clips = [_human(make_clip(f"clip-{k}", seed=k, keep=keep, motion_id=f"m{k}"), motion) for k in range(2)]
     pairs = pairs_of_clips(clips)
-    assert len(pairs) == 6 and sorted(set(pairs.groups)) == ["m0", "m1"]
+    assert len(pairs) == 6 and sorted(set(pairs.groups)) == ["m0", "m1"] and set(pairs.subjects) == {SYNTHETIC}
     size = clips[0].frames.shape[2]
     pixels = skeletons.convert(clips[0].keypoints_px[keep], "smpl45", "poseaug16")[0]
     np.testing.assert_allclose(pairs.keypoints[:3], (pixels + 0.5) / size * 2 - 1, atol=1e-4)
@@ -203,6 +203,45 @@ def _human(clip, motion):
     pixels = joints @ clip.intrinsics.T
     pixels = np.where(joints[..., 2:] > 0, pixels[..., :2] / np.maximum(pixels[..., 2:], 1e-6), 0)
     return replace(clip, joints_cam=joints, keypoints_px=pixels.astype(np.float32))
+
+
+def test_a_folder_as_amass_has_it(motion, tmp_path):
+    """A folder per person, with files beside the motions that are none, at 60 frames per second."""
+    fast = motion.resampled(60.0)
+    for name in ("ACCAD/Female1/A1 - Stand_poses.npz", "ACCAD/Female1/A2_poses.npz", "ACCAD/Male2/B_1_stageii.npz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save_motion(tmp_path / name, fast)
+    np.savez(tmp_path / "ACCAD/Male2/shape.npz", betas=np.zeros(10))
+    rig = CameraRig(count=1, heights=(1.0, 1.0))
+    with pytest.warns(UserWarning, match="1 npz files"):
+        pairs = load_pairs(PosePairSettings("motions", str(tmp_path), rig=rig))
+    assert set(pairs.subjects) == {"ACCAD/Female1", "ACCAD/Male2"} and len(set(pairs.groups)) == 3
+    assert len(pairs) == 3 * len(motion)
+    with pytest.warns(UserWarning):
+        some = load_pairs(PosePairSettings("motions", str(tmp_path), subjects=["ACCAD/Male2"], stride=2, rig=rig))
+    assert len(some) == (len(motion) + 1) // 2 and set(some.subjects) == {"ACCAD/Male2"}
+    with pytest.warns(UserWarning), pytest.raises(InputError, match="these subjects"):
+        load_pairs(PosePairSettings("motions", str(tmp_path), subjects=["nobody"]))
+    with pytest.raises(InputError, match="stride"):
+        PosePairSettings("motions", str(tmp_path), stride=0)
+
+
+def test_no_split_holds_out_what_posesyn_made(motion):
+    recorded = pairs_of_joints(
+        [(joints_of_motion(motion), "humanml3d22", f"walk {k}", f"S{k % people}") for people in (2,) for k in range(4)],
+        RIG,
+    )
+    one = recorded.of_subjects(["S0"])
+    count = len(recorded)
+    made = PosePairs(recorded.joints_cam, recorded.keypoints, recorded.cameras,
+                     np.arange(count).astype(str), np.full(count, SYNTHETIC))  # fmt: skip
+    for seed in range(5):
+        for pairs in (recorded, one):
+            train, held = PosePairs.concatenate([pairs, made]).split_by_subject(seed=seed)
+            assert SYNTHETIC not in held.subjects and (train.subjects == SYNTHETIC).sum() == count
+            assert 0 < len(held) < len(pairs)
+        train, held = made.split_by_subject(seed=seed)
+        assert len(held) == round(0.2 * count)
 
 
 def test_recorded_and_synthesised_pairs_together(motion):

@@ -58,6 +58,12 @@ def test_curves_of_several_runs(tmp_path):
     assert len(learning_curves(tmp_path / "a").axes) == 1
 
 
+def test_curves_of_a_training_without_validation(tmp_path):
+    (tmp_path / "curves.csv").write_text("epoch,gan/usable\n0,0.9\n1,0.8\n")
+    error, health = learning_curves(tmp_path).axes
+    assert not error.lines and len(health.lines) == 1
+
+
 def test_bad_input(tmp_path):
     with pytest.raises(InputError, match="16"):
         augmentation_figure(augmentor(), poses(2)[:, :14])

@@ -9,12 +9,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from posesyn.data.pose_pair_sources import CameraRig, pairs_of_joints
+from posesyn.data.camera_rig import CameraRig
+from posesyn.data.pose_pair_sources import pairs_of_joints
 from posesyn.data.pose_pairs import PosePairs
 from posesyn.errors import InputError, RunError
 from posesyn.estimators.lifters.registry import load_lifter, make_lifter
 from posesyn.synthesis.augmentation.augmentor import Augmentor
 from posesyn.training import poseaug_batches
+from posesyn.training.held_still import frozen
 from posesyn.training.lifter import score, train_lifter
 from posesyn.training.poseaug import PoseAugModule
 from posesyn.training.poseaug_batches import PoseAugBatches
@@ -358,7 +360,17 @@ def test_what_is_not_healthy_is_not_remembered(pairs, which):
     assert module.guard.healthy is kept and module.guard.rescues == 0
 
 
+def test_frozen_layers_stay_frozen():
+    lifter = small()
+    lifter.w1.requires_grad_(False)
+    with frozen(lifter):
+        assert not any(weight.requires_grad for weight in lifter.parameters())
+    assert not lifter.w1.weight.requires_grad and lifter.w2.weight.requires_grad
+
+
 def test_bad_input(tmp_path, pairs):
+    with pytest.raises(InputError, match="warm-up"):
+        train_poseaug(small(), pairs, tmp_path, settings(epochs=2, warmup=2), pairs, progress=False)
     with pytest.raises(InputError, match="cameras"):
         PoseAugModule(small(), PosePairs(pairs.centred, pairs.keypoints))
     with pytest.raises(InputError, match="recipe"):

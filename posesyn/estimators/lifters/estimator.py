@@ -36,9 +36,9 @@ _KEYS = ("keypoints_px", "visible", "has_labels", "joints", "intrinsics")
 class LifterEstimator(nn.Module):
     """Makes a lifter usable by ErrorExtractor, evaluation and fine-tuning.
 
-    The camera is that of a person's labels where it is known, else one of focal length ``keypoints.FOCAL`` with the
-    principal point in the middle. The lifter's root-relative pose is placed so that it projects
-    closest to the keypoints it was given.
+    The camera is that of a person's labels, 3D joints or ``meta["intrinsics"]`` where one of them says it, else one of
+    focal length ``keypoints.FOCAL`` with the principal point in the middle. The lifter's root-relative pose is placed
+    so that it projects closest to the keypoints it was given.
 
     Args:
         lifter: The network.
@@ -46,6 +46,7 @@ class LifterEstimator(nn.Module):
         batch_size: Persons per call.
         view: What the lifter is shown, in prediction and fine-tuning (:func:`posesyn.estimators.lifters.keypoints.
             person_view`): ``person`` turns and zooms to the person, ``image`` is PoseAug's rule.
+        min_score: Keypoints of the detector whose score is not above it count as hidden.
 
     Raises:
         InputError: Unknown view.
@@ -57,11 +58,12 @@ class LifterEstimator(nn.Module):
         detector: KeypointDetector | None = None,
         batch_size: int = 256,
         view: View = "person",
+        min_score: float = 0.0,
     ) -> None:
         super().__init__()
         if view not in ("person", "image"):
             raise InputError("unknown view of a lifter", expected="'person' or 'image'", got=view)
-        self.lifter, self.batch_size, self.view = lifter, batch_size, view
+        self.lifter, self.batch_size, self.view, self.min_score = lifter, batch_size, view, min_score
         # Not a child module: its weights are not trained with the lifter's.
         self.__dict__["detector"] = detector
         self.spec = EstimatorSpec(
@@ -71,19 +73,23 @@ class LifterEstimator(nn.Module):
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | os.PathLike[str], name: str | None = None, detector: KeypointDetector | None = None
+        cls,
+        path: str | os.PathLike[str],
+        name: str | None = None,
+        detector: KeypointDetector | None = None,
+        **options: Any,
     ) -> LifterEstimator:
         """The estimator of a file of posesyn (lifter or fine-tuned estimator) or of jfzhang95/PoseAug, in eval mode.
 
         Args:
             path: The file.
             name: The lifter it must hold; None takes whichever it is.
-            detector: See above.
+            detector, options: See above.
 
         Raises:
             FileError, UnsafeFileError: Not readable. CheckpointError: No lifter in it, or another one.
         """
-        return cls(load_lifter(path, name), detector).eval()
+        return cls(load_lifter(path, name), detector, **options).eval()
 
     def predict(self, persons: Sequence[Person]) -> PoseBatch:
         """Lifts all persons, in the order given; in eval mode, without gradients.
@@ -122,7 +128,7 @@ class LifterEstimator(nn.Module):
             return person.keypoints_px, person.visible, person.skeleton
         image = person.image.load()
         points, scores = self.detector.detect(image[None], np.asarray(person.box_xyxy, np.float32)[None])
-        return points[0], np.asarray(scores[0]) > 0, self.detector.skeleton
+        return points[0], np.asarray(scores[0]) > self.min_score, self.detector.skeleton
 
     def training_losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """MSE on root-relative poses of persons with 3D truth whose keypoints are all known, times their share.
@@ -146,8 +152,12 @@ class LifterEstimator(nn.Module):
 
 
 def _camera(person: Person) -> np.ndarray:
-    if person.labels is not None:
-        return np.asarray(person.labels.intrinsics, np.float64)
+    known = None if person.labels is None else person.labels.intrinsics
+    if known is None and person.joints is not None:
+        known = person.joints.intrinsics
+    known = person.meta.get("intrinsics") if known is None else known
+    if known is not None:
+        return np.asarray(known, np.float64).reshape(3, 3)
     size = person.meta.get("image_width_height")
     if size is None:
         height, width = person.image.load().shape[:2]

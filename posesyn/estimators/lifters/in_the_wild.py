@@ -66,9 +66,7 @@ class LiftedImage:
         centred = centred - (centred.min(0) + centred.max(0)) / 2
         reach = max(1.0, 1.1 * float(np.abs(centred).max()))
         views = []
-        for number, (title, axis) in enumerate(
-            (("from the camera", "across"), ("from the left", "towards the camera")), 2
-        ):
+        for number, (title, axis) in enumerate(_VIEWS, 2):
             axes = figure.add_subplot(1, 3, number, title=title, aspect="equal", xlabel=f"{axis} [m]", ylabel="up [m]")
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
             axes.grid(alpha=0.3)

@@ -77,7 +77,7 @@ class Lifter(nn.Module):
                 where=where,
                 expected=f"weights of '{self.name}'",
                 got=f"weights of '{owner}'",
-                fix=f"load it with make_lifter('{owner}')",
+                fix=f"name '{owner}' (--lifter.name {owner}), or let load_lifter(path) see which it is",
             )
         load_into(self, bare, where=where)
 

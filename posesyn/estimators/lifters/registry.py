@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -26,19 +27,23 @@ def make_lifter(name: str, **options: Any) -> Lifter:
     """
     if name not in LIFTERS:
         raise InputError(f"unknown lifter '{name}'", where="make_lifter", expected=f"one of {', '.join(LIFTERS)}")
+    known = inspect.signature(LIFTERS[name]).parameters
+    if unknown := sorted(options.keys() - known):
+        raise InputError(f"'{name}' has no such options", where="make_lifter", expected=list(known), got=unknown)
     return LIFTERS[name](**options)
 
 
-def load_lifter(path: str | os.PathLike[str], name: str | None = None) -> Lifter:
+def load_lifter(path: str | os.PathLike[str], name: str | None = None, **options: Any) -> Lifter:
     """A lifter from a file of :meth:`Lifter.save`, of a fine-tuned ``LifterEstimator`` or of jfzhang95/PoseAug.
 
     Args:
         path: The file.
         name: The lifter it must hold. None takes whichever it is, which is seen from the weights.
+        options: In place of those of the file, e.g. ``dropout=0``; sizes are the weights'.
 
     Raises:
-        InputError: Unknown name. FileError, UnsafeFileError: Not readable. CheckpointError: No lifter in it, or not
-            the one named.
+        InputError: Unknown name or options. FileError, UnsafeFileError: Not readable. CheckpointError: No lifter in it,
+            not the one named, or options of another size.
     """
     weights = bare_keys(official_weights(path))
     found = lifter_of(weights)
@@ -50,7 +55,7 @@ def load_lifter(path: str | os.PathLike[str], name: str | None = None) -> Lifter
             got=", ".join(sorted(weights)[:5]),
         )
     if name is None or name == found:
-        lifter = make_lifter(found, **(_sizes(found, weights) | saved_options(path)[1]))
+        lifter = make_lifter(found, **(_sizes(found, weights) | saved_options(path)[1] | options))
     else:
         lifter = make_lifter(name)  # says whose weights they are when they are put in
     lifter.load_state(weights, where=path)

@@ -29,7 +29,6 @@ from posesyn.synthesis.augmentation.bones import (
     bone_vectors,
     check_joints,
     joints_from_bones,
-    unit_bones,
 )
 from posesyn.synthesis.augmentation.joint_range import JointRange
 from posesyn.synthesis.augmentation.rotation import rotate
@@ -274,9 +273,3 @@ class Augmentor(nn.Module):
 def _pair(value: Any) -> Any:
     """JSON has no tuples."""
     return tuple(value) if isinstance(value, list) else value
-
-
-def angle_to_mean(bones_before: Tensor, bones_after: Tensor) -> Tensor:
-    """Angle in radians between old and new bones (..., 15), for reports."""
-    cosine = (unit_bones(bones_before) * unit_bones(bones_after)).sum(-1).clamp(-1, 1)
-    return torch.arccos(cosine)

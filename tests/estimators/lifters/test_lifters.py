@@ -10,12 +10,13 @@ import torch
 
 import posesyn
 from posesyn import skeletons
-from posesyn.data.pose_pair_sources import CameraRig
+from posesyn.data.camera_rig import CameraRig
 from posesyn.data.pose_pairs import PosePairs
 from posesyn.errors import CheckpointError, InputError
 from posesyn.estimators.lifters.estimator import LifterEstimator
 from posesyn.estimators.lifters.in_the_wild import lift_keypoints
 from posesyn.estimators.lifters.keypoints import (
+    FOCAL,
     image_intrinsics,
     normalised,
     person_view,
@@ -26,6 +27,7 @@ from posesyn.estimators.lifters.lifter import dropped
 from posesyn.estimators.lifters.registry import LIFTERS, load_lifter, make_lifter
 from posesyn.protocols import TrainableEstimator
 from posesyn.storage.checkpoints import save_weights
+from posesyn.truth import JointTruth
 from posesyn.types import Person
 
 NAMES = tuple(LIFTERS)
@@ -159,6 +161,44 @@ def test_estimator_predicts_in_the_full_image(rng):
     found = LifterEstimator(estimator.lifter, Corner()).predict(persons(2)).joints_cam
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
     np.testing.assert_allclose(found[0], batch.joints_cam[0], atol=1e-5)
+
+
+def test_the_camera_of_a_data_set_is_used():
+    estimator = LifterEstimator(make_lifter("mlp", width=32))
+    matrix = np.array([[900.0, 0, 300], [0, 910, 250], [0, 0, 1]])
+    truth = JointTruth(np.ones((16, 3)), np.ones(16, bool), "poseaug16", matrix)
+    plain, *known = (
+        persons(1)[0],
+        replace(persons(1)[0], joints=truth),
+        replace(persons(1)[0], meta={"intrinsics": matrix.tolist()}),
+    )
+    found = estimator.predict([plain, *known])
+    np.testing.assert_array_equal(found.intrinsics[1:], np.tile(matrix, (2, 1, 1)).astype(np.float32))
+    assert found.intrinsics[0, 0, 0] == pytest.approx(FOCAL * 320)
+    np.testing.assert_array_equal(found.joints_cam[1], found.joints_cam[2])
+    assert np.abs(found.joints_cam[0] - found.joints_cam[1]).max() > 1e-3
+
+
+def test_keypoints_of_low_score_are_hidden():
+    class Unsure(Corner):
+        def detect(self, images, boxes):
+            points, scores = super().detect(images, boxes)
+            scores[:, 5:] = 0.2
+            return points, scores
+
+    lifter = make_lifter("mlp", width=32)
+    assert np.isfinite(LifterEstimator(lifter, Unsure()).predict(persons(1)).joints_cam).all()
+    assert np.isnan(LifterEstimator(lifter, Unsure(), min_score=0.3).predict(persons(1)).joints_cam).all()
+
+
+def test_options_of_a_loaded_lifter(tmp_path):
+    make_lifter("stgcn", width=8).save(tmp_path / "a.safetensors")
+    assert load_lifter(tmp_path / "a.safetensors").options() == {"dropout": -1, "width": 8}
+    assert load_lifter(tmp_path / "a.safetensors", dropout=0).options() == {"dropout": 0, "width": 8}
+    with pytest.raises(InputError, match="no such options"):
+        load_lifter(tmp_path / "a.safetensors", depth=3)
+    with pytest.raises(InputError, match="no such options"):
+        make_lifter("mlp", heads=2)
 
 
 @pytest.mark.parametrize("name", NAMES)
