@@ -8,7 +8,8 @@ for networks that are not being trained, the scores of real poses in the augment
 lifter with gradients. Both have the published mathematics (``recipe="official"``: the lifter in train mode);
 ``default`` is timed too: it holds the lifter's normalisation still, averages the augmentor and penalises the
 discriminators' gradient.
-A discriminator step falls on every second iteration; repeats are even, so both kinds weigh the same.
+A ``lifter`` step learns from a batch of data; a ``mixed`` one, that of the default recipe, from as many fakes beside
+it, and makes them. A discriminator step falls on every second iteration; repeats are even: both kinds weigh the same.
 Memory is the growth of the process's peak, each figure in a process of its own. ``products`` is the time that the
 step's matrix products alone would take at the rate of one large product on this machine: nothing gets below it.
 """
@@ -182,6 +183,8 @@ def measured(name: str, form: str, what: str, repeats: int) -> dict:
         elif what == "gan":
             module.gan_step(*rows)
             module.fakes = []
+        elif what == "mixed":
+            module.lifter_step(*module._real(rows[0]), module.fakes_of(rows[1]))
         elif form == "plain":
             module.lifter.train()
             flat, target = module._real(rows[0])
@@ -252,8 +255,9 @@ def main() -> None:
     heads = f"{'seconds':>9}{'range':>14}{'products':>10}{'peak MB':>9}{'target':>8}{'official code':>15}"
     print(f"{'lifter':<10}{'step':<8}{'form':<10}{heads}")
     for name in options.lifters:
-        for what in ("gan", "lifter"):
-            for form in ("plain", "official", "default") if what == "gan" else ("plain", "default"):
+        forms = {"gan": ("plain", "official", "default"), "lifter": ("plain", "default"), "mixed": ("default",)}
+        for what in forms:
+            for form in forms[what]:
                 numbers = ["--repeats", str(options.repeats), "--threads", str(options.threads)]
                 command = [sys.executable, __file__, *numbers, "--one", name, form, what]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
