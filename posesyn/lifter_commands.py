@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from posesyn.training.poseaug_settings import LifterChoice, LifterSettings, PoseAugSettings, PosePairSettings
-
-if TYPE_CHECKING:
-    from posesyn.data.pose_pairs import PosePairs
-    from posesyn.estimators.lifters.lifter import Lifter
 
 
 def train_lifter(
@@ -110,7 +106,7 @@ def evaluate_lifter(
 _SCORES = {"mpjpe": "MPJPE [mm]", "pa_mpjpe": "PA-MPJPE [mm]", "pck150": "PCK@150 [%]", "auc": "AUC [%]"}
 
 
-def _lifter(choice: LifterChoice, seed: int) -> Lifter:
+def _lifter(choice: LifterChoice, seed: int) -> Any:
     import torch
 
     from posesyn.estimators.lifters.registry import load_lifter, make_lifter
@@ -124,7 +120,7 @@ def _lifter(choice: LifterChoice, seed: int) -> Lifter:
 
 def _pairs(
     data: PosePairSettings, validation: PosePairSettings | None, seed: int, synthesized: Path | None
-) -> tuple[PosePairs, PosePairs | None]:
+) -> tuple[Any, Any]:
     from posesyn.data.pose_pair_sources import pairs_of_clips
     from posesyn.training.poseaug_data import load_pairs, with_synthesised
 

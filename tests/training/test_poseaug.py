@@ -260,7 +260,7 @@ def test_files_of_a_run(tmp_path, pairs):
     # Each row holds its own epoch's measures, the first one too; the lifter is not trained in the warm-up.
     assert all(row["gan/usable"] for row in rows) and not rows[0]["train/lifter"] and rows[1]["train/lifter"]
     best = min(float(row["val/mpjpe"]) for row in rows[1:])
-    held = pairs.split_by_subject(seed=1)[1]
+    held = pairs.split_by_subject()[1]  # whatever the seed
     assert score(load_lifter(path), held)["mpjpe"] == pytest.approx(best, rel=1e-4)
     made = Augmentor.load(tmp_path / "augmentor.safetensors")(torch.from_numpy(pairs.joints_cam[:5]))
     assert torch.isfinite(made.pose_rt).all()
