@@ -109,7 +109,8 @@ def run_cell(
     """Trains and scores one cell."""
     start = time.time()
     lifter = load_lifter(pretrained(name, seed, sets, work))
-    out = work / "runs" / f"{label or recipe}_{name}_{seed}_{chosen(name)}"
+    tried = "_" + hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:8] if changes else ""
+    out = work / "runs" / f"{label or recipe}_{name}_{seed}_{chosen(name)}{tried}"
     options = {**POSEAUG, **ABLATIONS.get(recipe, {}), **(changes or {})}
     settings = PoseAugSettings(recipe="official" if recipe == "official" else "default", **options)
     if recipe == "baseline":

@@ -22,7 +22,7 @@ PART_NAMES = ("left_arm", "right_arm", "right_leg", "left_leg", "trunk")
 
 
 def kcs_matrix(unit: Float[Tensor, "B 15 3"], part: int) -> Float[Tensor, "B 15 15"]:
-    """Bᵀ-less form of the kinematic chain space: Ψ = B Bᵀ with the bones outside the part set to zero."""
+    """Kinematic chain space: Ψ = B Bᵀ with the bones outside the part set to zero."""
     mask = unit.new_zeros(BONES, 1)
     mask[list(KCS_PARTS[part])] = 1
     kept = unit * mask
