@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from posesyn.data.pose_pairs import SKELETON, SYNTHETIC, PosePairs, check_metres
 from posesyn.errors import InputError
 from posesyn.storage.arrays import read_npz
 from posesyn.storage.clip_store import ClipStore
-from posesyn.types import Clip, Motion, Person
+from posesyn.types import Clip, Motion
 
 
 def pairs_of_joints(sequences: Iterable[tuple[np.ndarray, str, str, str]], rig: CameraRig, seed: int = 0) -> PosePairs:
@@ -104,26 +104,6 @@ def pairs_of_clips(clips: Iterable[Clip] | ClipStore | str | os.PathLike[str]) -
         if keep.any():
             matrix, size = labels["intrinsics"], (width, height)
             parts.append(_pinhole(labels["joints_cam"][keep], "smpl45", matrix, size, group, SYNTHETIC))
-    return PosePairs.concatenate(parts)
-
-
-def pairs_of_persons(persons: Sequence[Person]) -> PosePairs:
-    """Persons with exact labels.
-
-    Raises:
-        InputError: A person without labels, or none at all.
-    """
-    parts = []
-    for person in persons:
-        if person.labels is None:
-            raise InputError("the person has no 3D labels", where=f"person '{person.person_id}'")
-        size = person.meta.get("image_width_height")
-        if size is None:
-            height, width = person.image.load().shape[:2]
-            size = (width, height)
-        labels = person.labels
-        name = person.person_id
-        parts.append(_pinhole(labels.joints_cam[None], "smpl45", labels.intrinsics, size, name, name))
     return PosePairs.concatenate(parts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -153,18 +153,6 @@ class PosePairs:
         held = order[: max(1, min(len(order) - 1, round(share * len(order))))]
         rows = np.isin(names, held) & (recorded | ~recorded.any())
         return self[~rows], self[rows]
-
-    def mirrored(self) -> PosePairs:
-        """Left and right swapped, in 2D and 3D, the camera's too."""
-        flip = list(skeletons.get(SKELETON).flip)
-        joints, keypoints = self.joints_cam[:, flip].copy(), self.keypoints[:, flip].copy()
-        joints[..., 0] *= -1
-        keypoints[..., 0] *= -1
-        cameras = None
-        if self.cameras is not None:
-            cameras = self.cameras.copy()
-            cameras[:, [2, 7]] *= -1  # principal point and the tangential term along x
-        return replace(self, joints_cam=joints, keypoints=keypoints, cameras=cameras)
 
     @classmethod
     def concatenate(cls, parts: Sequence[PosePairs]) -> PosePairs:
