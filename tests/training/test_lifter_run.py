@@ -73,6 +73,15 @@ def test_a_damaged_checkpoint_is_named(tmp_path, pairs):
         train_lifter(small(), pairs, tmp_path, settings(), pairs, progress=False)
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT as in a foreground job: shells start background jobs with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_it_gives_the_weights_back_and_goes_on(tmp_path, pairs, monkeypatch):
     whole = train_lifter(small(), pairs, tmp_path / "whole", settings(), pairs, progress=False)
 
