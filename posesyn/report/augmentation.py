@@ -89,7 +89,7 @@ def _scene(axes, source: np.ndarray, made: np.ndarray, rotvec: np.ndarray, trans
     _camera(axes, back.apply(-translation), back.as_matrix(), "tab:green")
     reach = 1.25
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-reach, reach))
-    axes.set_box_aspect((1, 1, 1), zoom=1.75)
+    axes.set_box_aspect((1, 1, 1), zoom=1.6)
     axes.view_init(elev=18, azim=-60)
     axes.set_axis_off()
     floor = -float(max(source[:, 1].max() - source[0, 1], 0.1))
