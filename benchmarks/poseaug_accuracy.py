@@ -81,7 +81,10 @@ def cells() -> list[tuple[str, str, int]]:
 
 def chosen(name: str) -> str:
     """Short name of a lifter's settings."""
-    text = json.dumps([PRETRAINING, POSEAUG, OPTIONS[name]], sort_keys=True)
+    return _short(json.dumps([PRETRAINING, POSEAUG, OPTIONS[name]], sort_keys=True))
+
+
+def _short(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -93,7 +96,7 @@ def lifter_updates(settings: PoseAugSettings, count: int) -> int:
 
 def pretrained(name: str, seed: int, sets: dict, work: Path) -> Path:
     """The common start of all recipes."""
-    key = hashlib.sha256(json.dumps([PRETRAINING, OPTIONS[name]]).encode()).hexdigest()[:8]
+    key = _short(json.dumps([PRETRAINING, OPTIONS[name]]))
     out = work / "pretraining" / f"{name}_{seed}_{key}"
     path = out / "lifter.safetensors"
     if not path.is_file():
@@ -109,7 +112,7 @@ def run_cell(
     """Trains and scores one cell."""
     start = time.time()
     lifter = load_lifter(pretrained(name, seed, sets, work))
-    tried = "_" + hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:8] if changes else ""
+    tried = f"_{_short(json.dumps(changes, sort_keys=True))}" if changes else ""
     out = work / "runs" / f"{label or recipe}_{name}_{seed}_{chosen(name)}{tried}"
     options = {**POSEAUG, **ABLATIONS.get(recipe, {}), **(changes or {})}
     settings = PoseAugSettings(recipe="official" if recipe == "official" else "default", **options)

@@ -194,8 +194,9 @@ class H36MPoses:
 
 def _table(path: Path, key: str, usual: str) -> Mapping[str, Mapping[str, Any]]:
     content = read_npz(path, objects=True)
-    layout = _layout(content.get("metadata"))
-    if layout not in ("", "h36m"):
+    metadata = _bare(content.get("metadata"))
+    layout = (metadata.get("layout_name") if isinstance(metadata, Mapping) else None) or "h36m"
+    if layout != "h36m":
         raise InputError(
             "the 2D joints are in another order than Human3.6M's",
             where=path,
@@ -203,8 +204,7 @@ def _table(path: Path, key: str, usual: str) -> Mapping[str, Mapping[str, Any]]:
             got=f"layout_name '{layout}'",
             fix="take data_2d_h36m_gt.npz or detections that were tuned on Human3.6M, e.g. cpn_ft_h36m_dbb",
         )
-    table = content.get(key)
-    table = table.item() if isinstance(table, np.ndarray) and table.shape == () else table
+    table = _bare(content.get(key))
     if not isinstance(table, Mapping) or not all(isinstance(value, Mapping) and value for value in table.values()):
         raise InputError(
             "this is not a file of VideoPose3D",
@@ -215,7 +215,6 @@ def _table(path: Path, key: str, usual: str) -> Mapping[str, Mapping[str, Any]]:
     return table
 
 
-def _layout(metadata: Any) -> str:
-    """``layout_name`` of VideoPose3D's 2D files; empty where it is not said."""
-    metadata = metadata.item() if isinstance(metadata, np.ndarray) and metadata.shape == () else metadata
-    return str(metadata.get("layout_name", "")) if isinstance(metadata, Mapping) else ""
+def _bare(value: Any) -> Any:
+    """An object out of the array of shape () that numpy wraps it in."""
+    return value.item() if isinstance(value, np.ndarray) and value.shape == () else value

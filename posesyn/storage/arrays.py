@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -62,25 +63,16 @@ def read_npz(
             ``max_bytes``.
     """
     where = name or (f"{len(source)} bytes" if isinstance(source, bytes) else Path(source))
-    try:
-        with zipfile.ZipFile(BytesIO(source) if isinstance(source, bytes) else source) as archive:
-            total = sum(member.file_size for member in archive.infolist())
-            if total > max_bytes:
-                raise UnsafeFileError(
-                    "an npz file inflates too far", where=where, expected=f"<= {max_bytes}", got=total
-                )
-            members = {_key(member.filename): member for member in archive.infolist()}
-            return {
-                key: _read_member(archive, member, where, objects)
-                for key, member in members.items()
-                if only is None or key in only
-            }
-    except FileError:
-        raise
-    except OSError as error:
-        raise FileError("could not read an npz file", where=where, got=error.strerror or str(error)) from error
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise FileError("an npz file is damaged", where=where, got=error) from error
+    with _opened(BytesIO(source) if isinstance(source, bytes) else source, where) as archive:
+        total = sum(member.file_size for member in archive.infolist())
+        if total > max_bytes:
+            raise UnsafeFileError("an npz file inflates too far", where=where, expected=f"<= {max_bytes}", got=total)
+        members = {_key(member.filename): member for member in archive.infolist()}
+        return {
+            key: _read_member(archive, member, where, objects)
+            for key, member in members.items()
+            if only is None or key in only
+        }
 
 
 def npz_names(path: str | os.PathLike[str]) -> list[str]:
@@ -89,13 +81,22 @@ def npz_names(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         FileError: Missing or damaged.
     """
+    with _opened(path, path) as archive:
+        return [_key(name) for name in archive.namelist()]
+
+
+@contextmanager
+def _opened(source: str | os.PathLike[str] | BytesIO, where: object) -> Iterator[zipfile.ZipFile]:
+    """The archive; what fails inside the block, as damage shows only when a member is read, becomes a FileError."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return [_key(name) for name in archive.namelist()]
+        with zipfile.ZipFile(source) as archive:
+            yield archive
+    except FileError:
+        raise
     except OSError as error:
-        raise FileError("could not read an npz file", where=path, got=error.strerror or str(error)) from error
-    except (zipfile.BadZipFile, ValueError) as error:
-        raise FileError("an npz file is damaged", where=path, got=error) from error
+        raise FileError("could not read an npz file", where=where, got=error.strerror or str(error)) from error
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise FileError("an npz file is damaged", where=where, got=error) from error
 
 
 def _key(filename: str) -> str:

@@ -208,4 +208,4 @@ def train_lifter(
         pairs, validation = pairs.split_by_subject()
     torch.manual_seed(seed)
     module = LifterModule(lifter, pairs, validation, settings, seed)
-    return fit_module(module, lifter, Path(out), pairs, module.settings, seed, progress)
+    return fit_module(module, pairs, Path(out), progress)

@@ -9,6 +9,7 @@ import pickle
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 import torch
@@ -16,12 +17,14 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from posesyn.data.pose_pairs import PosePairs
 from posesyn.errors import RunError
-from posesyn.estimators.lifters.lifter import Lifter
 from posesyn.storage.atomic import write_bytes
 from posesyn.storage.checkpoints import fingerprint
 from posesyn.storage.ledger import RunLedger
 from posesyn.training.interruptible import fit
-from posesyn.training.poseaug_settings import LifterSettings, PoseAugSettings
+
+if TYPE_CHECKING:
+    from posesyn.training.lifter import LifterModule
+    from posesyn.training.poseaug import PoseAugModule
 
 WEIGHTS, CURVES = "lifter.safetensors", "curves.csv"
 _LAST = "last"
@@ -62,16 +65,8 @@ class BestEpoch(Callback):
         self.weights, self.curves = state["weights"], state["curves"]
 
 
-def fit_module(
-    module: pl.LightningModule,
-    lifter: Lifter,
-    out: Path,
-    pairs: PosePairs,
-    settings: LifterSettings | PoseAugSettings,
-    seed: int,
-    progress: bool = True,
-) -> Path:
-    """Trains ``settings.epochs``, resuming from ``out/last.ckpt``; writes the best weights and the learning curves.
+def fit_module(module: LifterModule | PoseAugModule, pairs: PosePairs, out: Path, progress: bool = True) -> Path:
+    """Trains a module on ``pairs``, resuming from ``out/last.ckpt``; writes the best weights and the learning curves.
 
     A lifter whose training is interrupted gets back the weights it came with, so that the same call goes on.
 
@@ -79,14 +74,14 @@ def fit_module(
         RunError: The folder holds a training of another lifter, of other weights, data or settings, another process
             works in it, or its checkpoint is damaged. KeyboardInterrupt: The training was interrupted.
     """
-    chosen = asdict(settings)
+    lifter, held = module.lifter, module.validation
+    chosen = asdict(module.settings)
     if chosen.get("schedule") == "step":
         del chosen["epochs"]  # the rate does not depend on it: a training may be made longer
-    held = module.validation
     config = {
         "kind": type(module).__name__,
         "settings": chosen,
-        "seed": seed,
+        "seed": module.seed,
         "lifter": {"name": lifter.name, **lifter.options(), "weights": fingerprint(lifter)},
         "pairs": pairs.fingerprint(),
         "validation": None if held is None else held.fingerprint(),
@@ -95,7 +90,7 @@ def fit_module(
     with RunLedger(out, config):
         best = BestEpoch(out / CURVES)
         try:
-            _fit(module, out, settings.epochs, best, progress)
+            _fit(module, out, best, progress)
         except BaseException:
             lifter.load_state_dict(start)
             raise
@@ -104,11 +99,11 @@ def fit_module(
         lifter.eval()
         path = out / WEIGHTS
         found = {"selected_epoch": best.epoch, "validation_mpjpe_mm": best.best} if best.weights is not None else {}
-        lifter.save(path, {**found, "seed": seed})
+        lifter.save(path, {**found, "seed": module.seed})
     return path
 
 
-def _fit(module: pl.LightningModule, out: Path, epochs: int, best: BestEpoch, progress: bool) -> None:
+def _fit(module: LifterModule | PoseAugModule, out: Path, best: BestEpoch, progress: bool) -> None:
     # Without a monitored value this is the newest epoch; ``save_last`` alone writes at the end of the training only.
     # Without the counter a folder that was moved does not get last-v1.ckpt beside the file that is read.
     keeper = ModelCheckpoint(
@@ -116,7 +111,7 @@ def _fit(module: pl.LightningModule, out: Path, epochs: int, best: BestEpoch, pr
         enable_version_counter=False,
     )  # fmt: skip
     trainer = pl.Trainer(
-        max_epochs=epochs,
+        max_epochs=module.settings.epochs,
         accelerator="auto",
         devices=1,
         logger=False,

@@ -58,7 +58,7 @@ def train_poseaug(
         pairs, validation = pairs.split_by_subject()
     torch.manual_seed(seed)
     module = PoseAugModule(lifter, pairs, validation, settings, seed)
-    path = fit_module(module, lifter, Path(out), pairs, settings, seed, progress)
+    path = fit_module(module, pairs, Path(out), progress)
     network = module.augmentor if settings.official else module.average
     network.save(path.parent / AUGMENTOR, {"seed": seed, "recipe": settings.recipe, "rescues": module.guard.rescues})
     return path

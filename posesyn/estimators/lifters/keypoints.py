@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from posesyn import skeletons
+from posesyn.data.camera_rig import FOCAL
 from posesyn.errors import InputError
 from posesyn.estimators.lifters.lifter import JOINTS, SKELETON, Lifter
 
-# Half image widths: the Human3.6M cameras (poseaug.md section 2), assumed where no camera is known.
-FOCAL = 2.29
 View = Literal["person", "image"]
 # Root mean square distance of the 16 keypoints from their middle in half image widths: the median of CMU mocap seen by
 # the default CameraRig. Our own choice.
