@@ -6,11 +6,12 @@ Cells (recipe, lifter, seed), the most important first; each writes ``WORK/cells
 goes on with the cell it was in, at the epoch it was in. ``--table`` prints what is done and stops.
 
 Per lifter and seed: a pretraining on the train set; then from those weights, for the same number of lifter updates, at
-rates that fall linearly from the same value (PoseAug's from its warm-up on, so that its lifter begins a sixth lower and
-ends a little higher): ``baseline`` goes on with the data, ``default`` and ``official`` are PoseAug's two recipes, and
-the ablations are ``default`` without one part, or with spectral normalisation. A PoseAug update of ``default`` takes
-the baseline's batch of data and as many fakes beside it. All keep the epoch that is best on validation data, of which
-half comes from the training's cameras and half from others (``poseaug_scenarios.py``); the test sets decide nothing.
+the same rate in each of them (but ``official``: its rate falls through the warm-up too, so that its lifter begins a
+sixth lower and ends a little higher): ``baseline`` goes on with the data, ``default`` and ``official`` are PoseAug's
+two recipes, and the ablations are ``default`` without one part, or with spectral normalisation. A PoseAug update of
+``default`` takes the baseline's batch of data and as many fakes beside it. All keep the epoch that is best on
+validation data, of which half comes from the training's cameras and half from others (``poseaug_scenarios.py``); the
+test sets decide nothing.
 The 2D input is the exact projection. PA-MPJPE aligns by a similarity.
 """
 

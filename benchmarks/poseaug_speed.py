@@ -71,7 +71,7 @@ class _Loose(PoseAugModule):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._made = self.configure_optimizers()
-        self.template_of = torch.randint(len(self.templates), (len(self.poses),))
+        self.source.swap(torch.Generator())
 
     def optimizers(self):
         return self._made
@@ -184,14 +184,14 @@ def measured(name: str, form: str, what: str, repeats: int) -> dict:
             module.gan_step(*rows)
             module.fakes = []
         elif what == "mixed":
-            module.lifter_step(*module._real(rows[0]), module.fakes_of(rows[1]))
+            module.lifter_step(*module.source.recorded(rows[0]), module.source.fakes(module.average, rows[1]))
         elif form == "plain":
             module.lifter.train()
-            flat, target = module._real(rows[0])
+            flat, target = module.source.recorded(rows[0])
             loss = functional.mse_loss(plain_lifter(module.lifter, flat), target)
             module._step(module.optimizers()[3], loss, module.lifter)
         else:
-            module.lifter_step(*module._real(rows[0]))
+            module.lifter_step(*module.source.recorded(rows[0]))
 
     times = []
     for repeat in range(-2, repeats):

@@ -21,7 +21,7 @@ from posesyn.errors import InputError
 from posesyn.estimators.lifters.lifter import Lifter
 from posesyn.synthesis.augmentation import losses
 from posesyn.synthesis.augmentation.augmentor import Augmented, Augmentor
-from posesyn.synthesis.augmentation.bones import bone_vectors, joints_from_bones, unit_bones, with_bone_lengths
+from posesyn.synthesis.augmentation.bones import bone_vectors, joints_from_bones, unit_bones
 from posesyn.synthesis.augmentation.discriminators import PartDiscriminator, ProjectionDiscriminator
 from posesyn.synthesis.augmentation.fake_pool import FakePool
 from posesyn.synthesis.augmentation.plausibility import FEWEST, JointLimits
@@ -33,12 +33,12 @@ from posesyn.training.poseaug_batches import PoseAugBatches, Work
 from posesyn.training.poseaug_guard import PoseAugGuard
 from posesyn.training.poseaug_health import Health, in_picture, measure
 from posesyn.training.poseaug_settings import PoseAugSettings
+from posesyn.training.poseaug_source import PoseAugSource
 
 LIFTER_RATES = {"semgcn": 1e-3}
 _LIFTER_RATE = 1e-4
 _LIMITS_FROM = 50_000  # poses that human range is read off
 _CHECKED = 2048  # poses a health check looks at
-_REACHED = 0.99  # share of the poses inside the picture that fakes must keep to; detections may lie anywhere
 # R1 on every fourth discriminator step, four times as strong: lazy regularisation (Karras et al. 2020, section 3.1).
 _PENALTY_EVERY = 4
 
@@ -77,7 +77,8 @@ class PoseAugModule(pl.LightningModule):
         self.settings, self.seed, self.validation = settings or PoseAugSettings(), seed, validation
         options, spectral = self.settings, self.settings.spectral and not self.settings.official
         self.lifter = lifter
-        self.views = ViewRange() if options.camera_views and not options.official else None
+        views = ViewRange() if options.camera_views and not options.official else None
+        self.source = PoseAugSource(pairs, options.bone_swap, views)
         limits = None
         if options.human_range and options.angles and not options.official and len(pairs) >= FEWEST:
             limits = JointLimits.of(pairs.joints_cam[:: max(1, len(pairs) // _LIMITS_FROM)], seed).table()
@@ -85,7 +86,7 @@ class PoseAugModule(pl.LightningModule):
             angles=options.angles,
             lengths=options.lengths,
             transform=options.transform,
-            views=self.views,
+            views=views,
             joint_range=limits,
         )
         if not options.official:
@@ -94,19 +95,7 @@ class PoseAugModule(pl.LightningModule):
         self.average = copy.deepcopy(self.augmentor).requires_grad_(False).eval()
         self.pools = {"3d": FakePool(options.pool, seed), "2d": FakePool(options.pool, seed + 1)}
         self.batches = PoseAugBatches(len(pairs), options, seed)
-        self.counter, self.candidate, self.guard = 0, None, PoseAugGuard()
-        for name, value in (
-            ("poses", pairs.joints_cam),
-            ("keypoints", pairs.keypoints),
-            ("cameras", pairs.cameras),
-            ("templates", _templates(pairs)),
-        ):
-            self.register_buffer(name, torch.from_numpy(value), persistent=False)
-        self.register_buffer("groups", losses.group_matrix(self.poses), persistent=False)
-        self.register_buffer("template_of", torch.zeros(len(pairs), dtype=torch.long), persistent=False)
-        # Height / width of the picture: what the data itself reaches but for outliers, at least the square that fits
-        # the width.
-        self.aspect = max(1.0, float(np.quantile(np.abs(pairs.keypoints[..., 1]).max(1), _REACHED)))
+        self.counter, self.lifter_steps, self.candidate, self.guard = 0, 0, None, PoseAugGuard()
         self.fakes: list[tuple[Tensor, Tensor]] = []
 
     # Lightning
@@ -131,17 +120,19 @@ class PoseAugModule(pl.LightningModule):
         return [torch.optim.Adam(getattr(self, name).parameters(), value, fused=True) for name, value in rates.items()]
 
     def on_train_epoch_start(self) -> None:
-        """Everything random of the epoch follows from (seed, epoch); rates fall by 1 - e / (epochs + 1)."""
+        """Everything random of the epoch follows from (seed, epoch); rates fall by 1 - e / (epochs + 1).
+
+        In the default recipe the lifter's falls over its own passes, by which it has the rate of a lifter that is
+        trained alone (``schedule="linear"``) at each of its updates.
+        """
         epoch = self.current_epoch
         self.batches.epoch = epoch
         torch.manual_seed(_seed_of(self.seed, epoch))
         draw = torch.Generator().manual_seed(_seed_of(self.seed, epoch, 7))
-        self.template_of = torch.randint(len(self.templates), (len(self.poses),), generator=draw).to(self.device)
+        self.source.swap(draw)
         self.fakes, self.candidate = [], None
-        factor = 1 - epoch / (self.settings.epochs + 1)
-        for optimizer, rate in zip(self.optimizers(), self.rates.values()):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * factor
+        for number, name in enumerate(self.rates):
+            self._set_rate(number, name, 1 - epoch / (self.settings.epochs + 1))
         if self.guard.healthy is None:
             self.guard.remember(*self._gan())
 
@@ -154,7 +145,7 @@ class PoseAugModule(pl.LightningModule):
             if work.phase == "evaluate":
                 self._evaluate_fakes()
             elif work.phase == "augment":
-                self.fakes = [self.fakes_of(work.rows[0])]
+                self.fakes = [self.source.fakes(self.average, work.rows[0])]
             else:
                 self.lifter_step(*self._lifter_batch(work))
 
@@ -164,30 +155,19 @@ class PoseAugModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["poseaug"] = {
             "counter": self.counter,
+            "lifter_steps": self.lifter_steps,
             "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
             "guard": self.guard.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["poseaug"]
-        self.counter = state["counter"]
+        self.counter, self.lifter_steps = state["counter"], state["lifter_steps"]
         self.guard.load_state_dict(state["guard"])
         for name, pool in self.pools.items():
             pool.load_state_dict(state["pools"][name])
 
     # Steps
-
-    def source(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Poses (B, 16, 3) with the bone lengths of a random subject, their projection (B, 16, 2), cameras (B, 9).
-
-        Lengths are replaced, not scaled: swapping the swapped poses of the epoch before, as the official code does,
-        gives the same.
-        """
-        pose, camera = self.poses[rows], self.cameras[rows]
-        if not self.settings.bone_swap:
-            return pose, self.keypoints[rows], camera
-        pose = with_bone_lengths(pose, self.templates[self.template_of[rows]])
-        return pose, project_normalised(pose, camera), camera
 
     def gan_step(self, rows: Tensor, rows_3d: Tensor, rows_2d: Tensor) -> dict[str, Tensor]:
         """One augmentor step and, on every ``discriminate_every``-th call, one of both discriminators."""
@@ -209,7 +189,7 @@ class PoseAugModule(pl.LightningModule):
             self._discriminate(d3, d2, made, flat_rt, rows_3d, rows_2d, penalise)
         self.counter += 1
         if settings.official and self.current_epoch >= settings.warmup:
-            self._keep_fakes(made, flat_rt)
+            self.fakes.append(self.source.kept(made, flat_rt))
         self._log_losses({**parts, "augmentor": total})
         return parts
 
@@ -224,6 +204,10 @@ class PoseAugModule(pl.LightningModule):
         if len(keypoints) < 2:
             return None
         self.lifter.train()
+        if not self.settings.official:
+            passes = 2 * (self.settings.epochs - self.settings.warmup)
+            self._set_rate(3, "lifter", max(0.0, 1 - self.lifter_steps // self.batches.per_pass / (passes + 1)))
+        self.lifter_steps += 1
         if fakes is None or len(fakes[0]) < 2:
             loss = functional.mse_loss(self.lifter(keypoints), targets)
         else:
@@ -235,16 +219,6 @@ class PoseAugModule(pl.LightningModule):
         self.log("train/lifter", loss.detach(), batch_size=len(keypoints), on_step=False, on_epoch=True)
         return loss.detach()
 
-    def fakes_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Augmented (keypoints, root-relative targets) of the averaged augmentor; unusable ones are the sources."""
-        with torch.no_grad():
-            pose, flat, camera = self.source(rows)
-            made = self.average(pose)
-            made_flat = project_normalised(made.pose_rt, camera)
-            usable = in_picture(made.pose_rt, made_flat, self.aspect)[:, None, None]
-            target = torch.where(usable, made.pose_rt, pose)
-            return torch.where(usable, made_flat, flat), target - target[:, :1]
-
     def _generator_losses(
         self, pose: Tensor, keypoints: Tensor, camera: Tensor, made: Augmented, flat_rt: Tensor
     ) -> dict[str, Tensor]:
@@ -255,7 +229,8 @@ class PoseAugModule(pl.LightningModule):
             parts["adversarial_3d"] = settings.weight_3d * losses.generator_adversarial(None, self.d3d(made.pose_ba))
         turned, scaled = losses.change_loss(made.angle_change, made.length_ratios)
         parts["change"] = settings.weight_change * (turned + scaled)
-        if settings.weight_spread and self.views is not None and made.rotation_share is not None and len(pose) > 1:
+        views_drawn = self.source.views is not None and made.rotation_share is not None
+        if settings.weight_spread and views_drawn and len(pose) > 1:
             parts["spread"] = settings.weight_spread * losses.spread_loss(made.rotation_share)
         warm = self.current_epoch < settings.warmup
         # The feedback of the warm-up is not used; the official code computes it all the same, and the lifter's
@@ -270,13 +245,13 @@ class PoseAugModule(pl.LightningModule):
     def _feedback(self, pose: Tensor, keypoints: Tensor, camera: Tensor, made: Augmented, flat_rt: Tensor) -> Tensor:
         flat_ba = project_normalised(made.pose_ba, camera)
         with torch.no_grad():
-            original = losses.group_errors(self.lifter(keypoints), pose, self.groups)
+            original = losses.group_errors(self.lifter(keypoints), pose, self.source.groups)
         if self.lifter.training:
             lifted = self.lifter(flat_ba), self.lifter(flat_rt)
         else:
             lifted = self.lifter(torch.cat((flat_ba, flat_rt))).chunk(2)
-        ba = losses.group_errors(lifted[0], made.pose_ba, self.groups)
-        rt = losses.group_errors(lifted[1], made.pose_rt, self.groups)
+        ba = losses.group_errors(lifted[0], made.pose_ba, self.source.groups)
+        rt = losses.group_errors(lifted[1], made.pose_rt, self.source.groups)
         weights = losses.FeedbackWeights()
         terms = losses.feedback_loss(original, ba, rt, weights, self.current_epoch, self.settings.epochs)
         return weights.angle * terms[0] + weights.transform * terms[1]
@@ -286,10 +261,10 @@ class PoseAugModule(pl.LightningModule):
     ) -> None:
         found = {}
         # Directions are all that D3D sees: swapped bone lengths make no difference to it.
-        real_3d = joints_from_bones(unit_bones(bone_vectors(self.poses[rows_3d])))
+        real_3d = joints_from_bones(unit_bones(bone_vectors(self.source.poses[rows_3d])))
         for name, network, optimizer, real, fake in (
             ("3d", self.d3d, d3, real_3d, made.pose_ba),
-            ("2d", self.d2d, d2, self._real_2d(rows_2d), flat),
+            ("2d", self.d2d, d2, self.source.seen(rows_2d), flat),
         ):
             weight = getattr(self.settings, f"weight_{name}")
             if not weight:
@@ -307,23 +282,13 @@ class PoseAugModule(pl.LightningModule):
             found[f"discriminator_{name}"] = loss
         self._log_losses(found)
 
-    def _real_2d(self, rows: Tensor) -> Tensor:
-        """What D2D takes for real: the data as it is, or as other cameras would see it."""
-        pose, flat, camera = self.source(rows)
-        if self.views is None:
-            return flat
-        seen = self.views.draw(pose)
-        seen_flat = project_normalised(seen, camera)
-        usable = in_picture(seen, seen_flat, self.aspect)[:, None, None]
-        return torch.where(usable, seen_flat, flat)
-
     def _lifter_batch(self, work: Work) -> tuple[Any, ...]:
         if work.phase == "real":
-            return self._real(work.rows[0])
+            return self.source.recorded(work.rows[0])
         if work.phase == "mixed":
-            return (*self._real(work.rows[0]), self._kept_fakes(work.number))
+            return (*self.source.recorded(work.rows[0]), self._kept_fakes(work.number))
         if not self.settings.official:
-            return self.fakes_of(work.rows[0])
+            return self.source.fakes(self.average, work.rows[0])
         if work.number == 0 and self.fakes:
             joined = tuple(torch.cat(parts) for parts in zip(*self.fakes))
             order = torch.randperm(len(joined[0])).to(self.device)
@@ -332,18 +297,9 @@ class PoseAugModule(pl.LightningModule):
 
     def _kept_fakes(self, number: int) -> tuple[Tensor, Tensor]:
         """One batch of those made before; empty if there is none."""
-        flat, target = self.fakes[0] if self.fakes else (self.keypoints[:0], self.poses[:0])
+        flat, target = self.fakes[0] if self.fakes else self.source.nothing()
         part = slice(number * self.settings.batch_size, (number + 1) * self.settings.batch_size)
         return flat[part], target[part]
-
-    def _real(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        pose = self.poses[rows]
-        return self.keypoints[rows], pose - pose[:, :1]
-
-    def _keep_fakes(self, made: Augmented, flat: Tensor) -> None:
-        pose, flat = made.pose_rt.detach(), flat.detach()
-        kept = in_picture(pose, flat, self.aspect, lower_bound=False)
-        self.fakes.append((flat[kept], (pose - pose[:, :1])[kept]))
 
     def _evaluate_fakes(self) -> None:
         """The official code scores after the fakes too; the better of the two lifters of an epoch may be kept."""
@@ -377,7 +333,7 @@ class PoseAugModule(pl.LightningModule):
 
     def check(self, network: Augmentor | None = None) -> Health:
         """Health of an augmentor by itself, without :class:`JointRange`; None takes the one that makes the fakes."""
-        rows = torch.arange(0, len(self.poses), max(1, len(self.poses) // _CHECKED), device=self.device)
+        rows = torch.arange(0, len(self.source), max(1, len(self.source) // _CHECKED), device=self.device)
         if network is None:
             network = self.augmentor if self.settings.official else self.average
         was_training = network.training
@@ -386,7 +342,7 @@ class PoseAugModule(pl.LightningModule):
             made = network.eval()(pose, within_range=False)
             made_flat = project_normalised(made.pose_rt, camera)
         network.train(was_training)
-        usable = in_picture(made.pose_rt, made_flat, self.aspect)
+        usable = in_picture(made.pose_rt, made_flat, self.source.aspect)
         return measure(pose, flat, made, made_flat, usable, network.joint_range)
 
     def _gan(self) -> tuple[dict[str, nn.Module], list[Any]]:
@@ -394,6 +350,10 @@ class PoseAugModule(pl.LightningModule):
         return networks, self.optimizers()[:3]
 
     # Optimisation
+
+    def _set_rate(self, number: int, name: str, factor: float) -> None:
+        for group in self.optimizers()[number].param_groups:
+            group["lr"] = self.rates[name] * factor
 
     def _step(self, optimizer: Any, loss: Tensor, network: nn.Module) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -414,14 +374,6 @@ class PoseAugModule(pl.LightningModule):
     def _log_losses(self, parts: dict[str, Tensor]) -> None:
         values = {f"gan/{name}": value.detach() for name, value in parts.items()}
         self.log_dict(values, batch_size=1, on_step=False, on_epoch=True)
-
-
-def _templates(pairs: PosePairs) -> np.ndarray:
-    """(S, 15) median bone lengths of each subject."""
-    _, owner = np.unique(pairs.subjects, return_inverse=True)
-    order = np.argsort(owner, kind="stable")
-    parts = np.split(pairs.lengths[order], np.flatnonzero(np.diff(owner[order])) + 1)
-    return np.stack([np.median(part, 0) for part in parts]).astype(np.float32)
 
 
 def _seed_of(*numbers: int) -> int:

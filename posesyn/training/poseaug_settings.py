@@ -55,7 +55,8 @@ class PoseAugSettings:
         epochs, batch_size: As published.
         warmup: Epochs that train the GAN only.
         learning_rate: Of Adam for augmentor and discriminators.
-        lifter_rate: Of Adam for the lifter; None takes 1e-4, and 1e-3 for SemGCN.
+        lifter_rate: Of Adam for the lifter; None takes 1e-4, and 1e-3 for SemGCN. In the default recipe it falls over
+            the lifter's own passes over the data, in the official one with the epochs from the warm-up on.
         clip: Largest gradient norm of each network.
         discriminate_every: Discriminator steps on every so many iterations (``df``).
         pool: Size of the fake pools.

@@ -15,14 +15,15 @@ from posesyn.data.pose_pairs import PosePairs
 from posesyn.errors import InputError, RunError
 from posesyn.estimators.lifters.registry import load_lifter, make_lifter
 from posesyn.synthesis.augmentation.augmentor import Augmentor
-from posesyn.training import poseaug_batches
+from posesyn.training import poseaug, poseaug_batches
 from posesyn.training.held_still import frozen
-from posesyn.training.lifter import score, train_lifter
+from posesyn.training.lifter import LifterModule, score, train_lifter
 from posesyn.training.poseaug import PoseAugModule
 from posesyn.training.poseaug_batches import PoseAugBatches
 from posesyn.training.poseaug_health import in_picture, measure
 from posesyn.training.poseaug_run import train_poseaug
 from posesyn.training.poseaug_settings import LifterSettings, PoseAugSettings
+from posesyn.training.poseaug_source import PoseAugSource
 
 # x, y up, z of poseaug16, metres
 STANDING = np.array(
@@ -76,9 +77,9 @@ class Recorded(PoseAugModule):
         self.rates_seen: list[tuple[float, ...]] = []
 
     def training_step(self, work, index) -> None:
+        super().training_step(work, index)
         self.calls.append((self.current_epoch, work.phase))
         self.rates_seen.append(tuple(o.param_groups[0]["lr"] for o in self.optimizers()))
-        super().training_step(work, index)
 
 
 def phases(module: Recorded, epoch: int) -> list[str]:
@@ -95,6 +96,23 @@ def test_schedule_alternates_and_rates_fall(pairs):
         np.testing.assert_allclose(rates, [1e-4 * (1 - epoch / 4)] * 4)
     mixed = fitted(Recorded(small(), pairs, pairs, settings()), 1)
     assert phases(mixed, 0) == ["gan", "check", *2 * ["augment", "mixed"]]
+
+
+def test_each_lifter_update_has_the_rate_of_a_lifter_trained_alone(pairs):
+    module = fitted(Recorded(small(), pairs, pairs, settings(warmup=1, epochs=3)), 3)
+    steps = zip(module.calls, module.rates_seen)
+    found = [rates[3] for (epoch, phase), rates in steps if phase == "mixed" and epoch >= 1]
+
+    class Alone(LifterModule):
+        def training_step(self, rows, index):
+            alone.append(self.optimizers().param_groups[0]["lr"])
+            return super().training_step(rows, index)
+
+    alone: list[float] = []
+    own = LifterSettings(epochs=4, batch_size=settings().batch_size, learning_rate=1e-4, schedule="linear")
+    fitted(Alone(small(), pairs, pairs, own), 4)
+    assert len(set(found)) == 4
+    np.testing.assert_allclose(found, alone)
 
 
 @pytest.mark.parametrize("count", (64, 65, 100, 128, 201))
@@ -130,11 +148,14 @@ def test_a_mixed_step_learns_from_the_fakes_made_for_it(pairs, monkeypatch):
     monkeypatch.setattr(poseaug_batches, "_AHEAD", 128)
     seen, made = [], []
 
-    class Recorded(PoseAugModule):
-        def fakes_of(self, rows):
-            made.append(super().fakes_of(rows))
+    class RecordedSource(PoseAugSource):
+        def fakes(self, augmentor, rows):
+            made.append(super().fakes(augmentor, rows))
             return made[-1]
 
+    monkeypatch.setattr(poseaug, "PoseAugSource", RecordedSource)
+
+    class Recorded(PoseAugModule):
         def lifter_step(self, keypoints, targets, fakes=None):
             seen.append(fakes)
             return super().lifter_step(keypoints, targets, fakes)
@@ -183,10 +204,10 @@ def test_bone_swap_keeps_directions_and_takes_a_subjects_lengths(pairs):
     rows = torch.arange(60)
     pose, flat, _ = module.source(rows)
     lengths = PosePairs(pose.numpy(), flat.numpy()).lengths
-    wanted = module.templates[module.template_of[rows]].numpy()
+    wanted = module.source.templates[module.source.template_of[rows]].numpy()
     np.testing.assert_allclose(lengths, wanted, atol=1e-5)
-    assert len(np.unique(module.template_of.numpy())) == 3
-    original = module.poses[rows]
+    assert len(np.unique(module.source.template_of.numpy())) == 3
+    original = module.source.poses[rows]
     np.testing.assert_allclose(pose[:, 0], original[:, 0], atol=1e-6)
 
 
@@ -205,7 +226,7 @@ def test_unusable_fakes_are_replaced_by_their_sources(pairs):
     with torch.no_grad():
         module.average.RTprocess.w2_T.bias.copy_(torch.tensor([100.0, 0.0, 0.0]))
     rows = torch.arange(40)
-    flat, target = module.fakes_of(rows)
+    flat, target = module.source.fakes(module.average, rows)
     pose, source_flat, _ = module.source(rows)
     assert torch.equal(flat, source_flat)
     np.testing.assert_allclose(target, pose - pose[:, :1], atol=1e-6)
@@ -304,13 +325,13 @@ def test_collapse_is_seen_and_undone(pairs):
 def test_default_recipe_bounds_views_and_joints_and_official_does_not(pairs):
     module = PoseAugModule(small(), pairs, pairs, settings())
     rows = torch.arange(len(pairs))
-    flat, seen = module.source(rows)[1], module._real_2d(rows)
-    assert module.augmentor.RTprocess.views == module.views and module.augmentor.joint_range is not None
+    flat, seen = module.source(rows)[1], module.source.seen(rows)
+    assert module.augmentor.RTprocess.views == module.source.views and module.augmentor.joint_range is not None
     assert (seen != flat).any(-1).any(-1).float().mean() > 0.5  # the rest would have left the picture
-    assert seen[..., 0].abs().max() <= 1 and seen[..., 1].abs().max() <= module.aspect
+    assert seen[..., 0].abs().max() <= 1 and seen[..., 1].abs().max() <= module.source.aspect
     official = PoseAugModule(small(), pairs, pairs, settings(recipe="official"))
-    assert official.views is None and official.augmentor.joint_range is None
-    assert torch.equal(official._real_2d(rows), official.source(rows)[1])
+    assert official.source.views is None and official.augmentor.joint_range is None
+    assert torch.equal(official.source.seen(rows), official.source(rows)[1])
 
 
 def test_spread_keeps_views_apart(pairs):
