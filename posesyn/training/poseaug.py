@@ -253,7 +253,8 @@ class PoseAugModule(pl.LightningModule):
         ba = losses.group_errors(lifted[0], made.pose_ba, self.source.groups)
         rt = losses.group_errors(lifted[1], made.pose_rt, self.source.groups)
         weights = losses.FeedbackWeights()
-        terms = losses.feedback_loss(original, ba, rt, weights, self.current_epoch, self.settings.epochs)
+        # The published epoch counts from 1 here, and from 0 for the rates (jfzhang95/PoseAug, run_poseaug.py).
+        terms = losses.feedback_loss(original, ba, rt, weights, self.current_epoch + 1, self.settings.epochs)
         return weights.angle * terms[0] + weights.transform * terms[1]
 
     def _discriminate(

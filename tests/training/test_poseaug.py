@@ -14,6 +14,7 @@ from posesyn.data.pose_pair_sources import pairs_of_joints
 from posesyn.data.pose_pairs import PosePairs
 from posesyn.errors import InputError, RunError
 from posesyn.estimators.lifters.registry import load_lifter, make_lifter
+from posesyn.synthesis.augmentation import losses
 from posesyn.synthesis.augmentation.augmentor import Augmentor
 from posesyn.training import poseaug, poseaug_batches
 from posesyn.training.held_still import frozen
@@ -113,6 +114,18 @@ def test_each_lifter_update_has_the_rate_of_a_lifter_trained_alone(pairs):
     fitted(Alone(small(), pairs, pairs, own), 4)
     assert len(set(found)) == 4
     np.testing.assert_allclose(found, alone)
+
+
+def test_feedback_counts_epochs_from_one(pairs, monkeypatch):
+    seen, original = [], losses.feedback_loss
+
+    def noted(*args):
+        seen.append(args[-2:])
+        return original(*args)
+
+    monkeypatch.setattr(losses, "feedback_loss", noted)
+    fitted(PoseAugModule(small(), pairs, pairs, settings(warmup=1, epochs=3)), 3)
+    assert set(seen) == {(2, 3), (3, 3)}
 
 
 @pytest.mark.parametrize("count", (64, 65, 100, 128, 201))

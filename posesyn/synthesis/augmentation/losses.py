@@ -40,7 +40,7 @@ class FeedbackWeights:
     transform_slack: float = 15.0
 
     def angle_middle(self, epoch: int, epochs: int) -> float:
-        """The wanted ratio at an epoch."""
+        """The wanted ratio at an epoch; the first is 1."""
         return self.angle_start + (self.angle_end - self.angle_start) * epoch / epochs
 
 
@@ -108,7 +108,7 @@ def feedback_loss(
     Args:
         original, after_angles, after_transform: From :func:`group_errors`.
         weights: Ranges.
-        epoch, epochs: Where in the training the wanted ratio is read off.
+        epoch, epochs: Where in the training the wanted ratio is read off; the first epoch is 1.
     """
     return (
         range_loss(after_angles / original, weights.angle_middle(epoch, epochs), weights.angle_slack),
