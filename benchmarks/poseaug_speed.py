@@ -263,7 +263,7 @@ def main() -> None:
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 row = json.loads(done.stdout.splitlines()[-1])
                 rows.append(row)
-                known = f"{TARGETS.get((name, what), 0):>8.2f}{OFFICIAL.get((name, what), 0):>15.2f}"
+                known = f"{TARGETS.get((name, what), '-'):>8}{OFFICIAL.get((name, what), '-'):>15}"
                 took = f"{row['seconds']:>9.3f}{row['least']:>8.3f}-{row['most']:.3f}{row['products_alone']:>10.3f}"
                 print(f"{name:<10}{what:<8}{form:<10}{took}{row['peak_mb']:>9.0f}{known}", flush=True)
     if options.json:
