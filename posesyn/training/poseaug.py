@@ -95,7 +95,7 @@ class PoseAugModule(pl.LightningModule):
         self.average = copy.deepcopy(self.augmentor).requires_grad_(False).eval()
         self.pools = {"3d": FakePool(options.pool, seed), "2d": FakePool(options.pool, seed + 1)}
         self.batches = PoseAugBatches(len(pairs), options, seed)
-        self.counter, self.lifter_steps, self.candidate, self.guard = 0, 0, None, PoseAugGuard()
+        self.counter, self.candidate, self.guard = 0, None, PoseAugGuard()
         self.fakes: list[tuple[Tensor, Tensor]] = []
 
     # Lightning
@@ -131,8 +131,8 @@ class PoseAugModule(pl.LightningModule):
         draw = torch.Generator().manual_seed(_seed_of(self.seed, epoch, 7))
         self.source.swap(draw)
         self.fakes, self.candidate = [], None
-        for number, name in enumerate(self.rates):
-            self._set_rate(number, name, 1 - epoch / (self.settings.epochs + 1))
+        for name in self.rates:
+            self._set_rate(name, 1 - epoch / (self.settings.epochs + 1))
         if self.guard.healthy is None:
             self.guard.remember(*self._gan())
 
@@ -147,6 +147,10 @@ class PoseAugModule(pl.LightningModule):
             elif work.phase == "augment":
                 self.fakes = [self.source.fakes(self.average, work.rows[0])]
             else:
+                if not self.settings.official:
+                    passes = 2 * (self.settings.epochs - self.settings.warmup)
+                    done = 2 * (self.current_epoch - self.settings.warmup) + work.lifter_pass
+                    self._set_rate("lifter", max(0.0, 1 - done / (passes + 1)))
                 self.lifter_step(*self._lifter_batch(work))
 
     def validation_step(self, batch: Any, index: int) -> None:
@@ -155,14 +159,13 @@ class PoseAugModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["poseaug"] = {
             "counter": self.counter,
-            "lifter_steps": self.lifter_steps,
             "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
             "guard": self.guard.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["poseaug"]
-        self.counter, self.lifter_steps = state["counter"], state["lifter_steps"]
+        self.counter = state["counter"]
         self.guard.load_state_dict(state["guard"])
         for name, pool in self.pools.items():
             pool.load_state_dict(state["pools"][name])
@@ -204,10 +207,6 @@ class PoseAugModule(pl.LightningModule):
         if len(keypoints) < 2:
             return None
         self.lifter.train()
-        if not self.settings.official:
-            passes = 2 * (self.settings.epochs - self.settings.warmup)
-            self._set_rate(3, "lifter", max(0.0, 1 - self.lifter_steps // self.batches.per_pass / (passes + 1)))
-        self.lifter_steps += 1
         if fakes is None or len(fakes[0]) < 2:
             loss = functional.mse_loss(self.lifter(keypoints), targets)
         else:
@@ -352,8 +351,8 @@ class PoseAugModule(pl.LightningModule):
 
     # Optimisation
 
-    def _set_rate(self, number: int, name: str, factor: float) -> None:
-        for group in self.optimizers()[number].param_groups:
+    def _set_rate(self, name: str, factor: float) -> None:
+        for group in self.optimizers()[list(self.rates).index(name)].param_groups:
             group["lr"] = self.rates[name] * factor
 
     def _step(self, optimizer: Any, loss: Tensor, network: nn.Module) -> None:

@@ -20,12 +20,13 @@ class Work(NamedTuple):
 
     ``phase`` is ``gan`` (rows: sources, real 3D, real 2D), ``check``, ``fake``, ``real``, ``augment`` (rows: sources of
     the next fakes), ``mixed`` (rows: data; ``number`` counts from the last ``augment``) or ``evaluate``; else
-    ``number`` counts the steps of the phase.
+    ``number`` counts the steps of the phase. ``lifter_pass`` is 0 or 1 in the two passes of the lifter.
     """
 
     phase: str
     number: int
     rows: tuple[Tensor, ...] = ()
+    lifter_pass: int = 0
 
 
 class PoseAugBatches(IterableDataset):
@@ -66,19 +67,19 @@ class PoseAugBatches(IterableDataset):
             yield Work("gan", number, tuple(part[number * size : (number + 1) * size] for part in orders))
         yield Work("check", 0)
         if self.settings.official or not self.settings.mixed:
-            for phase in ("fake", "real"):
+            for lifter_pass, phase in enumerate(("fake", "real")):
                 rows = order()
                 for number in range(passes):
-                    yield Work(phase, number, (rows[number * size : (number + 1) * size],))
+                    yield Work(phase, number, (rows[number * size : (number + 1) * size],), lifter_pass)
                 if phase == "fake":
                     yield Work("evaluate", 0)
         else:
             # The augmentor rests now: many fakes at once cost far less than those of one step at a time.
             ahead = max(1, _AHEAD // size)
-            for _ in range(2):
+            for lifter_pass in range(2):
                 data, sources = order(), order()
                 for number in range(passes):
                     if number % ahead == 0:
                         yield Work("augment", number // ahead, (sources[number * size : (number + ahead) * size],))
                     rows = data[number * size : (number + 1) * size]
-                    yield Work("mixed", number % ahead, (rows,))
+                    yield Work("mixed", number % ahead, (rows,), lifter_pass)
