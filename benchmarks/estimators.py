@@ -28,12 +28,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from posesyn.body import load_body
-from posesyn.estimators.crowdnet import CrowdNet
+from posesyn.estimators.crowdnet.layers import body_pose_of
+from posesyn.estimators.crowdnet.network import CrowdNet
 from posesyn.estimators.hmr import HMR
-from posesyn.estimators.hmr2 import HMR2
-from posesyn.estimators.hybrik import HybrIK
-from posesyn.estimators.twist_swing import solve_pose
-from posesyn.estimators.vposer import body_pose_of
+from posesyn.estimators.hmr2.network import HMR2
+from posesyn.estimators.hybrik.network import HybrIK, solve_pose
 from posesyn.geometry.rotations import rot6d_to_matrix
 
 # (forward, forward + backward) of the published codes, where known.

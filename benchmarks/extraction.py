@@ -36,13 +36,13 @@ from scipy.stats import spearmanr
 
 from posesyn import metrics
 from posesyn.data import RenderedClips, crop_persons
-from posesyn.demo import captions
+from posesyn.demo import world as captions
 from posesyn.demo.world import as_2d_annotation
 from posesyn.estimators import HMR, load_estimator
-from posesyn.protocols import EstimatorSpec
+from posesyn.interfaces import EstimatorSpec
 from posesyn.storage.clip_store import ClipStore
-from posesyn.storage.shards import ClipWriter
-from posesyn.synthesis.extraction import ErrorExtractor
+from posesyn.storage.clip_writer import ClipWriter
+from posesyn.synthesis.extraction.extractor import ErrorExtractor
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
 from posesyn.types import Person, PoseBatch

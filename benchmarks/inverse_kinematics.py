@@ -31,10 +31,10 @@ import torch
 from posesyn import skeletons
 from posesyn.body import inverse_kinematics, load_body
 from posesyn.body.inverse_kinematics import body_scale, fit_pose
-from posesyn.data.bvh import bvh_joints
+from posesyn.data.motions.bvh import bvh_joints
 from posesyn.geometry.kinematics import forward_kinematics, offsets_from_joints
 from posesyn.geometry.rotations import rotvec_to_matrix
-from posesyn.synthesis.motion.features import body_offsets, motion_features, recover_joints
+from posesyn.synthesis.motion.prior.features import body_offsets, motion_features, recover_joints
 
 PARENTS = skeletons.get("humanml3d22").parents
 JUMP = 60.0  # degrees

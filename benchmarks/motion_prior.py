@@ -22,7 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posesyn.synthesis.motion.evaluation import (
+from posesyn.synthesis.motion.cleanup import settled
+from posesyn.synthesis.motion.prior.evaluator import (
+    MotionTextEvaluator,
     diversity,
     foot_skating,
     frechet_distance,
@@ -31,11 +33,9 @@ from posesyn.synthesis.motion.evaluation import (
     mean_speed,
     retrieval_precision,
 )
-from posesyn.synthesis.motion.evaluator import MotionTextEvaluator
-from posesyn.synthesis.motion.features import motion_features, recover_joints, still_features
-from posesyn.synthesis.motion.prior import MotionPriorModel
-from posesyn.synthesis.motion.settling import settled
-from posesyn.training.motion_data import FeatureClip, reconstruction_error_mm
+from posesyn.synthesis.motion.prior.features import motion_features, recover_joints, still_features
+from posesyn.synthesis.motion.prior.prior import MotionPriorModel
+from posesyn.training.prior.data import FeatureClip, reconstruction_error_mm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 from prior_material import add_arguments, raw_features
@@ -117,7 +117,7 @@ def held_pose_error(prior: MotionPriorModel, clips: Sequence[FeatureClip], noise
 
     Every tenth pose of the clips; ``noise`` metres of Gaussian noise on the joints, bone lengths kept.
     """
-    from posesyn.synthesis.motion.features import bone_offsets
+    from posesyn.synthesis.motion.prior.features import bone_offsets
 
     rng = np.random.default_rng(seed)
     poses = np.concatenate([recover_joints(clip.features)[::10] for clip in clips])

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from posesyn.synthesis.motion.transformer import MotionTransformer, TransformerConfig
+from posesyn.synthesis.motion.prior.transformer import MotionTransformer, TransformerConfig
 
 
 def official_scores(model: MotionTransformer, tokens: list[int], text: Tensor) -> Tensor:

@@ -47,22 +47,22 @@ from tqdm import tqdm
 from posesyn import skeletons
 from posesyn.body import load_body
 from posesyn.body.inverse_kinematics import PoseFit, fit_pose
-from posesyn.data.bvh import bvh_to_motion
-from posesyn.data.rendered import RenderedClips
+from posesyn.cli.build import PipelineSettings
+from posesyn.data.motions.bvh import bvh_to_motion
+from posesyn.data.persons.rendered import RenderedClips
 from posesyn.demo.world import as_2d_annotation
 from posesyn.estimators import load_estimator
 from posesyn.geometry.procrustes import similarity_align
-from posesyn.pipeline import thin_motion
-from posesyn.settings import PipelineSettings
-from posesyn.storage.atomic import read_json, write_json
+from posesyn.pipeline.run import thin_motion
 from posesyn.storage.clip_store import ClipStore
+from posesyn.storage.clip_writer import ClipWriter
+from posesyn.storage.files import read_json, write_json
 from posesyn.storage.ledger import rng_of
-from posesyn.storage.shards import ClipWriter
-from posesyn.synthesis.extraction import ErrorExtractor
+from posesyn.synthesis.extraction.extractor import ErrorExtractor
 from posesyn.synthesis.motion import synthesizer as synthesizer_module
-from posesyn.synthesis.motion.completion import CAM_TO_WORLD
-from posesyn.synthesis.motion.prior import SHIPPED
+from posesyn.synthesis.motion.prior.prior import SHIPPED
 from posesyn.synthesis.motion.ranking import reproject
+from posesyn.synthesis.motion.steering.estimator_pose import CAM_TO_WORLD
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer, SynthesisSettings
 from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
 from posesyn.types import Motion, ScoredPerson

@@ -35,11 +35,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from poseaug_scenarios import scenarios
 
 from posesyn.estimators.lifters.registry import load_lifter, make_lifter
-from posesyn.storage.atomic import write_bytes
-from posesyn.training.lifter import score, train_lifter
-from posesyn.training.lightning_output import quiet_lightning
-from posesyn.training.poseaug_run import train_poseaug
-from posesyn.training.poseaug_settings import LifterSettings, PoseAugSettings
+from posesyn.settings.lifters import LifterSettings, PoseAugSettings
+from posesyn.storage.files import write_bytes
+from posesyn.training.lifters.lifter import score, train_lifter
+from posesyn.training.lifters.poseaug_run import train_poseaug
+from posesyn.training.runs import quiet_lightning
 
 LIFTERS = ("mlp", "videopose", "semgcn", "stgcn")
 # A quarter of the published width, half for SemGCN: at the published one the cells of this file take days of two cores.

@@ -2,7 +2,7 @@
 
     python benchmarks/poseaug_plausibility.py --runs runs/poseaug_bench/runs/*/augmentor.safetensors
 
-Limits of each joint are read off recorded poses (posesyn.synthesis.augmentation.plausibility), once of the actions that
+Limits of each joint are read off recorded poses (posesyn.synthesis.augmentation.joint_range), once of the actions that
 the augmentor was trained on (half of "train") and once of all that is there, sports, dance and floor work too (half of
 "train", "cross" and "validation"): the range of humans. Baselines: recorded poses that the limits were not read off,
 and random noise on bone directions with the same mean turn as the augmentor's. Printed: share of poses with a joint
@@ -21,7 +21,7 @@ from poseaug_scenarios import scenarios
 
 from posesyn.synthesis.augmentation.augmentor import LENGTH_LIMIT, Augmentor
 from posesyn.synthesis.augmentation.bones import FROZEN_BONES, bone_lengths, bone_vectors, joints_from_bones, unit_bones
-from posesyn.synthesis.augmentation.plausibility import JointLimits, plausibility
+from posesyn.synthesis.augmentation.joint_range import JointLimits, plausibility
 
 
 def jittered(joints: torch.Tensor, turn: float, seed: int) -> tuple[torch.Tensor, float]:

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from posesyn.data.bvh import bvh_joints
-from posesyn.data.camera_rig import CameraRig
-from posesyn.data.pose_pair_sources import pairs_of_joints
-from posesyn.data.pose_pairs import PosePairs
+from posesyn.data.motions.bvh import bvh_joints
+from posesyn.data.pose_pairs.pairs import PosePairs
+from posesyn.data.pose_pairs.sources import pairs_of_joints
+from posesyn.settings.lifters import CameraRig
 
 EVERYDAY = ("walk", "run", "everyday")
 STUDIO = CameraRig(heights=(1.4, 1.7), distances=(4.0, 6.0), count=4, azimuths=(0.8, 2.3, 3.9, 5.4))

@@ -34,14 +34,13 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from posesyn import skeletons
-from posesyn.data.pose_pairs import PosePairs
+from posesyn.data.pose_pairs.pairs import PosePairs
 from posesyn.estimators.lifters.registry import make_lifter
 from posesyn.geometry.rotations import rotvec_to_matrix
+from posesyn.settings.lifters import PoseAugSettings
 from posesyn.synthesis.augmentation import losses
-from posesyn.synthesis.augmentation.bones import FROZEN_BONES, KCS_PARTS, RATIO_OF_BONE
-from posesyn.synthesis.augmentation.projection import project_normalised
-from posesyn.training.poseaug import PoseAugModule
-from posesyn.training.poseaug_settings import PoseAugSettings
+from posesyn.synthesis.augmentation.bones import FROZEN_BONES, KCS_PARTS, RATIO_OF_BONE, project_normalised
+from posesyn.training.lifters.poseaug import PoseAugModule
 
 BATCH = 1024
 PARENTS = skeletons.get("poseaug16").parents

@@ -22,8 +22,8 @@ import torch
 
 from posesyn.body import load_body
 from posesyn.geometry.rotations import rotvec_to_matrix
-from posesyn.synthesis.rendering.mesh_backend import MeshBackend
-from posesyn.synthesis.rendering.rasterizer import rasterize
+from posesyn.synthesis.rendering.mesh.backend import MeshBackend
+from posesyn.synthesis.rendering.mesh.rasterizer import rasterize
 from posesyn.types import Motion
 
 

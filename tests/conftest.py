@@ -45,7 +45,7 @@ def vision_model(tmp_path_factory) -> Path:
         PreTrainedTokenizerFast,
     )
 
-    from posesyn.synthesis.motion.captioner import PROMPT
+    from posesyn.synthesis.motion.captions import PROMPT
 
     words = sorted({*PROMPT.lower().replace("?", "").replace(".", "").replace(":", "").split(), "walks", "."})
     vocabulary = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>", "<pad>", "<image>", *words])}

@@ -63,5 +63,5 @@ def test_fresh_import_is_light_and_without_warnings():
 
 
 def test_types_and_skeletons_need_no_torch():
-    modules = "posesyn.types, posesyn.protocols, posesyn.skeletons"
+    modules = "posesyn.types, posesyn.interfaces, posesyn.skeletons.skeleton"
     assert _fresh(f"import sys, {modules}; print([m for m in {HEAVY!r} if m in sys.modules])") == "[]"

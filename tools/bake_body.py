@@ -10,7 +10,7 @@
    around each is fitted to them over three quarters of the samples and tested on the others.
 5. The small body is a subset of the vertices of the full one, found by half-edge collapse.
 
-The file format is described in ``posesyn/body/free_body.py``. All numbers are our own choice.
+The file format is described in ``posesyn/body/files.py``. All numbers are our own choice.
 """
 
 from __future__ import annotations

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from train_prior import VQVAE, unseen
 
 from posesyn.storage.checkpoints import load_into, load_weights
-from posesyn.synthesis.motion.lexicon import paraphrase
-from posesyn.synthesis.motion.text import HashTextEncoder, SentenceTextEncoder
-from posesyn.synthesis.motion.vqvae import MotionVQVAE
+from posesyn.synthesis.motion.prior.text import HashTextEncoder, SentenceTextEncoder, paraphrase
+from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE
 
 
 def histograms(vqvae: MotionVQVAE, clips: list) -> tuple[list[tuple[str, ...]], Tensor]:

@@ -13,11 +13,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from posesyn.data.rendered import RenderedClips
+from posesyn.data.persons.rendered import RenderedClips
 from posesyn.demo.world import WorldSettings, as_2d_annotation
 from posesyn.report import clip_overlay, person_crop_overlay
 from posesyn.storage.clip_store import ClipStore
-from posesyn.synthesis.extraction_report import load_report
+from posesyn.synthesis.extraction.report_files import load_report
 
 SIDE, GAP, LABEL, COLUMNS = 200, 6, 34, 6
 

@@ -15,19 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from posesyn.body import load_body
-from posesyn.data.motion_captions import load_mocap
-from posesyn.synthesis.motion.features import (
+from posesyn.data.motions.captions import load_mocap
+from posesyn.synthesis.motion.prior.features import (
     body_offsets,
     bone_offsets,
     motion_features,
     recover_joints,
     still_features,
 )
-from posesyn.synthesis.motion.normalizer import Normalizer
-from posesyn.training.motion_augmentation import perturbed
-from posesyn.training.motion_composition import CaptionedJoints, composed
-from posesyn.training.motion_data import FeatureClip, features_of
-from posesyn.training.motion_sources import normalised
+from posesyn.synthesis.motion.prior.normalizer import Normalizer
+from posesyn.training.prior.augmentation import CaptionedJoints, composed, perturbed
+from posesyn.training.prior.data import FeatureClip, features_of
+from posesyn.training.prior.sources import normalised
 
 SPEEDS = (1.0, 0.85, 1.15)
 PERTURBED_FRAMES, HELD_POSES, COMPOSED = 300_000, 16_000, 360

@@ -24,21 +24,21 @@ import torch
 from tqdm import tqdm
 
 from posesyn.body import load_body
-from posesyn.data.bvh import bvh_to_motion
+from posesyn.data.batches import collate, training_sample
 from posesyn.data.crops import CropAugmentation, CropVariation
-from posesyn.data.motions import load_motion, save_motion
-from posesyn.data.rendered import RenderedClips
+from posesyn.data.motions.amass import load_motion, save_motion
+from posesyn.data.motions.bvh import bvh_to_motion
+from posesyn.data.persons.rendered import RenderedClips
 from posesyn.estimators.hmr import HMR
 from posesyn.estimators.losses import SCORED_JOINTS
+from posesyn.evaluation.scoring import evaluate
 from posesyn.geometry.cameras import apply_affine, crop_affine, crop_intrinsics
 from posesyn.geometry.rotations import matrix_to_rot6d
 from posesyn.storage.checkpoints import save_weights
 from posesyn.storage.ledger import rng_of
-from posesyn.synthesis.rendering.mesh_backend import MeshBackend
-from posesyn.training.batches import collate, training_sample
-from posesyn.training.evaluation import evaluate
-from posesyn.training.mixed_data import MixedPoseDataModule
-from posesyn.training.pose_estimator import PoseEstimatorModule
+from posesyn.synthesis.rendering.mesh.backend import MeshBackend
+from posesyn.training.estimators.fine_tuning import PoseEstimatorModule
+from posesyn.training.estimators.mixed_data import MixedPoseDataModule
 from posesyn.types import ArrayImage, BodyLabels, Motion, Person
 
 LAB_ACTIONS = ("walk", "everyday")

@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posesyn.synthesis.motion.evaluation import retrieval_precision
-from posesyn.synthesis.motion.evaluator import MotionTextEvaluator
-from posesyn.synthesis.motion.lexicon import FILLERS, paraphrase, words_of
-from posesyn.synthesis.motion.normalizer import Normalizer
-from posesyn.training.motion_data import FeatureClip
+from posesyn.synthesis.motion.prior.evaluator import MotionTextEvaluator, retrieval_precision
+from posesyn.synthesis.motion.prior.normalizer import Normalizer
+from posesyn.synthesis.motion.prior.text import FILLERS, paraphrase, words_of
+from posesyn.training.prior.data import FeatureClip
 
 SHORTEST, LONGEST = 40, 196  # frames, as HumanML3D's evaluation
 

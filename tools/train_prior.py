@@ -26,14 +26,12 @@ from prior_material import Material, add_arguments, prepare, scaled
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from posesyn.storage.checkpoints import load_into, load_weights, save_weights
-from posesyn.synthesis.motion.lexicon import paraphrase
-from posesyn.synthesis.motion.prior import MotionPriorModel
-from posesyn.synthesis.motion.residual import ResidualConfig
-from posesyn.synthesis.motion.text import HashTextEncoder, SentenceTextEncoder
-from posesyn.synthesis.motion.transformer import TransformerConfig
-from posesyn.synthesis.motion.vqvae import MotionVQVAE, VQVAEConfig
-from posesyn.training.motion import MotionTransformerModule, MotionVQVAEModule, TransformerRecipe, VQVAERecipe
-from posesyn.training.motion_data import (
+from posesyn.synthesis.motion.prior.prior import MotionPriorModel
+from posesyn.synthesis.motion.prior.quantizer import ResidualConfig
+from posesyn.synthesis.motion.prior.text import HashTextEncoder, SentenceTextEncoder, paraphrase
+from posesyn.synthesis.motion.prior.transformer import TransformerConfig
+from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig
+from posesyn.training.prior.data import (
     FeatureClip,
     FeatureWindows,
     MixedWindows,
@@ -44,8 +42,8 @@ from posesyn.training.motion_data import (
     reconstruction_error_mm,
     tokenize,
 )
-from posesyn.training.motion_residual import MotionResidualModule, ResidualRecipe
-from posesyn.training.motion_start import start_from_data
+from posesyn.training.prior.modules import MotionTransformerModule, MotionVQVAEModule, TransformerRecipe, VQVAERecipe
+from posesyn.training.prior.residual import MotionResidualModule, ResidualRecipe, start_from_data
 
 VQVAE = VQVAEConfig(
     codes=512, code_dim=128, width=192, decay=0.998, dead_below=0.05, quantizers=12, beam=8, linear=True,

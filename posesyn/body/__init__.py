@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from posesyn.body.arrays import BodyArrays
-from posesyn.body.loading import load_body
-from posesyn.body.model import Body, BodyOutput
+from posesyn.body.files import BodyArrays
+from posesyn.body.model import Body, BodyOutput, load_body
 
 __all__ = ["Body", "BodyArrays", "BodyOutput", "load_body"]

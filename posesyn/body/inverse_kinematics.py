@@ -15,7 +15,7 @@ import roma
 import torch
 from torch import Tensor
 
-from posesyn.body.arrays import NUM_BETAS, smpl_parents
+from posesyn.body.files import NUM_BETAS, smpl_parents
 from posesyn.body.model import Body
 from posesyn.errors import InputError
 from posesyn.geometry import kinematics, rotations

@@ -1,9 +1,10 @@
-"""A SMPL-format body as a torch module."""
+"""``load_body``: the free body by name, a licensed SMPL body by path."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -13,7 +14,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from posesyn.body.arrays import NUM_BETAS, NUM_JOINTS, BodyArrays, smpl_parents
+from posesyn.body.files import (
+    ASSETS,
+    NUM_BETAS,
+    NUM_JOINTS,
+    SIZES,
+    BodyArrays,
+    find_smpl_file,
+    read_free_body,
+    read_smpl_file,
+    smpl_parents,
+)
 from posesyn.errors import InputError
 from posesyn.geometry import kinematics
 
@@ -158,3 +169,47 @@ class Body(torch.nn.Module):
                 )
         # smplx adds the translation in place, so an expanded row must not reach it for a batch of views.
         return pose_rotmat, betas.expand(batch, -1), None if transl is None else transl.expand(batch, -1)
+
+
+def load_body(
+    path_or_name: str | Path = "anny",
+    size: str = "full",
+    gender: str = "neutral",
+    dtype: torch.dtype = torch.float32,
+) -> Body:
+    """Loads a body.
+
+    Args:
+        path_or_name: ``anny``, the free body that posesyn ships; ``smpl``, a licensed SMPL body at the place named by
+            the environment variable ``POSESYN_SMPL``; or the path of a SMPL ``.pkl`` or ``.npz`` file or of a folder
+            of them.
+        size: ``full`` (13,718 vertices) or ``small`` (1,200 vertices, for crops of about 128 pixels; same joints, same
+            betas). SMPL has its 6,890 vertices only.
+        gender: ``neutral``, ``male`` or ``female``: which file of a folder. The free body holds both sexes in its
+            betas.
+        dtype: Floating type of the module.
+
+    Raises:
+        InputError: Unknown size or gender.
+        FileError: The file is missing, damaged or no SMPL model; for a missing one the message says where to get it.
+        UnsafeFileError: The file asks to run code. Nothing was run.
+    """
+    if size not in SIZES:
+        raise InputError("unknown body size", where="load_body", expected=" or ".join(SIZES), got=size)
+    if path_or_name == "anny":
+        if gender != "neutral":
+            raise InputError(
+                "the free body has no separate genders",
+                where="load_body",
+                expected="gender='neutral'",
+                got=gender,
+                fix="both sexes lie in the span of its betas",
+            )
+        return Body(read_free_body(ASSETS / f"body_{size}.npz"), "anny", dtype)
+    if size != "full":
+        raise InputError(
+            "only the free body has a small version", where=f"load_body({str(path_or_name)!r})", got=size,
+            fix='leave size at "full"',
+        )  # fmt: skip
+    path = find_smpl_file(None if path_or_name == "smpl" else path_or_name, gender)
+    return Body(read_smpl_file(path), str(path), dtype)

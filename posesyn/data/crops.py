@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 
 from posesyn import skeletons
-from posesyn.data.boxes import box_problem
+from posesyn.data.persons.base import box_problem
 from posesyn.errors import InputError
 from posesyn.geometry.cameras import apply_affine, crop_affine, padded_box
-from posesyn.protocols import EstimatorSpec
+from posesyn.interfaces import EstimatorSpec
 from posesyn.storage.clip_store import StoredFrame
 from posesyn.storage.images import ImageFile
 from posesyn.types import BodyLabels, ImageSource, Person

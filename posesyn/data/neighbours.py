@@ -15,7 +15,7 @@ class WithNeighbours(Sequence[Person]):
     """A data set whose persons carry the others of their image in ``meta["neighbours"]``, a tuple of persons.
 
     Networks that take a 2D pose as input are trained with joints of neighbours mixed in, as detectors mix them up
-    (:class:`posesyn.estimators.pose_noise.PoseNoise`).
+    (:class:`posesyn.estimators.crowdnet.pose_noise.PoseNoise`).
 
     Args:
         persons: Any data set; it is read through once for the image names, boxes and keypoints, not for its images.

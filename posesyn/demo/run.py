@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 
 from posesyn import report as reports
+from posesyn.cli.build import PipelineSettings
 from posesyn.demo.world import DemoWorld, WorldSettings, build_world
 from posesyn.estimators import load_estimator
-from posesyn.pipeline import Pipeline
-from posesyn.protocols import TargetEstimator
+from posesyn.evaluation.scoring import PROTOCOL, Evaluation, evaluate
+from posesyn.interfaces import TargetEstimator
+from posesyn.pipeline.run import Pipeline
 from posesyn.report import RunSummary
-from posesyn.settings import PipelineSettings
-from posesyn.storage.atomic import write_json
+from posesyn.settings.synthesis import SynthesisSettings
+from posesyn.settings.training import FineTuningSettings
 from posesyn.storage.clip_store import ClipStore
-from posesyn.synthesis.motion.settings import SynthesisSettings
+from posesyn.storage.files import write_json
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
-from posesyn.training.evaluation import PROTOCOL, Evaluation, evaluate
-from posesyn.training.settings import FineTuningSettings
 from posesyn.types import ErrorReport, ScoredPerson
 
 BEFORE, CONTROL, OURS = "as shipped", "control: real data only", "posesyn: real + synthetic"

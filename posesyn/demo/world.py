@@ -10,14 +10,59 @@ import numpy as np
 from tqdm import tqdm
 
 from posesyn import skeletons
-from posesyn.data.rendered import RenderedClips
-from posesyn.demo import captions
+from posesyn.data.persons.rendered import RenderedClips
+from posesyn.demo import world as captions
 from posesyn.storage.clip_store import ClipStore
+from posesyn.storage.clip_writer import ClipWriter
 from posesyn.storage.ledger import rng_of, sample_seed
-from posesyn.storage.shards import ClipWriter
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
 from posesyn.types import Motion, Person
+
+LAB = (
+    "a person walks forward",
+    "a person walks slowly in a circle",
+    "a person stands still",
+    "a person stands and looks around",
+    "a person walks forward and stops",
+    "a person walks and turns around",
+    "someone walks in a straight line",
+    "a person stands and moves the arms a little",
+)
+
+WILD = {
+    "dance": (
+        "a person dances ballet and does a pirouette",
+        "a dancer moves the arms expressively",
+        "a person dances salsa steps with turns",
+        "someone dances and spins on one leg",
+        "a dancer leaps and lifts one leg high",
+        "a person dances with big arm movements",
+    ),
+    "gymnastics": (
+        "a person does a cartwheel",
+        "someone does gymnastics and stretches the legs wide",
+        "a person bends down and touches the floor",
+        "a gymnast balances on one leg with arms raised",
+        "a person crouches and stands up again",
+    ),
+    "martial arts": (
+        "a person kicks and punches",
+        "someone practises karate",
+        "a martial artist does a high kick",
+        "a person boxes and ducks",
+        "a person performs tai chi",
+    ),
+    "sports": (
+        "a person jumps forward with both feet",
+        "a person throws a ball",
+        "someone climbs using hands and feet",
+        "a person runs and leaps over an obstacle",
+        "a person swings a golf club",
+        "a person jumps up and down doing jumping jacks",
+    ),
+}
+
 
 ANNOTATION_SKELETON = "coco17"
 

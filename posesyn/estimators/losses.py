@@ -1,13 +1,14 @@
-"""SPIN's training losses (estimators.md section 3), each masked per person so that 2D-only and 3D data mix freely."""
+"""Losses of SMPL networks, and how they were published to be trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from posesyn.errors import InputError
 
@@ -64,7 +65,7 @@ def smpl_losses(
     Args:
         prediction: ``pose_rotmat`` (B, 24, 3, 3), ``betas`` (B, 10), ``cam`` (B, 3), ``joints`` (B, 45, 3) metres,
             ``keypoints_norm`` (B, 45, 2); optionally ``places`` (B, 35, 3) and ``heat`` (B, 35, h, w).
-        batch: See :mod:`posesyn.training.batches`.
+        batch: See :mod:`posesyn.data.batches`.
         weights: Default: SPIN's.
 
     Raises:
@@ -78,7 +79,7 @@ def smpl_losses(
             "a training batch lacks what the losses need",
             expected=list(needed),
             got=f"no {', '.join(missing)}",
-            fix="make batches with posesyn.training.batches.collate",
+            fix="make batches with posesyn.data.batches.collate",
         )
     joints = slice(0, SCORED_JOINTS)
     labelled = batch["has_labels"]
@@ -125,3 +126,73 @@ def heat_entropy(heat: Float[Tensor, "B J h w"], places: Float[Tensor, "B J 2"])
             index = (low[..., 1] + down) * width + low[..., 0] + right
             total = total - weight * logs.gather(-1, index.long()[..., None])[..., 0]
     return total
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """One published training.
+
+    Attributes:
+        optimizer: ``adam`` or ``adamw``.
+        learning_rate: At the start.
+        batch_size: Persons per step, over all GPUs.
+        epochs: Length; None where the source counts ``steps``.
+        steps: Length in optimiser steps; None where the source counts ``epochs``.
+        milestones: Epochs after which the rate is multiplied by ``decay``.
+        weight_decay: Of the optimiser.
+    """
+
+    optimizer: Literal["adam", "adamw"]
+    learning_rate: float
+    batch_size: int
+    epochs: int | None = None
+    steps: int | None = None
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
+    weight_decay: float = 0.0
+
+    def build(self, groups: Sequence[dict[str, Any]], learning_rate: float | None = None) -> dict[str, Any]:
+        """Optimiser and schedule as a Lightning module's ``configure_optimizers`` returns them.
+
+        Args:
+            groups: Parameter groups.
+            learning_rate: In place of the published one; the decay stays.
+        """
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer]
+        optimizer = kind(list(groups), rate, weight_decay=self.weight_decay)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(self.milestones), self.decay)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+
+# estimators.md section 3.
+HMR_RECIPE = TrainingRecipe("adam", 5e-5, batch_size=64, epochs=50)
+# Section 4: batch 48 on each of 8 GPUs.
+HMR2_RECIPE = TrainingRecipe("adamw", 1e-5, batch_size=384, steps=1_000_000, weight_decay=1e-4)
+# Section 2.5: batch 64 on each of 4 GPUs. The sources' ``lr_backbone`` never acts, so there is one rate.
+CROWDNET_RECIPES = {
+    "3dpw_crowd": TrainingRecipe("adam", 1e-4, batch_size=256, epochs=7, milestones=(4, 6)),
+    "3dpw": TrainingRecipe("adam", 1e-3, batch_size=256, epochs=11, milestones=(10,)),
+}
+# Section 5: BATCH_SIZE 32, WORLD_SIZE 8.
+HYBRIK_RECIPE = TrainingRecipe("adam", 1e-3, batch_size=256, epochs=200, milestones=(90, 120))
+
+
+def trainable(named: Iterable[tuple[str, nn.Parameter]], prefixes: Sequence[str]) -> list[dict[str, Any]]:
+    """Parameter groups, one for each prefix of names and a last one for the rest; empty groups are left out.
+
+    Args:
+        named: ``module.named_parameters()``; frozen parameters are left out.
+        prefixes: ``("backbone.",)``.
+
+    Raises:
+        InputError: Nothing to train.
+    """
+    groups: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in (*prefixes, "")}
+    for name, parameter in named:
+        if parameter.requires_grad:
+            groups[next(prefix for prefix in groups if name.startswith(prefix))].append(parameter)
+    found = [{"params": values, "name": prefix.rstrip(".") or "head"} for prefix, values in groups.items() if values]
+    if not found:
+        raise InputError("the network has no trainable parameters", where="recipes.trainable")
+    return found

@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from posesyn.errors import InputError, PosesynError
-from posesyn.protocols import TargetEstimator
+from posesyn.interfaces import TargetEstimator
 
 # Third parties announce a callable ``make(checkpoint: path | None) -> TargetEstimator`` in this entry point group.
 ENTRY_POINTS = "posesyn.estimators"
@@ -39,7 +39,7 @@ class _Published:
         kind = getattr(import_module(f"posesyn.estimators.{self.module}"), self.class_name)
         if checkpoint is None:
             raise InputError(
-                f"estimator '{self.module}' needs a checkpoint: its official weights may not be shipped",
+                f"estimator '{self.module.split('.')[0]}' needs a checkpoint: its official weights may not be shipped",
                 where="load_estimator",
                 fix=f"get {self.file} from {self.source} and pass checkpoint=..., or use 'hmr_small'",
             )
@@ -67,9 +67,11 @@ class _Lifted:
 _BUILT_IN: dict[str, Callable[[Checkpoint], TargetEstimator]] = {
     "hmr": _Published("hmr", "HMR", "model_checkpoint.pt", "github.com/nkolot/SPIN"),
     "hmr_small": _hmr_small,
-    "hmr2": _Published("hmr2", "HMR2", "the Lightning checkpoint", "github.com/shubham-goel/4D-Humans"),
-    "crowdnet": _Published("crowdnet", "CrowdNet", "snapshot_N.pth.tar", "github.com/hongsukchoi/3DCrowdNet_RELEASE"),
-    "hybrik": _Published("hybrik", "HybrIK", "the ResNet-34 checkpoint", "github.com/Jeff-sjtu/HybrIK"),
+    "hmr2": _Published("hmr2.network", "HMR2", "the Lightning checkpoint", "github.com/shubham-goel/4D-Humans"),
+    "crowdnet": _Published(
+        "crowdnet.network", "CrowdNet", "snapshot_N.pth.tar", "github.com/hongsukchoi/3DCrowdNet_RELEASE"
+    ),
+    "hybrik": _Published("hybrik.network", "HybrIK", "the ResNet-34 checkpoint", "github.com/Jeff-sjtu/HybrIK"),
     **{name: _Lifted(name) for name in ("mlp", "videopose", "semgcn", "stgcn")},
 }
 

@@ -18,6 +18,7 @@ from posesyn.report.plots import SERIES
 if TYPE_CHECKING:
     from posesyn.synthesis.augmentation.augmentor import Augmentor
 
+
 _SKELETON = "poseaug16"
 _COLOURS = {"left": "tab:blue", "right": "tab:red", "middle": "0.15"}
 _AROUND = 1.3  # metres from the person at which a camera is drawn, whatever its distance

@@ -1,18 +1,255 @@
-"""An extraction as a folder of linked pages: every chosen person can be looked at, by rank and by worst joint."""
+"""Self-contained HTML: the page of an extraction or a run, and the pages of its persons."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
 
+import posesyn
 from posesyn import skeletons
 from posesyn.errors import FileError, InputError
-from posesyn.report.cards import person_card
-from posesyn.report.html import MAX_RANKING_ROWS, _write
-from posesyn.types import ErrorReport, ScoredPerson
+from posesyn.report import plots
+from posesyn.report.cards import RunSummary, clip_card, comparison_card, frame_card, person_card
+from posesyn.report.embedding import figure_uri
+from posesyn.storage.files import write_bytes
+from posesyn.types import Clip, ErrorReport, ScoredPerson
+
+# A page must open quickly and go by mail: the parts below stay under it with room to spare. Our own choice.
+MAX_REPORT_BYTES = 15_000_000
+MAX_CLIPS = 12
+MAX_FRAMES = 12
+MAX_RANKING_ROWS = 500
+_CLIP_BYTES = 450_000
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("posesyn.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _figure(draw: Callable[[bool], Figure], alt: str, tall: bool = False) -> dict[str, Any]:
+    """A plot for light and for dark screens, with its description."""
+    return {"light": figure_uri(draw(False)), "dark": figure_uri(draw(True)), "alt": alt, "tall": tall}
+
+
+def format_value(value: Any) -> str:
+    """A table cell as text: numbers rounded to what is worth reading, missing values as a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (int, np.integer)):
+        return f"{int(value):,}".replace(",", "\u202f")
+    if isinstance(value, (float, np.floating)):
+        if not np.isfinite(value):
+            return "–"
+        return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {format_value(one)}" for key, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(format_value(one) for one in value)
+    return str(value)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a cell is set flush right: numbers, and text such as "-3.1" or "45.2 ± 0.3"."""
+    if isinstance(value, str):
+        return value[:1].isdigit() or (value[:1] in "+-−±" and value[1:2].isdigit())
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], highlight: str | None = None) -> dict[str, Any]:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    # A column is set flush right as a whole, also where a value is missing.
+    numeric = {column: any(_is_number(row.get(column)) for row in rows) for column in columns}
+    body = [
+        {
+            "strong": highlight is not None and str(row.get(columns[0])) == highlight,
+            "cells": [{"text": format_value(row.get(column)), "number": numeric[column]} for column in columns],
+        }
+        for row in rows
+    ]
+    return {"columns": [{"text": str(column), "number": numeric[column]} for column in columns], "rows": body}
+
+
+def _pairs(mapping: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(str(key), format_value(value)) for key, value in mapping.items()]
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 90 else f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+
+
+def _write(path: str | os.PathLike[str], template: str, **values: Any) -> int:
+    page = _environment().get_template(template).render(version=posesyn.__version__, **values).encode("utf-8")
+    if len(page) > MAX_REPORT_BYTES:
+        raise InputError(
+            "the report grew too large to be of use",
+            where=path,
+            expected=f"at most {MAX_REPORT_BYTES} bytes",
+            got=len(page),
+            fix="show fewer persons",
+        )
+    write_bytes(path, page)
+    return len(page)
+
+
+def write_extraction_report(
+    path: str | os.PathLike[str], report: ErrorReport, max_persons: int = 24, title: str = "Where the estimator fails"
+) -> int:
+    """Writes what ``ErrorExtractor`` found: plots of the errors, the worst and best persons, the ranking.
+
+    Args:
+        path: The HTML file; its folder must exist. It appears complete or not at all.
+        max_persons: Pictures at most of challenging and, again, of non-challenging persons.
+        title: Heading.
+
+    Returns:
+        Size of the file in bytes (at most ``MAX_REPORT_BYTES``).
+
+    Raises:
+        FileError: The file cannot be written.
+        InputError: ``max_persons`` is negative or leads to a page over the limit.
+
+    A person whose image cannot be read any more gets a card that says so.
+    """
+    if max_persons < 0:
+        raise InputError("max_persons must not be negative", where="write_extraction_report", got=max_persons)
+    figures = []
+    if report.scored:
+        groups = {"challenging": report.challenging, "non-challenging": report.non_challenging}
+        shares = {name: np.array([one.error for one in group]) for name, group in groups.items() if group}
+        if not shares:
+            shares = {"all persons": np.array([one.error for one in report.scored])}
+        joints = {name: plots.mean_joint_errors(group) for name, group in groups.items() if group}
+        joints = joints or {"all persons": plots.mean_joint_errors(report.scored)}
+        figures = [
+            _figure(lambda dark: plots.error_by_rank(report, dark), _rank_alt(report)),
+            _figure(
+                lambda dark: plots.error_histogram(shares, "", 30, dark, "normalised 2D error"),
+                "Histogram of the errors: " + _medians(shares, ""),
+            ),
+            _figure(lambda dark: plots.joint_error_bars(joints, "", dark), _joints_alt(joints), tall=True),
+        ]
+    ranking = [
+        {
+            "rank": rank,
+            "person": one.person.person_id,
+            "error": f"{one.error:.4f}",
+            "joints used": int(np.sum(one.joint_used)),
+            "caption": one.person.captions[0] if one.person.captions else None,
+        }
+        for rank, one in enumerate(report.scored[:MAX_RANKING_ROWS])
+    ]
+    return _write(
+        path,
+        "extraction.html.j2",
+        title=title,
+        subtitle="Persons ranked by the distance between the annotated joints and the projected prediction.",
+        funnel=_pairs(
+            {
+                "persons scored": len(report.scored),
+                "challenging": len(report.challenging),
+                "non-challenging": len(report.non_challenging),
+                "skipped": len(report.skipped),
+            }
+        ),
+        figures=figures,
+        challenging=[person_card(one) for one in report.challenging[:max_persons]],
+        challenging_count=len(report.challenging),
+        non_challenging=[person_card(one) for one in report.non_challenging[:max_persons]],
+        non_challenging_count=len(report.non_challenging),
+        ranking=_table(ranking),
+        ranking_count=len(report.scored),
+        skipped=[(str(name), str(reason)) for name, reason in report.skipped[:MAX_RANKING_ROWS]],
+        skipped_count=len(report.skipped),
+        settings=_pairs(report.settings),
+    )
+
+
+def write_run_report(path: str | os.PathLike[str], summary: RunSummary, max_persons: int = 24) -> int:
+    """Writes the report of a whole run; returns its size in bytes. Arguments and errors as of the extraction report."""
+    if max_persons < 0:
+        raise InputError("max_persons must not be negative", where="write_run_report", got=max_persons)
+    clips = list(summary.clips[:MAX_CLIPS])
+    kept, dropped = _frame_examples([*summary.clips, *summary.rejected])
+    figures = []
+    series = {name: np.asarray(values) for name, values in summary.error_series.items() if np.size(values)}
+    if series:
+        unit = summary.error_unit
+        figures.append(
+            _figure(
+                lambda dark: plots.error_histogram(series, unit, 40, dark),
+                "Histogram of the errors: " + _medians(series, unit),
+            )
+        )
+    return _write(
+        path,
+        "run.html.j2",
+        title=summary.title,
+        subtitle=summary.subtitle,
+        table=_table(summary.rows, summary.highlight),
+        table_note=summary.table_note,
+        funnel=_pairs(summary.funnel),
+        figures=figures,
+        improved=[
+            comparison_card(before, after, summary.error_unit) for before, after in summary.improved[:max_persons]
+        ],
+        improved_count=len(summary.improved),
+        worst=[person_card(one) for one in summary.worst[:max_persons]],
+        worst_count=len(summary.worst),
+        best=[person_card(one) for one in summary.best[:max_persons]],
+        best_count=len(summary.best),
+        clips=[clip_card(clip, _CLIP_BYTES) for clip in clips],
+        clips_count=len(summary.clips),
+        kept=kept,
+        dropped=dropped,
+        settings=_pairs(summary.settings),
+        timings=[(str(name), _seconds(float(value))) for name, value in summary.timings.items()],
+        notes=[str(note) for note in summary.notes],
+    )
+
+
+def _frame_examples(clips: Sequence[Clip]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Cards of some kept and some rejected frames, at most one of each per clip; none if nothing was rejected."""
+    if all(np.all(clip.keep) for clip in clips):
+        return [], []
+    groups: tuple[list[dict[str, str]], list[dict[str, str]]] = ([], [])
+    for clip in clips:
+        for group, wanted in zip(groups, (True, False)):
+            frames = np.flatnonzero(np.asarray(clip.keep, bool) == wanted)
+            if len(frames) and len(group) < MAX_FRAMES:
+                group.append(frame_card(clip, int(frames[len(frames) // 2])))
+    return groups
+
+
+def _medians(series: Mapping[str, np.ndarray], unit: str) -> str:
+    parts = (f"median of {name} {np.median(v):.3g} {unit}".rstrip() for name, v in series.items() if np.size(v))
+    return "; ".join(parts) + "."
+
+
+def _rank_alt(report: ErrorReport) -> str:
+    first, last = report.scored[0].error, report.scored[-1].error
+    return f"Error by rank: it falls from {first:.3g} to {last:.3g} over {len(report.scored)} persons."
+
+
+def _joints_alt(groups: Mapping[str, Mapping[str, float]]) -> str:
+    name, errors = next(iter(groups.items()))
+    top = sorted(errors, key=errors.__getitem__, reverse=True)[:3]
+    return f"Mean error per joint. Largest for {name} persons: {', '.join(joint.replace('_', ' ') for joint in top)}."
 
 
 def write_extraction_pages(

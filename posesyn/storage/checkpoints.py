@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from posesyn.errors import CheckpointError, FileError, UnsafeFileError
-from posesyn.storage.atomic import atomic_file
+from posesyn.storage.files import atomic_file
 
 # Where published checkpoints keep their weights (estimators.md: SPIN, 3DCrowdNet, HMR2; motion_generation.md: T2M-GPT).
 WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "trans", "ema", "weights")

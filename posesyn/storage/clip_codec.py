@@ -19,8 +19,7 @@ import cv2
 import numpy as np
 
 from posesyn.errors import FileError, InputError
-from posesyn.storage.arrays import npz_bytes, read_npz
-from posesyn.storage.atomic import dump_json
+from posesyn.storage.files import dump_json, npz_bytes, read_npz
 from posesyn.storage.images import decode_image
 from posesyn.types import Clip
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from posesyn.errors import FileError, InputError, UnsafeFileError
-from posesyn.storage.atomic import read_json, sha256_of, write_json
 from posesyn.storage.clip_codec import ClipHeader, check_crc, decode_clip, decode_labels, parse_header
+from posesyn.storage.files import read_json, sha256_of, write_json
 from posesyn.storage.images import decode_image
 from posesyn.types import Clip
 
@@ -52,7 +52,7 @@ class ClipStore(Sequence[Clip]):
     """The clips of a folder, in planned order.
 
     Args:
-        folder: Written by :class:`posesyn.storage.shards.ClipWriter`, or any folder with such tar files.
+        folder: Written by :class:`posesyn.storage.clip_writer.ClipWriter`, or any folder with such tar files.
 
     Raises:
         FileError: No such folder, no archive in it, or a damaged one.

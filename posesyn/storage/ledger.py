@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from posesyn.errors import FileError, InputError, RunError
-from posesyn.storage.atomic import PARTIAL_SUFFIX, dump_json, read_json, write_bytes, write_json
+from posesyn.storage.files import PARTIAL_SUFFIX, dump_json, read_json, write_bytes, write_json
 
 _OWN_FILES = frozenset({"config.json", "ledger.sqlite", "ledger.sqlite-journal", ".lock"})
 _SCHEMA = """

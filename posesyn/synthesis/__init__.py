@@ -8,10 +8,10 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "AnimationRenderer": "rendering.renderer",
-        "ClipFilter": "filtering",
-        "ErrorExtractor": "extraction",
+        "ClipFilter": "filtering.clip_filter",
+        "ErrorExtractor": "extraction.extractor",
         "MotionSynthesizer": "motion.synthesizer",
-        "load_report": "extraction_report",
-        "save_report": "extraction_report",
+        "load_report": "extraction.report_files",
+        "save_report": "extraction.report_files",
     },
 )

@@ -9,7 +9,7 @@ import torch
 
 from posesyn import skeletons
 from posesyn.body import load_body
-from posesyn.body.free_body import ASSETS, read_free_body
+from posesyn.body.files import ASSETS, read_free_body
 from posesyn.errors import FileError, InputError
 from posesyn.geometry.kinematics import mirror_pose
 

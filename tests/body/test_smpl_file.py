@@ -13,7 +13,7 @@ import torch
 from scipy import sparse
 
 from posesyn.body import load_body
-from posesyn.body.arrays import smpl_parents
+from posesyn.body.files import smpl_parents
 from posesyn.errors import FileError, InputError, UnsafeFileError
 
 V = 6890

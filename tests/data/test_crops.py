@@ -10,9 +10,9 @@ from PIL import Image
 
 from posesyn import skeletons
 from posesyn.data.crops import CropAugmentation, CropVariation, crop_person, crop_persons, variation_affine
-from posesyn.data.rendered import RenderedClips
+from posesyn.data.persons.rendered import RenderedClips
 from posesyn.errors import InputError
-from posesyn.protocols import EstimatorSpec
+from posesyn.interfaces import EstimatorSpec
 from posesyn.storage.images import ImageFile
 from posesyn.types import ArrayImage, Person
 

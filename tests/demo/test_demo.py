@@ -6,10 +6,10 @@ import json
 
 import pytest
 
+from posesyn.cli.build import PipelineSettings
 from posesyn.demo.run import BEFORE, CONTROL, OURS, run_demo
 from posesyn.demo.world import WorldSettings
-from posesyn.settings import PipelineSettings
-from posesyn.training.settings import FineTuningSettings
+from posesyn.settings.training import FineTuningSettings
 
 
 @pytest.mark.integration

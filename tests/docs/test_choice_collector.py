@@ -95,5 +95,5 @@ def test_finds_constants_arguments_and_settings(collector, tmp_path):
 
 def test_finds_the_choices_of_posesyn(collector):
     names = {(choice.module, choice.name) for choice in collector.collect(ROOT / "posesyn")}
-    assert ("posesyn.report.html", "MAX_REPORT_BYTES") in names
-    assert ("posesyn.settings", "PipelineSettings.num_motions") in names
+    assert ("posesyn.report.pages", "MAX_REPORT_BYTES") in names
+    assert ("posesyn.settings.synthesis", "SynthesisSettings.num_motions") in names

@@ -4,7 +4,7 @@ import pytest
 from posesyn import skeletons
 from posesyn.errors import InputError
 from posesyn.estimators import EstimatorKeypointDetector
-from posesyn.protocols import KeypointDetector
+from posesyn.interfaces import KeypointDetector
 from posesyn.types import ArrayImage, Person
 
 

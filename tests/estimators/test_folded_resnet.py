@@ -4,8 +4,8 @@ import timm
 import torch
 from torch import nn
 
-from posesyn.estimators import folded_resnet
-from posesyn.estimators.folded_resnet import folded_forward, is_foldable
+from posesyn.estimators import layers as folded_resnet
+from posesyn.estimators.layers import folded_forward, is_foldable
 
 
 def trunk(name: str, **options) -> nn.Module:

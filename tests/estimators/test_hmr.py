@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from posesyn.data.batches import collate, training_sample
 from posesyn.errors import CheckpointError, FileError, InputError
 from posesyn.estimators.hmr import HMR
-from posesyn.protocols import TrainableEstimator
+from posesyn.interfaces import TrainableEstimator
 from posesyn.storage.checkpoints import save_weights
-from posesyn.training.batches import collate, training_sample
 
 
 @pytest.fixture(scope="module")

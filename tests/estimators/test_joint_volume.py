@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from posesyn.estimators.joint_volume import (
+from posesyn.estimators.layers import (
     expected_uvd,
     gaussian_heatmaps,
     sample_maps,

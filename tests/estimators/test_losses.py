@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from posesyn.errors import InputError
+from posesyn.estimators.hmr import expected_places
 from posesyn.estimators.losses import SCORED_JOINTS, LossWeights, heat_entropy, masked_mean, smpl_losses
-from posesyn.estimators.necks import expected_places
 
 
 @pytest.fixture

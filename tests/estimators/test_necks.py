@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from posesyn.errors import InputError
-from posesyn.estimators.hmr import HMR, SMALL_SPEC
-from posesyn.estimators.necks import AverageNeck, JointNeck, expected_places
+from posesyn.estimators.hmr import HMR, SMALL_SPEC, AverageNeck, JointNeck, expected_places
 
 
 def test_a_sharp_peak_is_its_cell():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from posesyn.errors import CheckpointError, UnsafeFileError
-from posesyn.estimators.official import OfficialWeights
+from posesyn.estimators.weights import OfficialWeights
 
 
 @pytest.fixture

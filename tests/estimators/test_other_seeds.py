@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from posesyn.estimators.crowdnet import CrowdNet
+from posesyn.estimators.crowdnet.network import CrowdNet
 from posesyn.estimators.hmr import HMR
-from posesyn.estimators.hmr2 import HMR2
-from posesyn.estimators.hybrik import HybrIK
+from posesyn.estimators.hmr2.network import HMR2
+from posesyn.estimators.hybrik.network import HybrIK
 
 torchvision = pytest.importorskip("torchvision")
 pytestmark = pytest.mark.integration

@@ -5,10 +5,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from posesyn.estimators.crowdnet import CrowdNet
-from posesyn.estimators.hybrik import HybrIK
-from posesyn.training.mixed_data import MixedPoseDataModule
-from posesyn.training.pose_estimator import PoseEstimatorModule
+from posesyn.estimators.crowdnet.network import CrowdNet
+from posesyn.estimators.hybrik.network import HybrIK
+from posesyn.training.estimators.fine_tuning import PoseEstimatorModule
+from posesyn.training.estimators.mixed_data import MixedPoseDataModule
 
 
 @pytest.mark.integration

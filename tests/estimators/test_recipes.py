@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from posesyn.errors import InputError
-from posesyn.estimators.recipes import HMR2_RECIPE, HMR_RECIPE, HYBRIK_RECIPE, TrainingRecipe, trainable
+from posesyn.estimators.losses import HMR2_RECIPE, HMR_RECIPE, HYBRIK_RECIPE, TrainingRecipe, trainable
 
 
 def test_rates_fall_at_the_milestones():

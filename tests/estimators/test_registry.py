@@ -7,8 +7,8 @@ import torch
 import posesyn
 from posesyn.errors import CheckpointError, InputError
 from posesyn.estimators import registry
-from posesyn.estimators.hybrik import HybrIK
-from posesyn.protocols import EstimatorSpec, TargetEstimator
+from posesyn.estimators.hybrik.network import HybrIK
+from posesyn.interfaces import EstimatorSpec, TargetEstimator
 from posesyn.storage.checkpoints import load_metadata, save_weights
 from posesyn.types import PoseBatch
 

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from posesyn.estimators.regressor import IterativeRegressor
+from posesyn.estimators.layers import IterativeRegressor
 from posesyn.geometry.rotations import rot6d_to_matrix
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from posesyn.estimators.base import PosedJoints
 from posesyn.estimators.hmr import HMR
-from posesyn.estimators.hybrik import HybrIK
-from posesyn.estimators.posed_joints import PosedJoints
+from posesyn.estimators.hybrik.network import HybrIK
 
 
 def test_half_precision_changes_little_and_nothing_outside_the_heavy_parts(small, persons):

@@ -13,7 +13,7 @@ from posesyn.body import load_body
 from posesyn.errors import FileError, InputError
 from posesyn.report import figures, save_persons_rerun, write_extraction_pages
 from posesyn.report.embedding import encode_figure
-from posesyn.report.mesh_overlay import mesh_overlay
+from posesyn.report.figures import mesh_overlay
 
 
 @pytest.fixture(scope="module")

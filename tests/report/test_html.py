@@ -7,10 +7,9 @@ import pytest
 
 from posesyn import report as public
 from posesyn.errors import FileError, InputError
-from posesyn.report import html
-from posesyn.report.cards import format_error
-from posesyn.report.html import MAX_REPORT_BYTES, format_value, write_extraction_report, write_run_report
-from posesyn.report.summary import RunSummary
+from posesyn.report import pages as html
+from posesyn.report.cards import RunSummary, format_error
+from posesyn.report.pages import MAX_REPORT_BYTES, format_value, write_extraction_report, write_run_report
 from posesyn.types import ArrayImage, ErrorReport
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)> & {{ 7 * 7 }}"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from posesyn.errors import FileError, InputError, UnsafeFileError
-from posesyn.storage.arrays import npz_bytes, read_npz, write_npz
+from posesyn.storage.files import npz_bytes, read_npz, write_npz
 
 
 def test_round_trip_and_determinism(tmp_path, rng):

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from posesyn import skeletons
 from posesyn.errors import InputError
-from posesyn.estimators.batch_keys import require
+from posesyn.estimators.base import predict_in_chunks, require
 from posesyn.estimators.lifters.keypoints import (
     FOCAL,
     NEEDED,
@@ -26,8 +26,7 @@ from posesyn.estimators.lifters.keypoints import (
 )
 from posesyn.estimators.lifters.lifter import JOINTS, SKELETON, Lifter
 from posesyn.estimators.lifters.registry import load_lifter
-from posesyn.estimators.prediction import predict_in_chunks
-from posesyn.protocols import EstimatorSpec, KeypointDetector
+from posesyn.interfaces import EstimatorSpec, KeypointDetector
 from posesyn.types import Person, PoseBatch
 
 _KEYS = ("keypoints_px", "visible", "has_labels", "joints", "intrinsics")

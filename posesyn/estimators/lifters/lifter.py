@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from posesyn.errors import CheckpointError, InputError
-from posesyn.estimators.batch_norm import fold
+from posesyn.estimators.weights import fold
 from posesyn.storage.checkpoints import load_into, load_metadata, load_weights, save_weights
 
 JOINTS = 16

@@ -1,10 +1,11 @@
-"""The fully connected lifter of Martinez et al. 2017 as PoseAug uses it (poseaug.md section 5)."""
+"""Lifters of fully connected residual blocks: the MLP of Martinez et al. and VideoPose3D on single frames."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from posesyn.estimators.lifters.lifter import JOINTS, Lifter, check_options, normalised_linear, with_zero_root
 
@@ -50,3 +51,43 @@ class MLPLifter(Lifter):
 
     def _layer(self, linear: nn.Linear, norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
         return normalised_linear(x, linear.weight, linear.bias, norm, self.dropout)
+
+
+class VideoPoseLifter(Lifter):
+    """The temporal model with filter widths of one.
+
+    A convolution of width one over one frame is a matrix product, and that is how it is computed: the weights keep the
+    official shape (out, in, 1), the activations stay (B, channels).
+
+    Args:
+        stages: Residual stages of two layers.
+        width: Channels.
+        dropout: Share dropped after every hidden layer.
+    """
+
+    name = "videopose"
+
+    def __init__(self, stages: int = 4, width: int = 1024, dropout: float = 0.25) -> None:
+        super().__init__()
+        check_options(stages, width, dropout, "VideoPoseLifter")
+        self.stages, self.width, self.dropout = stages, width, dropout
+        self.expand_bn = nn.BatchNorm1d(width, momentum=0.1)
+        self.shrink = nn.Conv1d(width, 3 * (JOINTS - 1), 1)
+        self.expand_conv = nn.Conv1d(2 * JOINTS, width, 1, bias=False)
+        self.layers_conv = nn.ModuleList(nn.Conv1d(width, width, 1, bias=False) for _ in range(2 * stages))
+        self.layers_bn = nn.ModuleList(nn.BatchNorm1d(width, momentum=0.1) for _ in range(2 * stages))
+
+    def options(self) -> dict[str, Any]:
+        return {"stages": self.stages, "width": self.width, "dropout": self.dropout}
+
+    def _lift(self, keypoints: Tensor) -> Tensor:
+        x = self._layer(self.expand_conv, self.expand_bn, keypoints.flatten(1))
+        for stage in range(self.stages):
+            first, second = 2 * stage, 2 * stage + 1
+            hidden = self._layer(self.layers_conv[first], self.layers_bn[first], x)
+            x = x + self._layer(self.layers_conv[second], self.layers_bn[second], hidden)
+        out = functional.linear(x, self.shrink.weight[..., 0], self.shrink.bias)
+        return with_zero_root(out.unflatten(1, (JOINTS - 1, 3)))
+
+    def _layer(self, conv: nn.Conv1d, norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
+        return normalised_linear(x, conv.weight[..., 0], None, norm, self.dropout)

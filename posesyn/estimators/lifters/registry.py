@@ -10,11 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from posesyn.errors import CheckpointError, InputError
+from posesyn.estimators.lifters.graphs import SemGCNLifter, STGCNLifter
 from posesyn.estimators.lifters.lifter import Lifter, bare_keys, lifter_of, official_weights, saved_options
-from posesyn.estimators.lifters.mlp import MLPLifter
-from posesyn.estimators.lifters.semgcn import SemGCNLifter
-from posesyn.estimators.lifters.stgcn import STGCNLifter
-from posesyn.estimators.lifters.videopose import VideoPoseLifter
+from posesyn.estimators.lifters.mlp import MLPLifter, VideoPoseLifter
 
 LIFTERS: dict[str, type[Lifter]] = {kind.name: kind for kind in (MLPLifter, VideoPoseLifter, SemGCNLifter, STGCNLifter)}
 

@@ -9,13 +9,12 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         "Augmented": "augmentor",
         "Augmentor": "augmentor",
-        "FakePool": "fake_pool",
         "FeedbackWeights": "losses",
-        "JointLimits": "plausibility",
+        "JointLimits": "joint_range",
         "JointRange": "joint_range",
         "PartDiscriminator": "discriminators",
         "ProjectionDiscriminator": "discriminators",
-        "ViewRange": "views",
-        "project_normalised": "projection",
+        "ViewRange": "augmentor",
+        "project_normalised": "bones",
     },
 )

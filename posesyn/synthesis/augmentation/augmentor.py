@@ -6,11 +6,13 @@ the BA, BL and RT trunks share one pass over the pose's own bones, and bones are
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -31,8 +33,76 @@ from posesyn.synthesis.augmentation.bones import (
     joints_from_bones,
 )
 from posesyn.synthesis.augmentation.joint_range import JointRange
-from posesyn.synthesis.augmentation.rotation import rotate
-from posesyn.synthesis.augmentation.views import ViewRange
+
+# Below this squared angle the series is exact to float32's last digits.
+_SMALL = 1e-6
+
+
+def rotate(points: Float[Tensor, "B J 3"], rotvec: Float[Tensor, "B 3"]) -> Float[Tensor, "B J 3"]:
+    """Rodrigues' formula on points: x + a (v × x) + b (v × (v × x)), a = sin θ / θ, b = (1 - cos θ) / θ².
+
+    Smooth at θ = 0, where a and b come from their series; twice differentiable there.
+    """
+    square = rotvec.square().sum(-1, keepdim=True)
+    small = square < _SMALL
+    safe = torch.where(small, torch.ones_like(square), square)
+    angle = safe.sqrt()
+    a = torch.where(small, 1 - square / 6, angle.sin() / angle)
+    b = torch.where(small, 0.5 - square / 24, (1 - angle.cos()) / safe)
+    axis = rotvec[:, None].expand_as(points)
+    once = torch.linalg.cross(axis, points)
+    return points + a[:, None] * once + b[:, None] * torch.linalg.cross(axis, once)
+
+
+@dataclass(frozen=True)
+class ViewRange:
+    """Limits of a change of view, relative to the camera a pose was recorded with (upright, looking at the person).
+
+    Args:
+        elevation: Lowest and highest change of the camera's elevation about the person, radians; positive looks down.
+        roll: Largest roll in either direction, radians.
+        distance: Smallest and largest factor on the distance.
+    """
+
+    elevation: tuple[float, float] = (-0.3, 0.8)
+    roll: float = 0.1
+    distance: tuple[float, float] = (0.5, 1.8)
+
+    def __post_init__(self) -> None:
+        (low, high), (near, far) = self.elevation, self.distance
+        if not (-math.pi / 2 < low < high < math.pi / 2 and 0 <= self.roll < math.pi and 0 < near <= far):
+            raise InputError(
+                "a range of views needs -pi/2 < lowest < highest elevation < pi/2, 0 <= roll < pi, 0 < near <= far",
+                where="ViewRange",
+                got=self,
+            )
+
+    def rotvec(self, share: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
+        """Rotation vectors from the shares, -1 to 1, that elevation, turn and roll take of their limits: first the turn
+        about the vertical, then the tilt."""
+        middle, half = (self.elevation[1] + self.elevation[0]) / 2, (self.elevation[1] - self.elevation[0]) / 2
+        zero = torch.zeros_like(share[..., 0])
+        tilt = torch.stack((middle + half * share[..., 0], zero, self.roll * share[..., 2]), -1)
+        turn = torch.stack((zero, math.pi * share[..., 1], zero), -1)
+        return roma.rotvec_composition((tilt, turn))
+
+    def draw(self, pose: Float[Tensor, "B 16 3"], generator: torch.Generator | None = None) -> Float[Tensor, "B 16 3"]:
+        """The poses seen from random views of the range, uniform in every number.
+
+        Args:
+            pose: Absolute camera frame, metres.
+            generator: Where the numbers come from.
+        """
+        elevation, roll, turn, distance = torch.rand(
+            4, len(pose), generator=generator, device=pose.device, dtype=pose.dtype
+        )
+        # A turn of 0 to 2 halves of the circle is one of -1 to 1.
+        rotvec = self.rotvec(torch.stack((2 * elevation - 1, 2 * turn, 2 * roll - 1), -1))
+        root = pose[:, :1]
+        near, far = self.distance
+        factor = near + (far - near) * distance
+        return rotate(pose - root, rotvec) + root * factor[:, None, None]
+
 
 NOISE = 48
 WIDTH = 256

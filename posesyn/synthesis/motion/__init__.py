@@ -1,0 +1,1 @@
+"""The second stage: motions for the persons that were found."""

@@ -1,11 +1,19 @@
-"""Words for a pose, where nobody and nothing else describes the person. Rules and thresholds are our own choice."""
+"""What a person does, in words: the user's, a vision-language model's, the data set's."""
 
 from __future__ import annotations
 
-import numpy as np
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from posesyn.errors import InputError
-from posesyn.synthesis.motion.text import checked_texts
+import numpy as np
+from PIL import Image
+
+from posesyn.errors import FileError, InputError, MissingDependencyError
+from posesyn.interfaces import Captioner
+from posesyn.synthesis.motion.prior.text import checked_texts
+from posesyn.types import Person, batched
 
 _PELVIS, _NECK, _HEAD = 0, 12, 15
 _SIDES = {"left": (1, 4, 7, 16, 18, 20), "right": (2, 5, 8, 17, 19, 21)}  # hip, knee, ankle, shoulder, elbow, wrist
@@ -99,3 +107,176 @@ def _arms(joints: np.ndarray, length: float) -> str:
     if raised:
         return f"with the {raised[0]} arm raised"
     return f"and reaches out with the {level[0]} arm" if level else ""
+
+
+# The paper names no prompt (posesyn.md section 3: "a VLM captions the image"); this one is our own.
+PROMPT = (
+    "What is this person doing with their body? Answer with one short sentence about the body action only, "
+    "for example: a person kneels on the ground and reaches forward."
+)
+
+
+class VisionCaptioner:
+    """Describes each person by a vision-language model that sees the person's box; fits ``protocols.Captioner``.
+
+    Args:
+        path: Local folder of a model for the pipeline ``image-text-to-text`` (LLaVA, SmolVLM, Qwen-VL ...). Nothing is
+            downloaded.
+        prompt: What the model is asked.
+        max_new_tokens: Length of an answer at most.
+        batch_size: Persons at once.
+        margin: Factor by which the box grows before it is cut out.
+        device: As in ``torch.device``.
+        keep_annotated: Persons whom the data set describes are not looked at; of them ``""`` is said.
+
+    Raises:
+        MissingDependencyError: transformers is not installed.
+        FileError: The folder does not exist, or holds no such model.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        prompt: str = PROMPT,
+        *,
+        max_new_tokens: int = 40,
+        batch_size: int = 8,
+        margin: float = 1.2,
+        device: str = "cpu",
+        keep_annotated: bool = False,
+    ) -> None:
+        if not Path(path).is_dir():
+            raise FileError(
+                "there is no vision-language model folder",
+                where=path,
+                fix="download a model for the pipeline 'image-text-to-text' and give the path of its folder",
+            )
+        if max_new_tokens < 1 or batch_size < 1 or not margin > 0:
+            raise InputError(
+                "max_new_tokens, batch_size and margin must be positive",
+                where="VisionCaptioner",
+                got=(max_new_tokens, batch_size, margin),
+            )
+        if not prompt.strip():
+            raise InputError("the prompt is empty", where="VisionCaptioner", fix="ask for the person's action")
+        try:
+            from transformers import pipeline
+        except ImportError as error:
+            raise MissingDependencyError(
+                "captions by a model need transformers", fix="pip install transformers"
+            ) from error
+        try:
+            self._pipeline = pipeline("image-text-to-text", model=str(path), device=device, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise FileError(
+                "the folder holds no model that turns image and text into text",
+                where=path,
+                expected="config.json, safetensors weights, tokenizer and processor of one",
+                got=str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+            ) from error
+        self.prompt, self.batch_size, self.margin = prompt, batch_size, margin
+        self.keep_annotated = keep_annotated
+        self._options = {"max_new_tokens": max_new_tokens, "do_sample": False}
+
+    def caption(self, persons: Sequence[Person]) -> list[str]:
+        """One sentence per person, ``""`` where the model says nothing.
+
+        Raises:
+            InputError: A person whose box lies outside the image. FileError: An image that cannot be read.
+        """
+        captions = [""] * len(persons)
+        asked = [row for row, person in enumerate(persons) if not (self.keep_annotated and person.captions)]
+        for part in batched(asked, self.batch_size):
+            chats = [self._chat(persons[row]) for row in part]
+            answers = self._pipeline(text=chats, batch_size=len(chats), generate_kwargs=self._options,
+                                     return_full_text=False)  # fmt: skip
+            for row, answer in zip(part, answers):
+                captions[row] = first_sentence(_text_of(answer))
+        return captions
+
+    def _chat(self, person: Person) -> list[dict[str, Any]]:
+        content = [
+            {"type": "image", "image": cut_out(person, self.margin)},
+            {"type": "text", "text": self.prompt},
+        ]
+        return [{"role": "user", "content": content}]
+
+
+def caption_persons(
+    persons: Sequence[Person],
+    captioner: Captioner,
+    given: Mapping[str, str] | None = None,
+    *,
+    keep_annotated: bool = False,
+) -> dict[str, str]:
+    """Captions by ``person_id`` for ``MotionSynthesizer.synthesize(captions=...)``.
+
+    The user's own text always wins. Persons of whom the captioner says nothing are absent: their annotation or pose
+    speaks for them then.
+
+    Args:
+        persons: Who is to be described.
+        captioner: Any :class:`posesyn.interfaces.Captioner`.
+        given: The user's texts by ``person_id``.
+        keep_annotated: Do not ask about persons whom the data set describes.
+
+    Raises:
+        InputError: An empty text of the user; a captioner that returns another number of captions.
+    """
+    given = dict(given or {})
+    checked_texts(list(given.values()), "caption_persons")
+    open_persons = [
+        person for person in persons if person.person_id not in given and not (keep_annotated and person.captions)
+    ]
+    said = captioner.caption(open_persons) if open_persons else []
+    if len(said) != len(open_persons):
+        raise InputError(
+            "a captioner must describe each person",
+            where=type(captioner).__name__,
+            expected=len(open_persons),
+            got=len(said),
+        )
+    found = {person.person_id: text for person, text in zip(open_persons, said) if any(c.isalnum() for c in text)}
+    return {**found, **given}
+
+
+def cut_out(person: Person, margin: float = 1.2) -> Image.Image:
+    """The person's box, grown by ``margin``, as far as it lies inside the image; RGB.
+
+    Raises:
+        InputError: Nothing of it does.
+    """
+    pixels = person.image.load()
+    height, width = pixels.shape[:2]
+    x0, y0, x1, y1 = (float(value) for value in person.box_xyxy)
+    grow = 0.5 * (margin - 1.0)
+    left, right = x0 - grow * (x1 - x0), x1 + grow * (x1 - x0)
+    top, bottom = y0 - grow * (y1 - y0), y1 + grow * (y1 - y0)
+    left, top = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
+    right, bottom = min(width, int(np.ceil(right))), min(height, int(np.ceil(bottom)))
+    if right - left < 1 or bottom - top < 1:
+        raise InputError(
+            "the person's box lies outside the image",
+            where=f"person '{person.person_id}'",
+            expected=f"inside {width} x {height}",
+            got=np.round(person.box_xyxy, 1).tolist(),
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels[top:bottom, left:right]))
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of an answer on one line, without the model's turn markers and quotes."""
+    text = re.sub(r"<[^<>\s]{1,40}>", " ", text)
+    text = re.sub(r"^\s*(assistant|answer)\s*:\s*", "", " ".join(text.split()), flags=re.IGNORECASE)
+    # Western stops end a sentence before a space, those of Chinese and Japanese anywhere.
+    sentence = re.split(r"(?<=[.!?])[\"']?(?:\s|$)|(?<=[。！？])", text.strip(" \"'"), maxsplit=1)[0]
+    return sentence.strip(" \"'.!。！")
+
+
+def _text_of(answer: Any) -> str:
+    """The generated text of one answer of the pipeline, in all of its shapes."""
+    while isinstance(answer, list):
+        answer = answer[-1] if answer else ""
+    if isinstance(answer, Mapping):
+        return _text_of(answer.get("generated_text", answer.get("content", "")))
+    return str(answer)

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from posesyn.body.inverse_kinematics import fit_pose
 from posesyn.errors import InputError
-from posesyn.synthesis.motion.features import FPS, recover_joints
-from posesyn.synthesis.motion.prior import MotionPriorModel
-from posesyn.synthesis.motion.sampling import row_seed
-from posesyn.synthesis.motion.settings import MAX_FRAMES
-from posesyn.synthesis.motion.settling import settled
-from posesyn.synthesis.motion.text import checked_texts
+from posesyn.settings.synthesis import MAX_FRAMES
+from posesyn.synthesis.motion.cleanup import settled
+from posesyn.synthesis.motion.prior.features import FPS, recover_joints
+from posesyn.synthesis.motion.prior.prior import MotionPriorModel
+from posesyn.synthesis.motion.prior.sampling import row_seed
+from posesyn.synthesis.motion.prior.text import checked_texts
 from posesyn.types import Motion, batched
 
 if TYPE_CHECKING:

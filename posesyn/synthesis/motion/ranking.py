@@ -12,7 +12,7 @@ import numpy as np
 
 from posesyn import skeletons
 from posesyn.errors import InputError
-from posesyn.synthesis.pose_error import Normalizer, joint_weights, person_size
+from posesyn.metrics.pose2d_error import Normalizer, joint_weights, person_size
 from posesyn.types import Person
 
 MIN_JOINTS = 4  # fewer joints are matched by any pose; as in ErrorExtractor, our own choice

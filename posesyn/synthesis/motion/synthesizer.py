@@ -15,22 +15,19 @@ from tqdm import tqdm
 from posesyn.body import load_body
 from posesyn.body.inverse_kinematics import fit_pose
 from posesyn.errors import InputError
-from posesyn.protocols import Captioner
-from posesyn.synthesis.motion.captioner import caption_persons
-from posesyn.synthesis.motion.captions import choose_captions
-from posesyn.synthesis.motion.completion import CAM_TO_WORLD, joints22, turned, yaw_between
+from posesyn.interfaces import Captioner
+from posesyn.settings.synthesis import SynthesisSettings
+from posesyn.synthesis.motion.captions import caption_persons, choose_captions
+from posesyn.synthesis.motion.cleanup import grounded, settled
 from posesyn.synthesis.motion.continuation import continue_codes
-from posesyn.synthesis.motion.features import FPS, body_offsets, motion_features, recover_joints, still_features
-from posesyn.synthesis.motion.grounding import grounded
-from posesyn.synthesis.motion.pose_lifting import PoseLifter
-from posesyn.synthesis.motion.pose_refinement import Lifted
-from posesyn.synthesis.motion.prior import MotionPriorModel
+from posesyn.synthesis.motion.prior.features import FPS, body_offsets, motion_features, recover_joints, still_features
+from posesyn.synthesis.motion.prior.prior import MotionPriorModel
+from posesyn.synthesis.motion.prior.sampling import row_seed
+from posesyn.synthesis.motion.prior.text import checked_texts
 from posesyn.synthesis.motion.ranking import Reprojection, reproject
-from posesyn.synthesis.motion.sampling import row_seed
-from posesyn.synthesis.motion.settings import SynthesisSettings
-from posesyn.synthesis.motion.settling import settled
-from posesyn.synthesis.motion.steering import Goal, bent_to, draw_goal, nearest_frame
-from posesyn.synthesis.motion.text import checked_texts
+from posesyn.synthesis.motion.steering.estimator_pose import CAM_TO_WORLD, joints22, turned, yaw_between
+from posesyn.synthesis.motion.steering.pose_refinement import Fitted
+from posesyn.synthesis.motion.steering.steering import Goal, PoseFitter, bent_to, draw_goal, nearest_frame
 from posesyn.types import Motion, ScoredPerson, batched
 
 
@@ -54,10 +51,10 @@ class MotionSynthesizer:
     The text is the user's, else a captioner's if one is given, else the person's, else a rule-based description of the
     pose.
 
-    With ``steering="none"`` the pose is the estimator's wrong one, as in the paper. With ``"2d"`` it is first lifted
-    toward the person's 2D truth (:class:`PoseLifter`): sample 0 gets the best hypothesis, sample k one drawn from the
+    With ``steering="none"`` the pose is the estimator's wrong one, as in the paper. With ``"2d"`` it is first fitted
+    toward the person's 2D truth (:class:`PoseFitter`): sample 0 gets the best hypothesis, sample k one drawn from the
     posterior; the frame of the decoded motion that comes nearest to it is bent onto it, its neighbours ever less.
-    Persons with fewer than ``pose_lifting.MIN_JOINTS`` visible limb joints are treated the plain way.
+    Persons with fewer than ``steering.MIN_JOINTS`` visible limb joints are treated the plain way.
 
     The motions stand in a world whose camera direction is the photo's: a camera that looks along -z (x to the right,
     level in plain mode, tilted by ``meta["elevation"]`` in the steered) sees the anchor frame as the photo shows the
@@ -79,9 +76,9 @@ class MotionSynthesizer:
         self.offsets = body_offsets(self.body)
 
     @cached_property
-    def lifter(self) -> PoseLifter:
+    def fitter(self) -> PoseFitter:
         """Lifts poses toward the 2D truth; with the shipped pose library."""
-        return PoseLifter(settings=self.settings.lifting)
+        return PoseFitter(settings=self.settings.fitting)
 
     @classmethod
     def from_pretrained(
@@ -120,7 +117,7 @@ class MotionSynthesizer:
             ``"person"`` or ``"pose"``); steered ones also steering,
             hypothesis and its cost above the best one's, elevation (radians, of the photo's camera),
             reprojection_before (error of the prediction after the same fit), reprojection_sampled (of the anchor frame
-            before it was bent) and lift_distance (metres between that frame and the lifted pose).
+            before it was bent) and fit_distance (metres between that frame and the fitted pose).
 
         Raises:
             InputError: num_motions < 1, a number of captions other than persons (the captioner's too), an empty caption
@@ -217,12 +214,12 @@ class MotionSynthesizer:
         return self.prior.encode(features[None])[0], yaw_between(recover_joints(features[:1])[0].numpy(), pose)
 
     def _goals(self, scored: ScoredPerson, seeds: Sequence[int]) -> list[Goal] | list[None]:
-        """The pose of every sample, or Nones where the person cannot be lifted or shall not be."""
-        lifted: Lifted | None = self.lifter.lift(scored) if self.settings.steering == "2d" else None
-        if lifted is None:
+        """The pose of every sample, or Nones where the person cannot be fitted or shall not be."""
+        fitted: Fitted | None = self.fitter.fit(scored) if self.settings.steering == "2d" else None
+        if fitted is None:
             return [None] * len(seeds)
-        spread, lifting = self.settings.spread, self.settings.lifting
-        return [draw_goal(lifted, k, seed, spread, lifting) for k, seed in enumerate(seeds)]
+        spread, fitting = self.settings.spread, self.settings.fitting
+        return [draw_goal(fitted, k, seed, spread, fitting) for k, seed in enumerate(seeds)]
 
     def _prefixes(self, goals: Sequence[Goal]) -> torch.Tensor:
         """(N, prefix_frames // 4) codes of the goals' poses held still."""
@@ -312,7 +309,7 @@ class MotionSynthesizer:
                 "elevation": job.goal.elevation,
                 "reprojection_before": before,
                 "reprojection_sampled": error(facing[frame], job.goal.camera),
-                "lift_distance": distance,
+                "fit_distance": distance,
                 "yaw": float(yaw),
             }
             # Another stream than the goal's and the tokens', so that the view says nothing about the pose.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,60 @@ import numpy as np
 from tqdm import tqdm
 
 from posesyn.errors import InputError
-from posesyn.protocols import BodyModel, RenderBackend
-from posesyn.synthesis.rendering.appearance import Appearance, check_style
-from posesyn.synthesis.rendering.backends import make_backend
-from posesyn.synthesis.rendering.likeness import likeness
+from posesyn.interfaces import BodyModel, RenderBackend
+from posesyn.synthesis.rendering.appearance.appearance import Appearance, check_style
+from posesyn.synthesis.rendering.appearance.likeness import likeness
 from posesyn.types import Clip, Motion, Person, ScoredPerson
+
+ENTRY_POINT_GROUP = "posesyn.render_backends"
+
+_FACTORIES: dict[str, Callable[..., RenderBackend]] = {}
+
+
+def register_backend(name: str, factory: Callable[..., RenderBackend]) -> None:
+    """Makes ``AnimationRenderer(name, ...)`` call ``factory`` with the renderer's settings as keyword arguments.
+
+    Args:
+        name: Short name; a taken one is refused.
+        factory: Takes ``image_size, body, backgrounds, style`` and options of its own, returns an object with
+            ``render(motion, appearance, *, seed) -> Clip``.
+
+    Raises:
+        InputError: The name is taken by another factory.
+    """
+    if _FACTORIES.get(name, factory) is not factory:
+        raise InputError("a render backend of this name exists", where=name, fix="choose another name")
+    _FACTORIES[name] = factory
+
+
+def make_backend(name: str, **settings: Any) -> RenderBackend:
+    """Builds the backend of a name, looking into the entry points ``posesyn.render_backends`` last.
+
+    Raises:
+        InputError: Unknown name; the message lists the known ones.
+    """
+    if name in _FACTORIES:
+        return _FACTORIES[name](**settings)
+    found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if name in found:
+        return found[name].load()(**settings)
+    known = sorted({*_FACTORIES, *found})
+    raise InputError(
+        "unknown render backend",
+        where=repr(name),
+        expected=" or ".join(known),
+        fix="register it with posesyn.synthesis.rendering.renderer.register_backend",
+    )
+
+
+def _mesh(**settings: Any) -> RenderBackend:
+    from posesyn.synthesis.rendering.mesh.backend import MeshBackend  # loads torch
+
+    return MeshBackend(**settings)
+
+
+register_backend("mesh", _mesh)
+
 
 _KEPT_LOOKS = 64  # own choice: persons whose look (with their picture) is kept in memory
 

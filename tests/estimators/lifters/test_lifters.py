@@ -10,14 +10,13 @@ import torch
 
 import posesyn
 from posesyn import skeletons
-from posesyn.data.camera_rig import CameraRig
-from posesyn.data.pose_pairs import PosePairs
+from posesyn.data.pose_pairs.pairs import PosePairs
 from posesyn.errors import CheckpointError, InputError
 from posesyn.estimators.lifters.estimator import LifterEstimator
-from posesyn.estimators.lifters.in_the_wild import lift_keypoints
 from posesyn.estimators.lifters.keypoints import (
     FOCAL,
     image_intrinsics,
+    lift_keypoints,
     normalised,
     person_view,
     place_before_camera,
@@ -25,10 +24,11 @@ from posesyn.estimators.lifters.keypoints import (
 )
 from posesyn.estimators.lifters.lifter import dropped
 from posesyn.estimators.lifters.registry import LIFTERS, load_lifter, make_lifter
-from posesyn.protocols import TrainableEstimator
+from posesyn.interfaces import TrainableEstimator
+from posesyn.settings.lifters import CameraRig
 from posesyn.storage.checkpoints import save_weights
-from posesyn.truth import JointTruth
 from posesyn.types import Person
+from posesyn.types.person import JointTruth
 
 NAMES = tuple(LIFTERS)
 

@@ -12,9 +12,14 @@ import torch
 from posesyn.estimators.lifters.registry import make_lifter
 from posesyn.synthesis.augmentation import losses
 from posesyn.synthesis.augmentation.augmentor import Augmentor
-from posesyn.synthesis.augmentation.bones import bone_vectors, joints_from_bones, unit_bones, with_bone_lengths
+from posesyn.synthesis.augmentation.bones import (
+    bone_vectors,
+    joints_from_bones,
+    project_normalised,
+    unit_bones,
+    with_bone_lengths,
+)
 from posesyn.synthesis.augmentation.discriminators import PartDiscriminator, ProjectionDiscriminator, kcs_matrix
-from posesyn.synthesis.augmentation.projection import project_normalised
 
 
 class Official:
@@ -138,7 +143,7 @@ def test_the_losses(official):
 
 
 def test_the_constant_graphs(official):
-    from posesyn.estimators.lifters.stgcn import joint_graph, part_graph
+    from posesyn.estimators.lifters.graphs import joint_graph, part_graph
 
     np.testing.assert_allclose(joint_graph(), official.vectors["stgcn_graph"], atol=1e-6)
     np.testing.assert_allclose(part_graph(), official.vectors["stgcn_pool_graph"], atol=1e-6)

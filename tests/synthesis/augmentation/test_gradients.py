@@ -9,11 +9,10 @@ import torch
 from posesyn.errors import InputError
 from posesyn.estimators.lifters.mlp import MLPLifter
 from posesyn.synthesis.augmentation import bones, losses
-from posesyn.synthesis.augmentation.augmentor import LENGTH_LIMIT, Augmentor
+from posesyn.synthesis.augmentation.augmentor import LENGTH_LIMIT, Augmentor, rotate
+from posesyn.synthesis.augmentation.bones import project_normalised
 from posesyn.synthesis.augmentation.discriminators import PartDiscriminator, ProjectionDiscriminator
-from posesyn.synthesis.augmentation.fake_pool import FakePool
-from posesyn.synthesis.augmentation.projection import project_normalised
-from posesyn.synthesis.augmentation.rotation import rotate
+from posesyn.training.lifters.source import FakePool
 
 
 def poses(count: int = 3, seed: int = 0) -> torch.Tensor:

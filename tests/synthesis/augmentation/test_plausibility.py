@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from posesyn.errors import InputError
 from posesyn.synthesis.augmentation.augmentor import Augmentor
-from posesyn.synthesis.augmentation.plausibility import JointLimits, plausibility
+from posesyn.synthesis.augmentation.joint_range import JointLimits, plausibility
 
 # x, y down, z forward of poseaug16, metres, a person facing the camera
 STANDING = np.array(

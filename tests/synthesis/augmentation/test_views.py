@@ -9,9 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from posesyn.errors import InputError
 from posesyn.synthesis.augmentation import losses
-from posesyn.synthesis.augmentation.augmentor import Augmentor
+from posesyn.synthesis.augmentation.augmentor import Augmentor, ViewRange
 from posesyn.synthesis.augmentation.bones import bone_lengths, bone_vectors
-from posesyn.synthesis.augmentation.views import ViewRange
 
 DOWN = np.array([0.0, 1.0, 0.0])  # of an upright person in the camera frame
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from posesyn.synthesis.motion.normalizer import Normalizer
-from posesyn.synthesis.motion.prior import MotionPriorModel
-from posesyn.synthesis.motion.text import HashTextConfig, HashTextEncoder
-from posesyn.synthesis.motion.transformer import MotionTransformer, TransformerConfig
-from posesyn.synthesis.motion.vqvae import MotionVQVAE, VQVAEConfig
+from posesyn.synthesis.motion.prior.normalizer import Normalizer
+from posesyn.synthesis.motion.prior.prior import MotionPriorModel
+from posesyn.synthesis.motion.prior.text import HashTextConfig, HashTextEncoder
+from posesyn.synthesis.motion.prior.transformer import MotionTransformer, TransformerConfig
+from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig
 
 
 def make_prior(seed: int = 0) -> MotionPriorModel:
@@ -43,7 +43,7 @@ def standing_joints() -> np.ndarray:
 
 
 def standing_features() -> np.ndarray:
-    from posesyn.synthesis.motion.features import motion_features
+    from posesyn.synthesis.motion.prior.features import motion_features
 
     return motion_features(np.repeat(standing_joints()[None], 2, 0))[0]
 

@@ -8,15 +8,15 @@ import torch
 
 from posesyn import load_body
 from posesyn.body.inverse_kinematics import fit_pose
-from posesyn.data.bvh_writer import write_bvh
+from posesyn.data.motions.bvh import write_bvh
 from posesyn.errors import CheckpointError, InputError
 from posesyn.synthesis.motion.captions import choose_captions, describe_pose
-from posesyn.synthesis.motion.features import motion_features
-from posesyn.synthesis.motion.normalizer import Normalizer
-from posesyn.synthesis.motion.prior import MotionPriorModel
+from posesyn.synthesis.motion.prior.features import motion_features
+from posesyn.synthesis.motion.prior.normalizer import Normalizer
+from posesyn.synthesis.motion.prior.prior import MotionPriorModel
+from posesyn.synthesis.motion.prior.transformer import MotionTransformer, TransformerConfig
+from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer, SynthesisSettings
-from posesyn.synthesis.motion.transformer import MotionTransformer, TransformerConfig
-from posesyn.synthesis.motion.vqvae import MotionVQVAE, VQVAEConfig
 from posesyn.types import Motion
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from posesyn.errors import FileError, InputError, MissingDependencyError
-from posesyn.protocols import Captioner
-from posesyn.synthesis.motion.captioner import VisionCaptioner, caption_persons, cut_out, first_sentence
+from posesyn.interfaces import Captioner
+from posesyn.synthesis.motion.captions import VisionCaptioner, caption_persons, cut_out, first_sentence
 from posesyn.types import ArrayImage, Person
 
 

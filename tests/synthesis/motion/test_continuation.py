@@ -9,7 +9,7 @@ import torch
 from posesyn import load_body
 from posesyn.errors import InputError
 from posesyn.synthesis.motion.continuation import continue_codes, long_motions, seam_jump
-from posesyn.synthesis.motion.features import motion_features, recover_joints
+from posesyn.synthesis.motion.prior.features import motion_features, recover_joints
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer, SynthesisSettings
 
 
@@ -74,8 +74,8 @@ def test_long_motions(tiny_prior, body):
 
 
 def test_real_walking_has_no_seam_and_a_cut_has_one(shared, body):
-    from posesyn.data.bvh import bvh_joints
-    from posesyn.synthesis.motion.features import body_offsets
+    from posesyn.data.motions.bvh import bvh_joints
+    from posesyn.synthesis.motion.prior.features import body_offsets
 
     joints = bvh_joints(shared / "data" / "cmu" / "bvh" / "07_01.bvh.gz")
     joints = recover_joints(torch.from_numpy(motion_features(joints, body_offsets(body)))).numpy()

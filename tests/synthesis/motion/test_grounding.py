@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from posesyn.synthesis.motion.grounding import FLESH, clearance, grounded
+from posesyn.synthesis.motion.cleanup import FLESH, clearance, grounded
 
 
 def lifted(standing, heights):

@@ -3,10 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from posesyn.synthesis.motion.evaluation import foot_skating
-from posesyn.synthesis.motion.features import PARENTS
-from posesyn.synthesis.motion.planting import feet_locked, path_planted
-from posesyn.synthesis.motion.settling import settled
+from posesyn.synthesis.motion.cleanup import feet_locked, path_planted, settled
+from posesyn.synthesis.motion.prior.evaluator import foot_skating
+from posesyn.synthesis.motion.prior.features import PARENTS
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ import pytest
 from posesyn import load_body, skeletons
 from posesyn.errors import FileError, InputError
 from posesyn.synthesis.motion.captions import choose_captions, describe_pose
-from posesyn.synthesis.motion.completion import CAM_TO_WORLD, joints22, turned, yaw_between
-from posesyn.synthesis.motion.grounding import clearance
-from posesyn.synthesis.motion.settling import settled
+from posesyn.synthesis.motion.cleanup import clearance, settled
+from posesyn.synthesis.motion.steering.estimator_pose import CAM_TO_WORLD, joints22, turned, yaw_between
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer, SynthesisSettings
 from posesyn.types import ArrayImage, Person, PoseBatch, ScoredPerson
 
@@ -92,7 +91,7 @@ def pointing(standing):
 
 def decode_faithfully(synthesizer, pose, monkeypatch):
     """As if the codebook held the pose exactly: what is decoded is what the prefix encodes."""
-    from posesyn.synthesis.motion.features import motion_features, recover_joints
+    from posesyn.synthesis.motion.prior.features import motion_features, recover_joints
 
     features = motion_features(np.repeat(pose[None], 26, 0), synthesizer.offsets, continuous_heading=True)[1:]
     decoded = settled(recover_joints(features), 0.0)
@@ -316,7 +315,7 @@ def test_settling_stops_floating_sinking_and_jitter(standing, rng):
 
 
 def test_predictions_without_limbs_are_refused(synthesizer, standing, monkeypatch):
-    from posesyn.synthesis.motion import completion
+    from posesyn.synthesis.motion.steering import estimator_pose as completion
 
     def without_hips(points, source, target):
         present = np.ones(22, bool)

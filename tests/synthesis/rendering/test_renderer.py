@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from posesyn.errors import InputError
-from posesyn.synthesis.rendering import backends
+from posesyn.synthesis.rendering import renderer as backends
 from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_seed
 from posesyn.types import ArrayImage, Motion, Person
 

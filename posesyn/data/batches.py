@@ -1,0 +1,141 @@
+"""Training batches: what ``training_losses`` of an estimator gets.
+
+A batch is a plain dict. Everything is in the frame of the **crop**, after augmentation (rotation and mirroring
+included), and in the common skeleton ``smpl45``, whatever the data set's own. B persons:
+
+======================  ====================  =========================================================================
+key                     shape, dtype          meaning
+======================  ====================  =========================================================================
+``images``              (B, 3, H, W) float32  crops, normalised as the estimator's spec says
+``keypoints_px``        (B, 45, 2) float32    crop pixels (integer pixel = pixel centre); 0 where not visible
+``keypoints_norm``      (B, 45, 2) float32    the same with the middle of the crop at 0 and its borders at -1 and 1
+``visible``             (B, 45) bool          joints with a 2D annotation
+``has_labels``          (B,) bool             persons with 3D truth; the next seven rows mean nothing for the others
+``pose_rotmat``         (B, 24, 3, 3)         local rotations, root in the camera turned with the crop; else identity
+``betas``               (B, 10)               shape; else zero
+``joints``              (B, 45, 3)            metres, relative to the pelvis (joint 0); else zero
+``joints_norm``         (B, 45, 2)            ``joints`` in the crop as ``keypoints_norm``, hidden ones too; else zero
+``transl_cam``          (B, 3)                SMPL translation, metres; else zero
+``intrinsics``          (B, 3, 3)             camera of the crop; else identity
+``affine``              (B, 2, 3)             full-image pixels → crop pixels
+``box_centers``         (B, 2)                middle of the crop in full-image pixels
+``box_sizes``           (B,)                  width of the crop in full-image pixels
+``image_sizes``         (B, 2)                (width, height) of the full image
+``neighbours_px``       (B, 4, 45, 2)         other persons' joints as ``keypoints_px``; 0 where not visible
+``neighbours_visible``  (B, 4, 45) bool       which of them there are (``data.neighbours.WithNeighbours``)
+``is_synthetic``        (B,) bool             rendered by posesyn
+``person_ids``          B names               tuple of str
+``batch_index``         int                   number of the batch since the start of training (added by the data module)
+======================  ====================  =========================================================================
+
+All float values are float32. 2D annotations of other skeletons are converted with stand-ins for joints that lie some
+centimetres apart (``skeletons.convert(approximate=True)``), as SPIN does for hips; other joints are not visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from posesyn import skeletons
+from posesyn.data.crops import Crop, CropAugmentation, CropVariation, crop_person
+from posesyn.errors import InputError
+from posesyn.geometry.cameras import apply_affine
+from posesyn.interfaces import EstimatorSpec
+from posesyn.types import Person
+
+SKELETON = "smpl45"
+# Rows of ``neighbours_px``; our own choice.
+MAX_NEIGHBOURS = 4
+_JOINTS = len(skeletons.get(SKELETON))
+
+
+def normalise_keypoints(keypoints_px: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
+    """Crop pixels (..., 2) → the middle of the crop at 0, its outer borders at -1 and 1. ``input_size``: (H, W)."""
+    size = np.array(input_size[::-1], np.float32)
+    return (np.asarray(keypoints_px, np.float32) - (size - 1) / 2) / (size / 2)
+
+
+def training_sample(
+    person: Person,
+    spec: EstimatorSpec,
+    augment: CropAugmentation | CropVariation | None = None,
+    rng: np.random.Generator | None = None,
+    is_synthetic: bool = False,
+) -> dict[str, Any]:
+    """One row of a batch, as NumPy arrays without the batch axis.
+
+    Args:
+        person: Labelled or not.
+        spec: What the estimator wants to see.
+        augment, rng: See :func:`posesyn.data.crops.crop_person`.
+        is_synthetic: Whether posesyn rendered it.
+
+    Raises:
+        InputError, FileError: As :func:`posesyn.data.crops.crop_person`.
+    """
+    crop = crop_person(person, spec, augment=augment, rng=rng)
+    keypoints, visible = skeletons.convert(crop.keypoints_px, crop.skeleton, SKELETON, visible=crop.visible)
+    keypoints = np.where(visible[:, None], keypoints, 0).astype(np.float32)
+    sample = {
+        "images": crop.image,
+        "keypoints_px": keypoints,
+        "keypoints_norm": np.where(visible[:, None], normalise_keypoints(keypoints, spec.input_size), 0),
+        "visible": np.asarray(visible, bool),
+        "has_labels": np.array(crop.labels is not None),
+        "pose_rotmat": np.tile(np.eye(3), (24, 1, 1)),
+        "betas": np.zeros(10),
+        "joints": np.zeros((_JOINTS, 3)),
+        "joints_norm": np.zeros((_JOINTS, 2)),
+        "transl_cam": np.zeros(3),
+        "intrinsics": np.eye(3),
+        "affine": crop.affine,
+        "box_centers": crop.box_center,
+        "box_sizes": np.array(crop.box_size),
+        "image_sizes": np.array(crop.image_size),
+        **_neighbours(person.meta.get("neighbours", ()), crop),
+        "is_synthetic": np.array(is_synthetic),
+        "person_ids": person.person_id,
+    }
+    if crop.labels is not None:
+        labels = crop.labels
+        sample["joints"] = labels.joints_cam - labels.joints_cam[:1]
+        points = labels.joints_cam @ labels.intrinsics.T
+        sample["joints_norm"] = normalise_keypoints(points[:, :2] / points[:, 2:], spec.input_size)
+        for name in ("pose_rotmat", "betas", "transl_cam", "intrinsics"):
+            sample[name] = getattr(labels, name)
+    return {
+        name: value if isinstance(value, str) or value.dtype == bool else np.asarray(value, np.float32)
+        for name, value in sample.items()
+    }
+
+
+def _neighbours(persons: Sequence[Person], crop: Crop) -> dict[str, np.ndarray]:
+    points = np.zeros((MAX_NEIGHBOURS, _JOINTS, 2), np.float32)
+    visible = np.zeros((MAX_NEIGHBOURS, _JOINTS), bool)
+    for row, person in enumerate(persons[:MAX_NEIGHBOURS]):
+        placed, seen = apply_affine(crop.affine, person.keypoints_px), person.visible
+        if crop.variation.flip:
+            order = list(skeletons.get(person.skeleton).flip)
+            placed, seen = placed[order], seen[order]
+        placed, visible[row] = skeletons.convert(placed, person.skeleton, SKELETON, visible=seen)
+        points[row] = np.where(visible[row, :, None], placed, 0)
+    return {"neighbours_px": points, "neighbours_visible": visible}
+
+
+def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Samples of :func:`training_sample` → a batch of tensors.
+
+    Raises:
+        InputError: No samples.
+    """
+    if not samples:
+        raise InputError("a batch needs at least one sample", where="batches.collate")
+    batch: dict[str, Any] = {}
+    for name in samples[0]:
+        values = [sample[name] for sample in samples]
+        batch[name] = tuple(values) if isinstance(values[0], str) else torch.from_numpy(np.stack(values))
+    return batch

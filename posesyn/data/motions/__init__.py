@@ -1,0 +1,1 @@
+"""Motion files: AMASS-style npz, BVH, captions of mocap."""

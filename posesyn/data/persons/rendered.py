@@ -1,0 +1,172 @@
+"""Persons of rendered clips, with exact labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from posesyn.data.persons.base import box_problem
+from posesyn.errors import InputError
+from posesyn.storage.clip_codec import frame_boxes
+from posesyn.storage.clip_store import ClipStore
+from posesyn.types import ArrayImage, BodyLabels, Clip, ImageSource, Person
+
+SKELETON = "smpl45"
+
+
+class RenderedClips(Sequence[Person]):
+    """Each kept frame of each clip as a person, frames decoded on demand.
+
+    Args:
+        clips: A :class:`ClipStore`, the folder of one, or clips in memory.
+        only_kept: Leave out frames that the filter dropped (``Clip.keep``).
+        stride: Take every ``stride``-th frame.
+        min_visible: Leave out frames with fewer visible joints (of 45).
+        name: Prefix of person names.
+
+    Attributes:
+        skipped: (person_id, reason) of frames without a usable body in the image; frames that the filter dropped and
+            those that ``stride`` passes over are not listed.
+
+    Raises:
+        InputError: No usable frame, or two clips of one name.
+    """
+
+    def __init__(
+        self,
+        clips: ClipStore | str | os.PathLike[str] | Sequence[Clip],
+        *,
+        only_kept: bool = True,
+        stride: int = 1,
+        min_visible: int = 1,
+        name: str = "rendered",
+    ) -> None:
+        if stride < 1:
+            raise InputError("stride must be at least 1", got=stride)
+        if isinstance(clips, str | Path):
+            clips = ClipStore(clips)
+        self.name = name
+        self._clips: ClipStore | list[Clip] = clips if isinstance(clips, ClipStore) else list(clips)
+        ids = clips.ids if isinstance(clips, ClipStore) else [clip.clip_id for clip in self._clips]
+        if len(set(ids)) != len(ids):
+            raise InputError(
+                "two clips have the same name", got=[item for item in set(ids) if list(ids).count(item) > 1][:3]
+            )
+        self._ids = tuple(ids)
+        self._cache = lru_cache(maxsize=64)(self._read_labels)
+        self._frames: list[tuple[int, int]] = []
+        skipped = []
+        for row in range(len(ids)):
+            labels = self._cache(row)
+            size = self._size(row)
+            for frame in range(0, len(labels["keep"]), stride):
+                if only_kept and not labels["keep"][frame]:
+                    continue
+                seen = int(np.sum(labels["visible"][frame]))
+                reason = box_problem(labels["boxes_xyxy"][frame], size)
+                if seen < min_visible:
+                    reason = f"only {seen} joints are visible, {min_visible} are needed"
+                if reason is None:
+                    self._frames.append((row, frame))
+                else:
+                    skipped.append((self._person_id(row, frame), reason))
+        self.skipped: tuple[tuple[str, str], ...] = tuple(skipped)
+        if not self._frames:
+            raise InputError(
+                "no usable frame is left", where="RenderedClips", got=f"{len(ids)} clips, {len(skipped)} skipped"
+            )
+
+    def __reduce__(self):
+        # The cache wraps a bound method and does not pickle; workers of a loader rebuild it.
+        return _rebuild, (self._clips, self.name, self._ids, self._frames, self.skipped)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: int | slice) -> Person | list[Person]:  # type: ignore[override]
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row, frame = self._frames[index]
+        labels = self._cache(row)
+        head = self._clips.header(row) if isinstance(self._clips, ClipStore) else self._clips[row]
+        return Person(
+            self._person_id(row, frame),
+            self._image(row, frame),
+            labels["boxes_xyxy"][frame],
+            labels["keypoints_px"][frame],
+            labels["visible"][frame].astype(bool),
+            SKELETON,
+            captions=(head.caption,) if head.caption else (),
+            labels=body_labels(labels, frame),
+            image_id=f"{self.name}/{self._ids[row]}@{frame:04d}",
+            track_id=f"{self.name}/{self._ids[row]}",
+            meta={**head.meta, "frame": frame, "clip_id": self._ids[row], "source_person_id": head.person_id},
+        )
+
+    def groups(self) -> dict[str, list[int]]:
+        """Positions of the persons of each clip."""
+        found: dict[str, list[int]] = {}
+        for position, (row, _) in enumerate(self._frames):
+            found.setdefault(self._ids[row], []).append(position)
+        return found
+
+    def _person_id(self, row: int, frame: int) -> str:
+        return f"{self.name}/{self._ids[row]}@{frame:04d}"
+
+    def _size(self, row: int) -> tuple[int, int]:
+        shape = self._clips.header(row).shape if isinstance(self._clips, ClipStore) else self._clips[row].frames.shape
+        return shape[2], shape[1]
+
+    def _image(self, row: int, frame: int) -> ImageSource:
+        if isinstance(self._clips, ClipStore):
+            return self._clips.frame(row, frame)
+        return ArrayImage(self._clips[row].frames[frame], f"{self._ids[row]}@{frame:04d}")
+
+    def _read_labels(self, row: int) -> Mapping[str, np.ndarray]:
+        if isinstance(self._clips, ClipStore):
+            labels = dict(self._clips.labels(row))
+        else:
+            clip = self._clips[row]
+            names = (
+                "pose_rotvec",
+                "betas",
+                "transl_cam",
+                "joints_cam",
+                "keypoints_px",
+                "visible",
+                "intrinsics",
+                "keep",
+            )
+            labels = {item: np.asarray(getattr(clip, item)) for item in names}
+            labels["boxes_xyxy"] = frame_boxes(clip)
+        labels["pose_rotmat"] = rotation_matrices(labels["pose_rotvec"])
+        return labels
+
+
+def _rebuild(clips, name, ids, frames, skipped) -> RenderedClips:
+    made = RenderedClips.__new__(RenderedClips)
+    made.name, made._clips, made._ids, made._frames, made.skipped = name, clips, ids, frames, skipped
+    made._cache = lru_cache(maxsize=64)(made._read_labels)
+    return made
+
+
+def rotation_matrices(rotvec: np.ndarray) -> np.ndarray:
+    """(..., 3) rotation vectors → (..., 3, 3) float32, without torch."""
+    matrices = Rotation.from_rotvec(np.asarray(rotvec, np.float64).reshape(-1, 3)).as_matrix()
+    return matrices.reshape(*np.shape(rotvec)[:-1], 3, 3).astype(np.float32)
+
+
+def body_labels(labels: Mapping[str, np.ndarray], frame: int) -> BodyLabels:
+    """3D truth of one frame from the label arrays of a clip (with ``pose_rotmat``)."""
+    return BodyLabels(
+        pose_rotmat=labels["pose_rotmat"][frame],
+        betas=labels["betas"],
+        transl_cam=labels["transl_cam"][frame],
+        joints_cam=labels["joints_cam"][frame],
+        intrinsics=labels["intrinsics"],
+    )

@@ -1,0 +1,1 @@
+"""Pairs of 2D and 3D poses, for lifters."""

@@ -1,0 +1,1 @@
+"""3DCrowdNet (Choi et al., CVPR 2022)."""

@@ -1,0 +1,255 @@
+"""3DCrowdNet: a crop and a 2D pose in it → SMPL pose, shape and translation of the person that the pose points at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from posesyn import skeletons
+from posesyn.data.crops import CropBatch
+from posesyn.errors import InputError
+from posesyn.estimators.base import PosedJoints, SmplNetwork
+from posesyn.estimators.crowdnet.layers import HeatmapFusion, PosePrior, PositionNet, RotationNet, body_pose_of
+from posesyn.estimators.crowdnet.losses import CrowdNetLossWeights, crowdnet_losses, project_to_grid
+from posesyn.estimators.crowdnet.pose_noise import PoseNoise
+from posesyn.estimators.layers import folded_stages, folded_stem, gaussian_heatmaps, is_foldable
+from posesyn.estimators.losses import CROWDNET_RECIPES, trainable
+from posesyn.estimators.weights import OfficialWeights
+from posesyn.geometry.cameras import apply_affine
+from posesyn.geometry.rotations import matrix_to_rotvec, rot6d_to_matrix
+from posesyn.interfaces import BodyModel, EstimatorSpec
+from posesyn.storage.ledger import rng_of
+from posesyn.types import Person
+
+# No mean and std; box cut at the image, square, x 1.25; COCO joints, pelvis and neck (estimators.md sections 1, 2.1).
+CROWDNET_SPEC = EstimatorSpec(
+    "crowdnet",
+    input_size=(256, 256),
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+    box_scale=1.25,
+    box_clip=True,
+    keypoints_skeleton="coco19",
+    camera="translation",
+    rot6d_layout="interleaved",
+)
+_CROP, _GRID = 256, 64
+# Section 2.3: sqrt(f² · 2.5 m² / 256²), the depth at which 2.5 m fill the crop.
+_DEPTH_SCALE = 5000.0 * 2.5 / _CROP
+# The published principal point; the middle of the crop is at 127.5 here.
+_PRINCIPAL = 128.0
+_IGNORED = ("human_model_layer.",)
+_NOISE = PoseNoise()
+
+
+class CrowdNet(SmplNetwork):
+    """A crop and 2D joints → SMPL body; a ``TrainableEstimator``.
+
+    Layers, key names and numbers as in hongsukchoi/3DCrowdNet_RELEASE (estimators.md section 2). The pose is decoded
+    by VPoser, whose licensed weights come with official checkpoints.
+
+    Args:
+        prior: ``frozen`` keeps the pose decoder as loaded. ``trained`` trains it along, for a network that starts
+            without official weights: at random it knows nothing of poses.
+        noise: How the input pose is corrupted in training; None feeds it as annotated, which is another input than the
+            published network was made for.
+        body: Body model; default the free one in its small version.
+        loss_weights: Default: the published ones.
+        batch_size: Persons per forward pass in :meth:`predict`.
+    """
+
+    heavy_parts = ("backbone.layer1", "backbone.layer2", "backbone.layer3", "backbone.layer4")
+
+    def __init__(
+        self,
+        *,
+        prior: str = "frozen",
+        noise: PoseNoise | None = _NOISE,
+        body: BodyModel | None = None,
+        loss_weights: CrowdNetLossWeights | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        super().__init__(CROWDNET_SPEC, body, batch_size)
+        if prior not in ("frozen", "trained"):
+            raise InputError("unknown pose prior", where="CrowdNet", expected="'frozen' or 'trained'", got=prior)
+        self.backbone = timm.create_model("resnet50", pretrained=False, num_classes=0, global_pool="")
+        self.pose2feat = HeatmapFusion()
+        self.position_net = PositionNet()
+        self.rotation_net = RotationNet()
+        self.vposer = PosePrior(frozen=prior == "frozen")
+        self.to(memory_format=torch.channels_last)
+        self.posed_joints = PosedJoints(self.body, "smpl30")
+        self.noise = noise
+        self.loss_weights = loss_weights or CrowdNetLossWeights()
+
+    @classmethod
+    def from_official(cls, path: str | os.PathLike[str], **options: Any) -> CrowdNet:
+        """The network with weights from a ``snapshot_N.pth.tar`` of 3DCrowdNet; the licensed body in it is skipped.
+
+        Raises:
+            FileError, CheckpointError: Not readable, or the checkpoint of another model.
+        """
+        official = OfficialWeights.read(path, _IGNORED)
+        model = cls(**options)
+        official.load_into(model)
+        return model.eval()
+
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 256 256"],
+        joints: Float[Tensor, "B 30 2"],
+        joints_mask: Float[Tensor, "B 30 1"],
+    ) -> dict[str, Tensor]:
+        """One pass.
+
+        Args:
+            images: Crops.
+            joints: ``smpl30`` in cells of a 64 x 64 grid (crop pixels / 4).
+            joints_mask: 1 where a joint is known and inside the crop, else 0.
+
+        Returns:
+            ``pose_rotmat`` (B, 24, 3, 3) and the same as ``pose`` (B, 72) rotation vectors; ``betas`` (B, 10); ``cam``
+            (B, 3) raw; ``cam_t`` (B, 3) metres, focal length 5000, principal point (128, 128) of the crop;
+            ``joint_img`` (B, 15, 3) cells; ``joint_score`` (B, 15, 1); ``root_rot6d`` (B, 6); ``z`` (B, 32);
+            ``pose2feat`` (B, 64, 64, 64); ``feature`` (B, 2048, 8, 8); ``graph_adj`` (15, 15).
+
+        Raises:
+            InputError: Wrong shapes.
+        """
+        self.check_images(images)
+        batch = len(images)
+        if tuple(joints.shape) != (batch, 30, 2) or tuple(joints_mask.shape) != (batch, 30, 1):
+            raise InputError(
+                "the 2D pose has the wrong shape",
+                where="estimator 'crowdnet'",
+                expected=f"joints ({batch}, 30, 2) and joints_mask ({batch}, 30, 1)",
+                got=f"{tuple(joints.shape)} and {tuple(joints_mask.shape)}",
+            )
+        heatmaps = gaussian_heatmaps(joints, joints_mask, _GRID)
+        early, maps = self.run_heavy(self._maps, images, heatmaps)
+        places, scores = self.position_net(maps)
+        root6d, latent, betas, cam = self.rotation_net(maps, places, scores)
+        root = rot6d_to_matrix(root6d, layout=self.spec.rot6d_layout)
+        pose = body_pose_of(self.vposer(latent), root)
+        depth = _DEPTH_SCALE * torch.sigmoid(cam[:, 2:])
+        return {
+            "pose_rotmat": pose,
+            "pose": matrix_to_rotvec(pose).flatten(1),
+            "betas": betas,
+            "cam": cam,
+            "cam_t": torch.cat((cam[:, :2], depth), dim=1),
+            "joint_img": places * 8,
+            "joint_score": scores,
+            "root_rot6d": root6d,
+            "z": latent,
+            "pose2feat": early,
+            "feature": maps,
+            "graph_adj": self.rotation_net.adjacency,
+        }
+
+    def _maps(self, images: Tensor, heatmaps: Tensor) -> list[Tensor]:
+        images = images.contiguous(memory_format=torch.channels_last)
+        trunk = self.backbone
+        if is_foldable(trunk) and trunk.layer1._compiled_call_impl is None:
+            early = self.pose2feat(folded_stem(trunk, images), heatmaps)
+            return [early, folded_stages(trunk, early)]
+        early = self.pose2feat(trunk.maxpool(trunk.act1(trunk.bn1(trunk.conv1(images)))), heatmaps)
+        return [early, trunk.layer4(trunk.layer3(trunk.layer2(trunk.layer1(early))))]
+
+    def answer(self, crops: CropBatch, persons: Sequence[Person]) -> dict[str, Tensor]:
+        """``forward`` on inference crops and the persons' own keypoints, of any skeleton."""
+        poses = [self._input_pose(person, affine) for person, affine in zip(persons, crops.affines)]
+        joints, mask = (torch.from_numpy(np.stack(part)).to(self.device) for part in zip(*poses))
+        return self(torch.from_numpy(crops.images).to(self.device), joints, mask)
+
+    def _input_pose(self, person: Person, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        keypoints, visible = skeletons.convert(person.keypoints_px, person.skeleton, "coco17", person.visible)
+        joints, mask = to_input_pose(apply_affine(affine, keypoints), visible)
+        if not mask.any():
+            raise InputError(
+                "the estimator needs 2D keypoints, and the person has none that it can use",
+                where=f"person '{person.person_id}', estimator 'crowdnet'",
+                expected="at least one visible joint of 'coco17' inside the box",
+                got=f"{int(person.visible.sum())} visible joints of '{person.skeleton}'",
+                fix="run a 2D detector first, or leave the person out",
+            )
+        return joints, mask
+
+    def weak_camera(self, output: Mapping[str, Tensor]) -> Tensor:
+        """The translation as (s, tx, ty), moved from the published principal point to the middle of the crop."""
+        x, y, depth = output["cam_t"].unbind(1)
+        focal = self.spec.focal_length
+        shift = (_PRINCIPAL - (_CROP - 1) / 2) * depth / focal
+        return torch.stack((2 * focal / (_CROP * depth), x + shift, y + shift), dim=1)
+
+    def training_losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The published losses, see :mod:`posesyn.estimators.crowdnet.losses`, on corrupted input poses.
+
+        Joints are swapped with those of neighbours where the data set knows them
+        (:class:`posesyn.data.neighbours.WithNeighbours`).
+        """
+        joints, mask = self.training_poses(batch)
+        output = self(batch["images"], joints.to(self.device), mask.to(self.device))
+        placed = self.posed_joints(output["pose_rotmat"], output["betas"], output["cam_t"])
+        focal = self.spec.focal_length
+        camera = placed.new_tensor([[focal, 0, _PRINCIPAL], [0, focal, _PRINCIPAL], [0, 0, 1]])
+        prediction = {
+            **output,
+            "joints30": placed - placed[:, :1],
+            "joint_proj": project_to_grid(placed, camera[None], _CROP),
+        }
+        with torch.no_grad():
+            labels = self.posed_joints(batch["pose_rotmat"], batch["betas"], batch["transl_cam"])
+        return crowdnet_losses(prediction, batch, labels, self.loss_weights, _CROP)
+
+    def training_poses(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Input poses (B, 30, 2) and masks (B, 30, 1) of a training batch, corrupted unless ``noise`` is None.
+
+        The draw depends on the noise's seed, the person and the number of the batch only.
+        """
+        points, visible = _to_coco(batch["keypoints_px"], batch["visible"])
+        others = others_visible = None
+        if "neighbours_px" in batch:
+            others, others_visible = _to_coco(batch["neighbours_px"], batch["neighbours_visible"])
+        poses = []
+        for row, name in enumerate(batch["person_ids"]):
+            pose = points[row]
+            if self.noise is not None:
+                rng = rng_of(self.noise.seed, f"pose-noise/{name}/{batch.get('batch_index', 0)}")
+                near = (None, None) if others is None else (others[row], others_visible[row])
+                pose, _ = self.noise.corrupt(pose, visible[row], rng, *near)
+            poses.append(to_input_pose(pose, visible[row]))
+        joints, mask = (torch.from_numpy(np.stack(part)) for part in zip(*poses))
+        return joints, mask
+
+    def published_optimizers(self, learning_rate: float | None = None, recipe: str = "3dpw_crowd") -> dict[str, Any]:
+        """One of the two published trainings, see :mod:`posesyn.estimators.losses`."""
+        if recipe not in CROWDNET_RECIPES:
+            raise InputError("unknown recipe", where="CrowdNet", expected=sorted(CROWDNET_RECIPES), got=recipe)
+        return CROWDNET_RECIPES[recipe].build(trainable(self.named_parameters(), ["backbone."]), learning_rate)
+
+
+def _to_coco(points: Tensor, visible: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    return skeletons.convert(points.cpu().numpy(), "smpl45", "coco17", visible.cpu().numpy())
+
+
+def to_input_pose(keypoints_px: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A ``coco17`` pose in crop pixels → what the network takes.
+
+    Pelvis and neck are added as midpoints.
+
+    Returns:
+        (30, 2) float32 cells and (30, 1) float32 mask: known and inside the crop.
+    """
+    points, known = skeletons.add_midpoints(keypoints_px, visible)
+    points, known = skeletons.convert(points, "coco19", "smpl30", known)
+    inside = ((points >= 0) & (points < _CROP)).all(-1)
+    mask = (known & inside).astype(np.float32)[:, None]
+    return (points * (_GRID / _CROP)).astype(np.float32), mask

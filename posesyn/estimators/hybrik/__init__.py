@@ -1,0 +1,1 @@
+"""HybrIK (Li et al., CVPR 2021)."""

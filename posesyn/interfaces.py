@@ -1,0 +1,126 @@
+"""The contracts between the parts: no inheritance, any object with these members fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from posesyn.types import Clip, Motion, Person, PoseBatch
+
+if TYPE_CHECKING:  # importing posesyn must not load torch
+    import torch
+
+
+@dataclass(frozen=True)
+class EstimatorSpec:
+    """What an estimator wants to see and how its numbers are to be read.
+
+    Attributes:
+        name: Name for tables and reports.
+        input_size: (height, width) of the network input in pixels.
+        mean, std: Normalisation in 0..1 per channel, in the order of the network's channels.
+        channels: Channel order of the input.
+        box_scale: Factor by which the person's box grows before it is cropped.
+        box_aspect: width / height to which the box is padded before cropping.
+        box_clip: Whether the box is cut at the borders of the image before anything else.
+        skeleton: Joint order of its predictions.
+        keypoints_skeleton: Joint order of 2D keypoints it needs as input, or None for an image-only network.
+        camera: How it parametrises translation: ``weak_perspective`` (s, tx, ty) or ``translation``.
+        focal_length: Focal length in crop pixels that its camera assumes.
+        rot6d_layout: Layout of its 6D rotations (see ``geometry.rotations``), or None.
+    """
+
+    name: str
+    input_size: tuple[int, int] = (224, 224)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    channels: Literal["rgb", "bgr"] = "rgb"
+    box_scale: float = 1.2
+    box_aspect: float = 1.0
+    box_clip: bool = False
+    skeleton: str = "smpl45"
+    keypoints_skeleton: str | None = None
+    camera: Literal["weak_perspective", "translation"] = "weak_perspective"
+    focal_length: float = 5000.0
+    rot6d_layout: Literal["interleaved", "contiguous"] | None = None
+
+
+@runtime_checkable
+class TargetEstimator(Protocol):
+    """The 3D pose network being improved."""
+
+    spec: EstimatorSpec
+
+    def predict(self, persons: Sequence[Person]) -> PoseBatch:
+        """Predicts all persons; results in the full-image camera frame, in the order given."""
+
+
+@runtime_checkable
+class TrainableEstimator(TargetEstimator, Protocol):
+    """What fine-tuning asks for in addition."""
+
+    def training_losses(self, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """Named scalar losses; their sum is minimised. ``batch`` is described in ``posesyn.data.batches``."""
+
+    def parameters(self) -> Iterable[torch.nn.Parameter]:
+        """The parameters to optimise."""
+
+
+class BodyModel(Protocol):
+    """A SMPL-format body: 24 joints, 10 betas, skinning, UVs optional."""
+
+    faces: np.ndarray
+    parents: tuple[int, ...]
+
+    def __call__(self, pose_rotmat: torch.Tensor, betas: torch.Tensor, transl: torch.Tensor | None = None) -> Any:
+        """(B, 24, 3, 3), (B, 10), (B, 3) → an object with ``vertices`` (B, V, 3) and ``joints`` (B, 45, 3), metres."""
+
+
+class MotionPrior(Protocol):
+    """Text-to-motion model over tokens."""
+
+    def encode(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) motion features → (B, T // 4) codes."""
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        """(B, N) codes → (B, 4 N, D) motion features; rows are independent."""
+
+    def sample(
+        self, text_embedding: torch.Tensor, prefix_codes: torch.Tensor | None = None, **options: Any
+    ) -> list[torch.Tensor]:
+        """Codes of each sampled motion, prefix included, END excluded."""
+
+
+class TextEncoder(Protocol):
+    """Text to a fixed-size embedding."""
+
+    dim: int
+
+    def encode(self, texts: Sequence[str]) -> torch.Tensor:
+        """B texts → (B, dim) float32."""
+
+
+class Captioner(Protocol):
+    """Describes what a person does."""
+
+    def caption(self, persons: Sequence[Person]) -> list[str]:
+        """One description per person."""
+
+
+class KeypointDetector(Protocol):
+    """Finds 2D keypoints; an estimator is turned into one by projecting its joints."""
+
+    skeleton: str
+
+    def detect(self, images: np.ndarray, boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(T, H, W, 3) uint8 and (T, 4) boxes → keypoints (T, J, 2) px and scores (T, J)."""
+
+
+class RenderBackend(Protocol):
+    """Turns a motion and an appearance into a labelled clip."""
+
+    def render(self, motion: Motion, appearance: Any, *, seed: int) -> Clip:
+        """Frames with exact labels, same number of frames as the motion."""

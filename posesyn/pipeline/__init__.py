@@ -1,0 +1,1 @@
+"""The order of the stages: whole runs in one folder."""

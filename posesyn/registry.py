@@ -1,0 +1,100 @@
+"""Things by name: what posesyn brings, what a program registers, and what other packages announce as entry points."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar, cast
+
+from posesyn.errors import InputError, PosesynError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """One kind of thing by name: estimators, lifters, render backends, data formats, protocols.
+
+    A thing is looked for among the built-in and registered ones first, then in the entry point group, so that no
+    package can replace what posesyn brings.
+
+    Args:
+        kind: What the things are, for messages: ``"estimator"``.
+        built_in: Name → the thing, or where it is (``"package.module:attribute"``), which is imported on first use.
+        group: Entry point group in which other packages announce things of this kind; None has none.
+        fix: What a user can do who asks for an unknown name.
+    """
+
+    def __init__(
+        self, kind: str, built_in: Mapping[str, T | str] | None = None, group: str | None = None, fix: str | None = None
+    ) -> None:
+        self.kind, self.group, self.fix = kind, group, fix
+        self._things: dict[str, T | str] = dict(built_in or {})
+
+    def register(self, name: str, thing: T) -> None:
+        """Adds a thing.
+
+        Raises:
+            InputError: The name is taken by another one.
+        """
+        if name in self._things and self._things[name] is not thing:
+            raise InputError(
+                f"a {self.kind} of this name exists", where=f"register('{name}')", fix="choose another name"
+            )
+        self._things[name] = thing
+
+    def names(self) -> list[str]:
+        """All names, sorted, those of other packages included."""
+        return sorted({*self._things, *self._announced()})
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._things or name in self._announced()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def __getitem__(self, name: str) -> T:
+        """The thing of that name.
+
+        Raises:
+            InputError: Unknown name (the message lists the known ones and the nearest), or the package that announces
+                it cannot be imported.
+        """
+        if name in self._things:
+            thing = self._things[name]
+            if isinstance(thing, str):
+                module, _, attribute = thing.partition(":")
+                thing = self._things[name] = cast(T, getattr(import_module(module), attribute))
+            return thing
+        announced = self._announced()
+        if name not in announced:
+            raise self._unknown(name)
+        point = announced[name]
+        try:
+            return cast(T, point.load())
+        except PosesynError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"{self.kind} '{name}' could not be loaded",
+                where=f"entry point {point.value}",
+                got=f"{type(error).__name__}: {error}",
+                fix="report it to the package that announces it",
+            ) from error
+
+    def _announced(self) -> dict[str, EntryPoint]:
+        return {} if self.group is None else {point.name: point for point in entry_points(group=self.group)}
+
+    def _unknown(self, name: object) -> InputError:
+        names = self.names()
+        near = difflib.get_close_matches(str(name), names, n=3)
+        guess = f"did you mean {' or '.join(repr(one) for one in near)}? " if near else ""
+        return InputError(
+            f"unknown {self.kind} '{name}'",
+            expected=f"one of {', '.join(names)}",
+            fix=(guess + (self.fix or "")).strip() or None,
+        )

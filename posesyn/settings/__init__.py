@@ -1,0 +1,27 @@
+"""One dataclass per stage: what it can be told. Plain data that loads nothing heavy and opens no file."""
+
+from posesyn.settings.inputs import CaptionerSettings, DataSettings, EstimatorSettings
+from posesyn.settings.lifters import CameraRig, LifterChoice, LifterSettings, PoseAugSettings, PosePairSettings
+from posesyn.settings.run import RunSettings
+from posesyn.settings.stages import ExtractionSettings, FilterSettings, RenderingSettings
+from posesyn.settings.synthesis import FittingSettings, SynthesisSettings
+from posesyn.settings.training import EvaluationSettings, FineTuningSettings
+
+__all__ = [
+    "CameraRig",
+    "CaptionerSettings",
+    "DataSettings",
+    "EstimatorSettings",
+    "EvaluationSettings",
+    "ExtractionSettings",
+    "FilterSettings",
+    "FineTuningSettings",
+    "FittingSettings",
+    "LifterChoice",
+    "LifterSettings",
+    "PoseAugSettings",
+    "PosePairSettings",
+    "RenderingSettings",
+    "RunSettings",
+    "SynthesisSettings",
+]

@@ -1,0 +1,136 @@
+"""What the stages can be told that find persons, draw clips and judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from posesyn.errors import InputError
+from posesyn.settings.base import FREE, check_choices, check_least
+
+Normalizer = Literal["box", "area", "keypoints", "torso", "head"]
+Style = Literal["wild", "lab"]
+
+
+@dataclass(frozen=True)
+class ExtractionSettings:
+    """How persons are scored and picked. PoseSyn (arXiv 2503.13025) gives 500 and 200;
+    the rest is our own choice.
+
+    Args:
+        num_challenging: Persons with the largest error, which get synthetic data (paper: 500).
+        num_non_challenging: Persons with the smallest error, which lend their appearance (paper: 200). No person is in
+            both: with fewer persons than the two together they are divided in that proportion.
+        joint_weights: ``limbs``, ``uniform``, or weights by joint name.
+        normalizer: What the error is divided by. Persons that do not show their torso or head are skipped where it is
+            that.
+        min_joints: Persons with fewer comparable joints are skipped (a root-relative error needs two).
+        occluded_weight: Factor on the weight of joints that are marked as hidden or lie outside the image; 0 leaves
+            them out, 1 (the paper's) treats all alike.
+        crowded_weight: The same for joints inside another person's box.
+        selection: ``rank`` takes the largest errors, as the paper does; ``diverse`` picks among the largest errors
+            those unlike each other.
+        diversity_pool: How many times as many persons ``diverse`` picks from.
+        rank_by: ``error``, or ``disagreement`` with further estimators, which asks for no annotation but a box.
+        keep: ``all`` scored persons stay in the report; ``selected`` keeps only the two selections in memory, for data
+            sets of any size.
+        batch_size: Persons per call of the estimator.
+        num_threads: Threads that decode images ahead of it.
+        num_processes: Processes that do so in place of the threads; 0 for none.
+        error_budget: Unreadable images tolerated: a fraction of the persons (float, at least one) or a number (int).
+    """
+
+    num_challenging: int = 500
+    num_non_challenging: int = 200
+    joint_weights: Literal["limbs", "uniform"] | dict[str, float] = "limbs"
+    normalizer: Normalizer = "box"
+    min_joints: int = 2
+    occluded_weight: float = 1.0
+    crowded_weight: float = 1.0
+    selection: Literal["rank", "diverse"] = "rank"
+    diversity_pool: int = 4
+    rank_by: Literal["error", "disagreement"] = "error"
+    keep: Literal["all", "selected"] = "all"
+    batch_size: int = 64
+    num_threads: int = field(default=2, metadata=FREE)
+    num_processes: int = field(default=0, metadata=FREE)
+    error_budget: int | float = field(default=0.1, metadata=FREE)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_least(
+            self,
+            num_challenging=1,
+            num_non_challenging=0,
+            min_joints=1,
+            occluded_weight=0,
+            crowded_weight=0,
+            diversity_pool=1,
+            batch_size=1,
+            num_threads=1,
+            num_processes=0,
+        )
+        if not isinstance(self.joint_weights, (str, Mapping)):
+            raise InputError("joint_weights must be a name or weights by joint", got=type(self.joint_weights).__name__)
+
+
+@dataclass(frozen=True)
+class RenderingSettings:
+    """What is drawn of the motions, and how; PoseSyn states none of these values: our own choice.
+
+    The first three say what the stage hands to the renderer (:meth:`AnimationRenderer.prepare`); a motion that is given
+    to :meth:`AnimationRenderer.render` directly is drawn as it is.
+
+    Args:
+        frames_per_motion: Frames rendered per motion, on both sides of the frame that fits the 2D truth best; None
+            takes all. 8 motions of 7 frames come near the paper's 54 kept frames per person.
+        frame_stride: Motion frames (20 per second) between two rendered ones.
+        shape_spread: Standard deviation of the betas of the rendered bodies, drawn per motion; 0 leaves the motion's
+            own body.
+        backend: ``mesh``, or a name that is registered or announced under ``posesyn.render_backends``.
+        image_size: Side of the square frames in pixels.
+        backgrounds: Folder of background photographs; None takes the persons' own images and procedural rooms.
+        style: ``wild`` (all appearances, scenes, lights and cameras) or ``lab`` (few and plain).
+    """
+
+    frames_per_motion: int | None = 7
+    frame_stride: int = 8
+    shape_spread: float = 0.8
+    backend: str = "mesh"
+    image_size: int = 256
+    backgrounds: Path | None = None
+    style: Style = "wild"
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_least(self, frames_per_motion=1, frame_stride=1, shape_spread=0, image_size=1)
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """Which frames are kept; all values are our own choice, since PoseSyn does not state its threshold.
+
+    Args:
+        quantile: The threshold of the judge is this quantile of its values on the clips themselves, whose labels are
+            exact. Not used where ``threshold`` is given.
+        threshold: Metres that the judging estimator may be off, or the least agreement of a judging detector.
+        reduce: Whether an estimator's error is the ``mean`` or the ``sum`` over joints (the paper sums).
+        measure: How a detector's agreement is measured.
+        min_inside: Body joints, of 22, that must lie inside the image.
+        batch_size: Frames per call of the judge.
+    """
+
+    quantile: float = 0.95
+    threshold: float | None = None
+    reduce: Literal["mean", "sum"] = "mean"
+    measure: Literal["oks", "pck"] = "oks"
+    min_inside: int = 8
+    batch_size: int = field(default=32, metadata=FREE)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_least(self, threshold=0, batch_size=1)
+        if not 0 < self.quantile <= 1:
+            raise InputError("quantile must be in (0, 1]", where="FilterSettings", got=self.quantile)

@@ -1,0 +1,72 @@
+"""How estimators are fine-tuned, and how they are scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from posesyn.errors import InputError
+from posesyn.settings.base import FREE, check_choices, check_least
+
+
+@dataclass(frozen=True)
+class FineTuningSettings:
+    """How an estimator is fine-tuned. PoseSyn (arXiv 2503.13025) states none of these: our own choice.
+
+    Args:
+        steps: Optimiser steps.
+        batch_size: Persons per step.
+        synthetic_fraction: Exact share of synthetic persons in every batch.
+        learning_rate: Of Adam.
+        schedule: ``constant``, or ``cosine`` down to 1 %, which ends at steadier weights.
+        checkpoint_every: Steps between the checkpoints that a resumed run starts from.
+        num_workers: Processes that read images; 0 reads in the main process.
+    """
+
+    steps: int = 2000
+    batch_size: int = 32
+    synthetic_fraction: float = 0.5
+    learning_rate: float = 5e-5
+    schedule: Literal["constant", "cosine"] = "constant"
+    checkpoint_every: int = 100
+    num_workers: int = field(default=0, metadata=FREE)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_least(self, steps=0, batch_size=1, checkpoint_every=1, num_workers=0)
+        if not 0 <= self.synthetic_fraction <= 1:
+            raise InputError("FineTuningSettings.synthetic_fraction must be in [0, 1]", got=self.synthetic_fraction)
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How an estimator is scored.
+
+    Args:
+        protocol: A name of ``posesyn.evaluation.PROTOCOLS`` (``smpl24``, ``3dpw-spin14``, ``3dhp-official17``,
+            ``lspet-pckh``, ``poseaug16`` for lifters ...).
+        regressor: ``J_regressor_h36m*.npy`` or ``J_regressor_extra.npy``, for protocols on meshes.
+        bodies: Folder of the licensed SMPL files, for protocols whose truth is a mesh.
+        batch_size: Persons per forward pass.
+        resamples: Draws of the bootstrap over sequences; our own choice.
+        level: Share of the draws inside the intervals.
+        seed: Decides the draws.
+    """
+
+    protocol: str = "smpl24"
+    regressor: Path | None = None
+    bodies: Path | None = None
+    batch_size: int = 64
+    resamples: int = 2000
+    level: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_least(self, batch_size=1, resamples=1)
+        if not 0 < self.level < 1:
+            raise InputError("level must lie in (0, 1)", where="EvaluationSettings", got=self.level)
+        if self.regressor is not None and self.bodies is None:
+            raise InputError(
+                "a joint regressor needs the SMPL body it was made for", fix="give bodies too (--evaluation.bodies)"
+            )

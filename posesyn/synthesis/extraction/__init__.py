@@ -1,0 +1,1 @@
+"""The first stage: who the estimator fails on."""

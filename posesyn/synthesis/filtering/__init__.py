@@ -1,0 +1,1 @@
+"""The last stage before training: which frames are kept."""

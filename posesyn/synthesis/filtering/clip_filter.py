@@ -1,0 +1,262 @@
+"""Keeps the frames of rendered clips whose picture shows what their labels say."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from posesyn.errors import InputError
+from posesyn.interfaces import KeypointDetector, TargetEstimator
+from posesyn.synthesis.filtering.judges import MIN_INSIDE, detector_scores, estimator_errors, label_problems
+from posesyn.types import Clip
+
+Mode = Literal["estimator", "detector", "labels"]
+# Both are our own choice (posesyn.md section 8: tau is unknown). 0.2 m mean joint distance is twice what the
+# estimators of section 5 reach on hard data; OKS 0.5 is COCO's loosest threshold.
+TAU_M, MIN_OKS = 0.2, 0.5
+
+
+@dataclass(frozen=True)
+class ClipYield:
+    """What the filter did with one clip: frames in it, frames kept, number of frames per reason, and the judge's value
+    per frame (metres for an estimator, 0 to 1 for a detector; NaN where it was not asked)."""
+
+    clip_id: str
+    person_id: str | None
+    frames: int
+    kept: int
+    reasons: Mapping[str, int]
+    values: np.ndarray = field(repr=False)
+
+
+class ClipFilter:
+    """Decides per frame.
+
+    Every frame is checked for sane labels. Then a judge looks at the picture:
+
+    - an **estimator** (PoseSyn's rule, posesyn.md section 4): drop frame l if ``Err3D_l > threshold``. With the
+      estimator being improved this also deletes frames that are right but hard for it (section 9); an independent one
+      does not;
+    - a **detector** of 2D keypoints, not derived from that estimator: drop frame l if its agreement with the labels is
+      below ``threshold``;
+    - None: labels only.
+
+    Args:
+        judge: A ``TargetEstimator``, a ``KeypointDetector`` or None.
+        threshold: tau in metres (estimator; of the mean over joints, or of the sum with ``reduce="sum"``), or the least
+            agreement (detector). None takes :data:`TAU_M` or :data:`MIN_OKS`, both our own choice; see
+            :meth:`calibrate`.
+        mode: ``"estimator"``, ``"detector"`` or ``"labels"``; None: by the methods of the judge.
+        reduce: ``"mean"`` or ``"sum"`` over joints, see :func:`estimator_errors`.
+        measure: ``"oks"`` or ``"pck"``, see :func:`detector_scores`.
+        min_inside: Joints inside the image, see :func:`label_problems`.
+        batch_size: Frames per call of the judge.
+
+    Raises:
+        InputError: A judge without the needed method, or a threshold that makes no sense.
+    """
+
+    def __init__(
+        self,
+        judge: TargetEstimator | KeypointDetector | None = None,
+        threshold: float | None = None,
+        mode: Mode | None = None,
+        *,
+        reduce: Literal["mean", "sum"] = "mean",
+        measure: Literal["oks", "pck"] = "oks",
+        min_inside: int = MIN_INSIDE,
+        batch_size: int = 32,
+    ) -> None:
+        self.mode = _mode_of(judge) if mode is None else mode
+        needed = {"estimator": "predict", "detector": "detect", "labels": None}
+        if self.mode not in needed:
+            raise InputError("unknown filter mode", expected=list(needed), got=mode)
+        method = needed[self.mode]
+        if method is not None and not callable(getattr(judge, method, None)):
+            raise InputError(f"a filter in mode '{self.mode}' needs a judge with `{method}`", got=type(judge).__name__)
+        if reduce not in ("mean", "sum") or measure not in ("oks", "pck"):
+            raise InputError("unknown option", expected="reduce mean or sum, measure oks or pck", got=(reduce, measure))
+        default = {"estimator": TAU_M, "detector": MIN_OKS, "labels": 0.0}[self.mode]
+        if threshold is None and self.mode == "estimator" and reduce == "sum":
+            raise InputError(
+                "a sum over joints has no default threshold", where="ClipFilter", fix="pass threshold=... or calibrate"
+            )
+        self.threshold = default if threshold is None else float(threshold)
+        if not self.threshold >= 0:
+            raise InputError("the filter's threshold must not be negative", got=threshold)
+        self.judge, self.reduce, self.measure = judge, reduce, measure
+        self.min_inside, self.batch_size = min_inside, batch_size
+        # What the judge said about clips during calibration, by content: filtering the same clips asks it only once.
+        self._known: dict[tuple[str, int, bytes], np.ndarray] = {}
+
+    def filter(self, clips: Iterable[Clip], drop_empty: bool = True) -> FilteredClips:
+        """The clips with :attr:`Clip.keep` updated, decided one by one as they are asked for.
+
+        Args:
+            clips: Clips, a store, or a generator (which can be gone through only once).
+            drop_empty: Leave out clips of which no frame is kept; the statistics list them all the same.
+        """
+        return FilteredClips(self, clips, drop_empty)
+
+    def decide(self, clip: Clip) -> tuple[np.ndarray, ClipYield]:
+        """(T,) bool frames to keep (never more than the clip keeps already), and why."""
+        problems = label_problems(clip, self.min_inside)
+        reasons: dict[str, int] = {}
+        keep = np.asarray(clip.keep, bool).copy()
+        if not keep.all():
+            reasons["dropped before"] = int((~keep).sum())
+        for frame in np.flatnonzero(keep):
+            if problems[frame] is not None:
+                keep[frame] = False
+                reasons[problems[frame]] = reasons.get(problems[frame], 0) + 1
+        values = np.full(len(clip), np.nan)
+        asked = np.flatnonzero(keep)
+        if len(asked) and self.mode != "labels":
+            values[asked] = self._judged(clip, asked)
+            bad = values[asked] > self.threshold if self.mode == "estimator" else values[asked] < self.threshold
+            keep[asked[bad]] = False
+            if bad.any():
+                reasons[f"{self.mode} disagrees"] = int(bad.sum())
+        return keep, ClipYield(clip.clip_id, clip.person_id, len(clip), int(keep.sum()), reasons, values)
+
+    def calibrate(self, clips: Iterable[Clip], quantile: float = 0.9) -> ClipFilter:
+        """A filter whose threshold keeps the share ``quantile`` of the frames of trusted clips.
+
+        Use clips that are right by construction (rasterised, exact labels), never a test set (posesyn.md section 8).
+
+        Raises:
+            InputError: No frame to judge, no judge, or a quantile outside 0 to 1.
+        """
+        if not 0 < quantile <= 1 or self.mode == "labels":
+            raise InputError("calibration needs a judge and a quantile in (0, 1]", got=(self.mode, quantile))
+        found, known = [], {}
+        for clip in clips:
+            sane = [
+                i for i, problem in enumerate(label_problems(clip, self.min_inside)) if problem is None and clip.keep[i]
+            ]
+            if sane:
+                found.append(self._judge(clip, np.array(sane)))
+                known[_content(clip, np.array(sane))] = found[-1]
+        values = np.concatenate(found) if found else np.zeros(0)
+        values = values[np.isfinite(values)]
+        if not len(values):
+            raise InputError("there is no frame to calibrate the filter with", where="ClipFilter.calibrate")
+        at = quantile if self.mode == "estimator" else 1 - quantile
+        # An existing value on the keeping side, so that exactly the wanted share passes.
+        threshold = np.quantile(values, at, method="higher" if self.mode == "estimator" else "lower")
+        options = {name: getattr(self, name) for name in ("reduce", "measure", "min_inside", "batch_size")}
+        calibrated = ClipFilter(self.judge, float(threshold), self.mode, **options)
+        calibrated._known = known
+        return calibrated
+
+    def _judged(self, clip: Clip, frames: np.ndarray) -> np.ndarray:
+        values = self._known.get(_content(clip, frames)) if self._known else None
+        return self._judge(clip, frames) if values is None else values
+
+    def _judge(self, clip: Clip, frames: np.ndarray) -> np.ndarray:
+        if self.mode == "estimator":
+            return estimator_errors(clip, frames.tolist(), self.judge, self.reduce, self.batch_size)
+        parts = [frames[i : i + self.batch_size] for i in range(0, len(frames), self.batch_size)]
+        return np.concatenate([detector_scores(clip, part.tolist(), self.judge, self.measure) for part in parts])
+
+
+def _content(clip: Clip, frames: np.ndarray) -> tuple[str, int, bytes]:
+    """Tells apart clips of one name with other pictures, and other choices of frames."""
+    return clip.clip_id, zlib.crc32(np.ascontiguousarray(clip.frames)), frames.tobytes()
+
+
+def _mode_of(judge: object) -> Mode:
+    if judge is None:
+        return "labels"
+    if callable(getattr(judge, "detect", None)):
+        return "detector"
+    if callable(getattr(judge, "predict", None)):
+        return "estimator"
+    raise InputError(
+        "a filter's judge needs `predict(persons)` or `detect(images, boxes)`",
+        where="ClipFilter",
+        got=type(judge).__name__,
+    )
+
+
+class FilteredClips:
+    """Clips that passed a filter. Going through it a second time does not ask the judge again.
+
+    Attributes:
+        yields: What happened to each clip seen so far, by clip name.
+        masks: Frames kept of each clip seen so far.
+    """
+
+    def __init__(self, rule: ClipFilter, clips: Iterable[Clip], drop_empty: bool = True) -> None:
+        self.yields: dict[str, ClipYield] = {}
+        self.masks: dict[str, np.ndarray] = {}
+        self._rule, self._clips, self._drop_empty = rule, clips, drop_empty
+        self._once = isinstance(clips, Iterator)
+        self._started = False
+
+    def __iter__(self) -> Iterator[Clip]:
+        if self._once and self._started:
+            raise InputError(
+                "these clips come from a generator and were gone through already",
+                where="FilteredClips",
+                fix="filter a list or a ClipStore, or keep list(filtered)",
+            )
+        self._started = True
+        for clip in self._clips:
+            if clip.clip_id not in self.masks:
+                self.masks[clip.clip_id], self.yields[clip.clip_id] = self._rule.decide(clip)
+            kept = replace(clip, keep=self.masks[clip.clip_id])
+            if kept.keep.any() or not self._drop_empty:
+                yield kept
+
+    def run(self, on_clip: Callable[[ClipYield], None] | None = None) -> dict[str, Any]:
+        """Decides all clips without keeping them, and returns :meth:`statistics`.
+
+        If they come from a ``ClipStore``, the masks are recorded in it, so that ``RenderedClips(store)`` sees kept
+        frames only.
+        """
+        for clip in self:
+            if on_clip is not None:
+                on_clip(self.yields[clip.clip_id])
+        record = getattr(self._clips, "set_keep", None)
+        if record is not None:
+            record(self.masks)
+        return self.statistics()
+
+    def statistics(self) -> dict[str, Any]:
+        """Yield of the clips seen so far, as JSON values: totals, frames per reason, and one entry per clip."""
+        reasons: dict[str, int] = {}
+        for item in self.yields.values():
+            for reason, count in item.reasons.items():
+                reasons[reason] = reasons.get(reason, 0) + count
+        frames = sum(item.frames for item in self.yields.values())
+        kept = sum(item.kept for item in self.yields.values())
+        return {
+            "mode": self._rule.mode,
+            "threshold": self._rule.threshold,
+            "clips": len(self.yields),
+            "clips_kept": sum(item.kept > 0 for item in self.yields.values()),
+            "frames": frames,
+            "frames_kept": kept,
+            "yield": kept / frames if frames else 0.0,
+            "reasons": dict(sorted(reasons.items())),
+            "per_clip": [
+                {
+                    "clip_id": item.clip_id,
+                    "person_id": item.person_id,
+                    "frames": item.frames,
+                    "kept": item.kept,
+                    "value": _mean(item.values),
+                }
+                for item in self.yields.values()
+            ],
+        }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    finite = np.asarray(values)[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else None

@@ -1,0 +1,1 @@
+"""The motion prior: motions as tokens, and the transformer that writes them from text."""

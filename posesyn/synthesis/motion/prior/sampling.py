@@ -1,0 +1,253 @@
+"""Autoregressive sampling of motion tokens: batched, cached, and reproducible per sample."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from posesyn.errors import InputError
+
+if TYPE_CHECKING:
+    from posesyn.synthesis.motion.prior.transformer import KeyValueCache, MotionTransformer
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How tokens are drawn. The defaults draw as T2M-GPT does (plain categorical).
+
+    Attributes:
+        max_tokens: Tokens of a motion, prefix included; None for the most the transformer can hold.
+        temperature: Divides the scores.
+        top_k: Only the k best tokens can be drawn; None for all.
+        greedy: Always the best token.
+        min_tokens: END cannot be drawn before this many tokens, prefix included.
+        guidance: Classifier-free guidance: scores = without text + guidance * (with text - without text), where the
+            embedding of no text is zero (Ho & Salimans 2022). 1 switches it off. Only meaningful for a transformer that
+            saw zero embeddings in training, as posesyn's does; the official one did not.
+        max_run: A token can be drawn so many times in a row at most; None for any number. Against a trap of small
+            priors: a token that stands for a pose held still is its own likeliest successor.
+        bfloat16: Matrix products in bfloat16 (autocast), half the memory for keys and values; tokens may differ.
+        compile: The steps run through ``torch.compile`` (slow at first; worth it for many motions on a GPU).
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_k: int | None = None
+    greedy: bool = False
+    min_tokens: int = 0
+    guidance: float = 1.0
+    max_run: int | None = None
+    bfloat16: bool = False
+    compile: bool = False
+
+
+def row_seed(*parts: object) -> int:
+    """A seed that depends on the parts only: crc32 of their text."""
+    return zlib.crc32("/".join(map(str, parts)).encode())
+
+
+def sample(
+    transformer: MotionTransformer,
+    text_embedding: Tensor,
+    prefix_codes: Tensor | Sequence[Tensor] | None = None,
+    num_samples: int = 1,
+    seed: int | Sequence[int] | None = None,
+    options: SamplingOptions | None = None,
+) -> list[Tensor]:
+    """Continues the prefix of every text ``num_samples`` times.
+
+    Args:
+        transformer: In evaluation mode, else dropout stays on.
+        text_embedding: (B, text_dim).
+        prefix_codes: (B, P), or B tensors of any lengths, or None.
+        num_samples: Samples per text.
+        seed: One seed, from which row r takes (seed, r); or one seed per row (B * num_samples), with which a sample
+            does not depend on what else is in the batch; or None for a fresh one.
+        options: How tokens are drawn.
+
+    Returns:
+        B * num_samples int64 tensors, all samples of text 0 first: prefix included, END excluded, at most
+        ``max_tokens`` long. A motion is empty when END comes first and there is no prefix.
+
+    Raises:
+        InputError: An option out of range, a prefix longer than ``max_tokens`` or with a code outside the codebook,
+            an embedding with NaN or of another size.
+    """
+    config = transformer.config
+    options = _checked(options or SamplingOptions(), config.max_tokens)
+    embedding, prefixes = _checked_inputs(transformer, text_embedding, prefix_codes, options.max_tokens)
+    if num_samples < 1:
+        raise InputError("num_samples must be positive", where="MotionTransformer.sample", got=num_samples)
+    if len(embedding) == 0:
+        return []
+    embedding = embedding.repeat_interleave(num_samples, 0)
+    prefixes = [prefix for prefix in prefixes for _ in range(num_samples)]
+    rows, device = len(embedding), embedding.device
+    dice = None if options.greedy else _dice(seed, rows, options.max_tokens).to(device)
+
+    lengths = torch.tensor([len(prefix) for prefix in prefixes], device=device)
+    tokens = torch.full((rows, options.max_tokens), config.end, dtype=torch.int64, device=device)
+    for row, prefix in enumerate(prefixes):
+        tokens[row, : len(prefix)] = prefix.to(device)
+    lanes = _Lanes(transformer, embedding, options)
+    active = torch.arange(rows, device=device)
+    finished = torch.zeros(rows, dtype=torch.bool, device=device)
+
+    shared = int(lengths.min())
+    scores = lanes.start(tokens[:, :shared]) if shared < options.max_tokens else None
+    for position in range(shared, options.max_tokens):
+        scores = _without_long_runs(scores, tokens[active, :position], options.max_run)
+        drawn = _draw(scores, position, None if dice is None else dice[active, position], options, config.end)
+        forced = position < lengths[active]
+        drawn = torch.where(forced, tokens[active, position], drawn)
+        drawn = torch.where(finished[active], config.end, drawn)
+        tokens[active, position] = drawn
+        finished[active] = finished[active] | (drawn == config.end)
+        if position + 1 == options.max_tokens or bool(finished[active].all()):
+            break
+        going = ~finished[active]
+        if int(going.sum()) * 2 <= len(active):  # half of the lanes idle: pack them
+            active, drawn = active[going], drawn[going]
+            lanes.select(going)
+        scores = lanes.advance(drawn)
+    ends = (tokens == config.end).int()
+    stop = torch.where(ends.any(1), ends.argmax(1), options.max_tokens)
+    return [row[: int(end)].clone() for row, end in zip(tokens, stop)]
+
+
+class _Lanes:
+    """The rows under way: with text, and without it where guidance asks for that."""
+
+    def __init__(self, transformer: MotionTransformer, embedding: Tensor, options: SamplingOptions) -> None:
+        from posesyn.synthesis.motion.prior.transformer import KeyValueCache
+
+        self.step, self.guidance = transformer.step_function(options.compile), options.guidance
+        self.bfloat16, self.device = options.bfloat16, embedding.device.type
+        like = embedding.bfloat16() if options.bfloat16 else embedding
+        self.embeddings = [embedding] if options.guidance == 1 else [embedding, torch.zeros_like(embedding)]
+        self.caches = [KeyValueCache(transformer.config, len(embedding), like) for _ in self.embeddings]
+
+    def start(self, prefix: Tensor) -> Tensor:
+        return self._mix([self._scores(e, prefix, c) for e, c in zip(self.embeddings, self.caches)])
+
+    def advance(self, drawn: Tensor) -> Tensor:
+        return self._mix([self._scores(None, drawn[:, None], cache) for cache in self.caches])
+
+    def _scores(self, embedding: Tensor | None, codes: Tensor, cache: KeyValueCache) -> Tensor:
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
+            return self.step(embedding, codes, cache)[:, -1].float()
+
+    def select(self, rows: Tensor) -> None:
+        for cache in self.caches:
+            cache.select(rows)
+
+    def _mix(self, scores: list[Tensor]) -> Tensor:
+        return scores[0] if len(scores) == 1 else torch.lerp(scores[1], scores[0], self.guidance)
+
+
+def _without_long_runs(scores: Tensor, past: Tensor, most: int | None) -> Tensor:
+    """(R, codes + 1) scores in which no token can follow on ``most`` of its own; ``past`` (R, tokens so far)."""
+    if most is None or past.shape[1] < most:
+        return scores
+    last = past[:, -most:]
+    stuck = (last == last[:, :1]).all(1)
+    same = torch.arange(scores.shape[1], device=scores.device) == last[:, -1:]
+    return scores.masked_fill(stuck[:, None] & same, -torch.inf)
+
+
+def _draw(scores: Tensor, position: int, dice: Tensor | None, options: SamplingOptions, end: int) -> Tensor:
+    """(R, codes + 1) scores → (R,) tokens, by inversion of the cumulative distribution at ``dice``."""
+    scores = scores.double()
+    if position < options.min_tokens:
+        scores[:, end] = -torch.inf
+    if dice is None:
+        return scores.argmax(1)
+    if options.top_k is not None and options.top_k < scores.shape[1]:
+        scores = scores.masked_fill(scores < scores.topk(options.top_k, 1).values[:, -1:], -torch.inf)
+    cumulative = torch.softmax(scores / options.temperature, 1).cumsum(1)
+    return torch.searchsorted(cumulative, dice[:, None] * cumulative[:, -1:], right=True)[:, 0].clamp_max(end)
+
+
+def _dice(seed: int | Sequence[int] | None, rows: int, count: int) -> Tensor:
+    """(rows, count) uniform numbers, each row from a stream of its own."""
+    if seed is None:
+        seed = torch.seed() % 2**32
+    if isinstance(seed, int):
+        seeds = [row_seed(seed, row) for row in range(rows)]
+    else:
+        seeds = [int(value) for value in seed]
+        if len(seeds) != rows:
+            raise InputError(
+                "one seed per sample is needed", where="MotionTransformer.sample", expected=rows, got=len(seeds)
+            )
+    return torch.stack(
+        [torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(value)) for value in seeds]
+    )
+
+
+def _checked(options: SamplingOptions, most: int) -> SamplingOptions:
+    where = "MotionTransformer.sample"
+    tokens = most if options.max_tokens is None else options.max_tokens
+    if not 1 <= tokens <= most:
+        raise InputError(
+            "max_tokens is out of range", where=where, expected=f"1 to {most} (prefix + new tokens)", got=tokens
+        )
+    if not options.temperature > 0:
+        raise InputError(
+            "temperature must be positive",
+            where=where,
+            got=options.temperature,
+            fix="use greedy=True for the best token",
+        )
+    if options.top_k is not None and options.top_k < 1:
+        raise InputError("top_k must be positive", where=where, got=options.top_k)
+    if options.max_run is not None and options.max_run < 1:
+        raise InputError("max_run must be positive", where=where, got=options.max_run)
+    if not 0 <= options.min_tokens <= tokens:
+        raise InputError("min_tokens is out of range", where=where, expected=f"0 to {tokens}", got=options.min_tokens)
+    return replace(options, max_tokens=tokens)
+
+
+def _checked_inputs(
+    transformer: MotionTransformer, embedding: Tensor, prefixes: Tensor | Sequence[Tensor] | None, most: int
+) -> tuple[Tensor, list[Tensor]]:
+    where, config = "MotionTransformer.sample", transformer.config
+    weight = transformer.trans_base.cond_emb.weight
+    embedding = torch.as_tensor(embedding).to(weight)
+    if embedding.ndim != 2 or embedding.shape[1] != config.text_dim:
+        raise InputError(
+            "the text embedding has the wrong shape",
+            where=where,
+            expected=f"(B, {config.text_dim})",
+            got=tuple(embedding.shape),
+            fix="use the text encoder that the prior was trained with",
+        )
+    if not torch.isfinite(embedding).all():
+        raise InputError("the text embedding has NaN or infinite values", where=where)
+    if prefixes is None:
+        return embedding, [torch.zeros(0, dtype=torch.int64)] * len(embedding)
+    prefixes = [torch.as_tensor(prefix, dtype=torch.int64) for prefix in prefixes]
+    if len(prefixes) != len(embedding):
+        raise InputError("one prefix per text is needed", where=where, expected=len(embedding), got=len(prefixes))
+    for index, prefix in enumerate(prefixes):
+        if prefix.ndim != 1 or len(prefix) > most:
+            raise InputError(
+                "the prefix is too long",
+                where=f"{where}, text {index}",
+                expected=f"at most {most} codes (prefix + new tokens)",
+                got=tuple(prefix.shape),
+                fix="repeat the pose for fewer frames",
+            )
+        if len(prefix) and not (int(prefix.min()) >= 0 and int(prefix.max()) < config.codes):
+            raise InputError(
+                "a prefix code lies outside the codebook",
+                where=f"{where}, text {index}",
+                expected=f"0 .. {config.codes - 1}",
+                got=(int(prefix.min()), int(prefix.max())),
+            )
+    return embedding, prefixes

@@ -1,0 +1,1 @@
+"""From an estimator's wrong pose to poses that fit the picture."""

@@ -1,0 +1,290 @@
+"""Motions that pass through a pose fitted from the 2D truth: which pose a sample gets, and how the motion takes it.
+
+PoseSyn leaves the available 2D truth unused (posesyn.md section 9); the steps here and their constants are our own
+choice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from posesyn import skeletons
+from posesyn.errors import InputError
+from posesyn.geometry.rotations import rotvec_to_matrix
+from posesyn.metrics.pose2d_error import person_size
+from posesyn.synthesis.motion.prior.features import PARENTS
+from posesyn.synthesis.motion.steering.estimator_pose import turned
+from posesyn.synthesis.motion.steering.pose_library import POINTS, ROWS, PoseLibrary, shipped_library
+from posesyn.synthesis.motion.steering.pose_refinement import Evidence, Fitted, FittingSettings, Refinement
+from posesyn.types import ScoredPerson
+
+MIN_JOINTS = 6  # keypoints at hips, shoulders and limbs; fewer say too little about 66 coordinates
+# Keypoints at which views are compared, and whose number MIN_JOINTS counts.
+_LIMBS = tuple(
+    POINTS.index(f"{side}_{part}")
+    for side in ("left", "right")
+    for part in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
+)
+_COMPARED = (*_LIMBS, *range(POINTS.index("nose"), len(POINTS)), POINTS.index("neck"), POINTS.index("head"))
+_FLIP_Y = np.diag([1.0, -1.0, -1.0])
+
+
+class PoseFitter:
+    """Lifts persons one at a time.
+
+    Args:
+        library: Examples and spread; None takes the shipped ones.
+        settings: See :class:`FittingSettings`.
+    """
+
+    def __init__(self, library: PoseLibrary | None = None, settings: FittingSettings | None = None) -> None:
+        self.library, self.settings = library or shipped_library(), settings or FittingSettings()
+        self.views = _views(self.settings)
+        seen = torch.einsum("vij,npj->ivnp", self.views, self.library.points[:, list(_COMPARED)])
+        self._table = seen.flatten(1, 2).contiguous()  # (3, views * examples, points)
+
+    def evidence(self, scored: ScoredPerson) -> Evidence | None:
+        """What can be used of a person, or None where fewer than :data:`MIN_JOINTS` limb joints are visible.
+
+        Raises:
+            InputError: The prediction has NaN or infinite values.
+        """
+        person, settings = scored.person, self.settings
+        keypoints, noise = np.zeros((len(POINTS), 2)), np.full(len(POINTS), np.inf)
+        rows = {source: point for point, source in enumerate(ROWS)}
+        exact = skeletons.mapping("smpl45", person.skeleton, approximate=False)
+        for joint, source in enumerate(skeletons.mapping("smpl45", person.skeleton)):
+            point = rows.get(int(source))
+            if point is None or not person.visible[joint]:
+                continue
+            name = skeletons.get(person.skeleton).joints[joint]
+            poor = exact[joint] < 0 and not any(part in name for part in ("hip", "shoulder", "pelvis"))
+            own = settings.stand_in_noise if poor else settings.keypoint_noise
+            if own < noise[point]:
+                keypoints[point], noise[point] = person.keypoints_px[joint], own
+        known = np.isfinite(noise)
+        size = person_size(person.box_xyxy, person.keypoints_px, person.visible)
+        if known[list(_LIMBS)].sum() < MIN_JOINTS or not size > 0:
+            return None
+        keypoints[known] = (keypoints[known] - keypoints[known].mean(0)) / size
+        prediction = scored.prediction
+        points, present = skeletons.convert(
+            np.asarray(prediction.joints_cam[0], np.float64), prediction.skeleton, "smpl45"
+        )
+        points, present = points[list(ROWS)], present[list(ROWS)]
+        if not np.isfinite(points[present]).all():
+            raise InputError(
+                "the predicted joints have NaN or infinite values", where=f"the prediction of '{person.person_id}'"
+            )
+        root = points[0] if present[0] else points[[1, 2]].mean(0)
+        return Evidence(
+            torch.from_numpy(keypoints),
+            torch.from_numpy(noise),
+            torch.from_numpy(np.where(present[:, None], points - root, 0.0)),
+            torch.from_numpy(present),
+        )
+
+    @torch.no_grad()
+    def fit(self, scored: ScoredPerson) -> Fitted | None:
+        """Hypotheses for one person, best first; None where too few limb joints are visible (:data:`MIN_JOINTS`).
+
+        Raises:
+            InputError: As :meth:`evidence`.
+        """
+        evidence = self.evidence(scored)
+        if evidence is None:
+            return None
+        examples, views = self.search(evidence)
+        return Refinement(self.library, self.settings, evidence, examples, self.views[views]).run()
+
+    def search(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
+        """Examples (S,) and views (S,) that look like the keypoints, best first, no two alike."""
+        settings, rows = self.settings, list(_COMPARED)
+        weight = (1 / evidence.noise[rows].square()).float()
+        weight = weight / weight.sum()
+        centred = (evidence.keypoints[rows] - (weight[:, None] * evidence.keypoints[rows]).sum(0)).float()
+        wanted = (weight * centred.square().sum(1)).sum()
+        predicted = evidence.predicted[rows].float()
+        predicted = predicted / predicted.sum()
+        goal = evidence.prediction[rows].float() * predicted[:, None]
+        mean, along, near = [], 0.0, 0.0
+        for axis in range(2):
+            columns = torch.stack([weight, weight * centred[:, axis], goal[:, axis]], 1)
+            products = self._table[axis] @ columns
+            mean.append(products[:, 0])
+            along, near = along + products[:, 1], near + products[:, 2]
+        near = near + self._table[2] @ goal[:, 2]
+        square = self._squares()
+        flat = square[0] @ weight - mean[0].square() - mean[1].square()
+        along = along.clamp_min(1e-9)
+        scale = along / flat.clamp_min(1e-9)
+        residual = wanted - along * scale
+        best = residual.topk(64, largest=False).indices
+        residual = residual / scale[best].median().square()
+        apart = square[1] @ predicted - 2 * near
+        score = residual + settings.prediction_share * apart
+        return self._distinct(score.topk(400, largest=False).indices)
+
+    def _squares(self) -> tuple[Tensor, Tensor]:
+        if not hasattr(self, "_square_table"):
+            level = self._table[:2].square().sum(0)
+            self._square_table = level, level + self._table[2].square()
+        return self._square_table
+
+    def _distinct(self, order: Tensor) -> tuple[Tensor, Tensor]:
+        posed = self._table[:, order].permute(1, 2, 0)
+        distance = (posed[:, None] - posed[None]).square().sum(-1).mean(-1).sqrt()
+        free, kept = torch.ones(len(order), dtype=torch.bool), []
+        while len(kept) < self.settings.starts and bool(free.any()):
+            row = int(free.float().argmax())
+            kept.append(row)
+            free &= distance[row] > self.settings.distinct
+        chosen = order[kept]
+        examples = len(self.library.points)
+        return chosen % examples, chosen // examples
+
+
+def _views(settings: FittingSettings) -> Tensor:
+    """(V, 3, 3) float32: turned about y, then seen by a camera at some height."""
+    yaws = torch.arange(settings.yaw_steps, dtype=torch.float64) * (2 * torch.pi / settings.yaw_steps)
+    turn = rotvec_to_matrix(yaws[:, None] * torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
+    heights = torch.tensor(settings.elevations, dtype=torch.float64)
+    # A camera above the horizon sees the world's up lean away from it: a turn about the camera's x.
+    tilt = rotvec_to_matrix(heights[:, None] * torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64))
+    level = torch.from_numpy(_FLIP_Y)
+    return (tilt[:, None] @ level @ turn[None]).flatten(0, 1).float()
+
+
+def split_view(view: np.ndarray) -> tuple[float, np.ndarray, float]:
+    """A view (3, 3) as the person's yaw about the world's y axis and what the camera does.
+
+    Returns:
+        yaw, the camera (3, 3) such that ``view = camera @ diag(1, -1, -1) @ turn(yaw)``, and the camera's elevation
+        above the horizon; radians.
+    """
+    yaw = float(np.arctan2(view[0, 2], view[0, 0]))
+    cosine, sine = np.cos(yaw), np.sin(yaw)
+    turn = np.array([[cosine, 0.0, sine], [0.0, 1.0, 0.0], [-sine, 0.0, cosine]])
+    return yaw, view @ turn.T @ _FLIP_Y, float(np.arcsin(np.clip(-view[2, 1], -1.0, 1.0)))
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The pose that one sample shall take.
+
+    Attributes:
+        pose: (22, 3) metres, world orientation (y up, gravity down) as the photo's camera, looking along -z and tilted
+            as ``camera`` says, sees it; pelvis at the origin.
+        camera: (3, 3) from the axes of a level camera to those of the photo's.
+        elevation: Of the photo's camera above the horizon, radians.
+        hypothesis: Number of the hypothesis, 0 the best.
+        cost: Its cost above that of the best one.
+    """
+
+    pose: np.ndarray
+    camera: np.ndarray
+    elevation: float
+    hypothesis: int
+    cost: float
+
+
+def draw_goal(fitted: Fitted, number: int, seed: int, width: float, settings: FittingSettings) -> Goal:
+    """The goal of a person's sample ``number``: the best hypothesis for 0, else one drawn from the posterior.
+
+    Args:
+        fitted: Hypotheses of the person.
+        number: k; with ``seed`` it decides everything.
+        seed: Of the sample.
+        width: See ``Fitted.draw``.
+        settings: Those of the fitting.
+    """
+    if number == 0:
+        row, points, view = 0, fitted.points[0], fitted.views[0]
+    else:
+        row, points, view = fitted.draw(np.random.default_rng(seed), settings.temperature, width)
+    yaw, camera, elevation = split_view(view)
+    pose = turned(points[:22] - points[:1], yaw)
+    return Goal(pose, camera, elevation, row, float(fitted.cost[row] - fitted.cost.min()))
+
+
+def nearest_frame(joints: np.ndarray, pose: np.ndarray, first: int = 0) -> tuple[int, float, float]:
+    """The frame that is nearest to a pose up to a turn about the vertical.
+
+    Args:
+        joints: (T, 22, 3) y up.
+        pose: (22, 3).
+        first: Frames before it do not count, unless there are no others.
+
+    Returns:
+        Frame, the angle by which the motion must be turned, root mean square distance in metres.
+    """
+    first = min(first, len(joints) - 1)
+    frames, goal = np.asarray(joints[first:], np.float64), pose - pose[:1]
+    frames = frames - frames[:, :1]
+    # All frames at once what yaw_between finds for one; the distance follows from its two sums.
+    along = (frames[..., 0] * goal[:, 0] + frames[..., 2] * goal[:, 2]).sum(-1)
+    across = (frames[..., 2] * goal[:, 0] - frames[..., 0] * goal[:, 2]).sum(-1)
+    level = (frames[..., 1] * goal[:, 1]).sum(-1)
+    square = (frames**2).sum((-1, -2)) + (goal**2).sum() - 2 * (level + np.hypot(along, across))
+    best = int(np.argmin(square))
+    yaw = float(np.arctan2(across[best], along[best]))
+    return first + best, yaw, float(np.sqrt(max(square[best], 0.0) / len(goal)))
+
+
+def bent_to(joints: np.ndarray, pose: np.ndarray, frame: int, reach: float) -> np.ndarray:
+    """The motion with the bones of one frame turned into those of a pose, and of the frames around it ever less.
+
+    Each bone is turned by the rotation it needs at ``frame``, times a Gaussian in time, in axes that turn with the
+    person. Bone lengths stay those of the motion; the root's path too, but for the height, which keeps the lowest joint
+    where it was.
+
+    Args:
+        joints: (T, 22, 3) metres, y up, already turned so that ``frame`` faces as the pose does.
+        pose: (22, 3).
+        frame: Where the pose is taken.
+        reach: Standard deviation of the Gaussian in frames; 0 changes this frame alone.
+    """
+    joints = np.asarray(joints, np.float64)
+    parents = list(PARENTS[1:])
+    bones, wanted = joints[:, 1:] - joints[:, parents], pose[1:] - pose[parents]
+    away = np.arange(len(joints)) - frame
+    share = (away == 0).astype(float) if reach <= 0 else np.exp(-0.5 * (away / reach) ** 2)
+    rotation = _shortest(bones[frame], wanted)  # (21, 3)
+    yaws = _headings(joints)
+    local = turned(rotation, -yaws[frame])
+    bent = np.empty_like(joints)
+    bent[:, 0] = joints[:, 0]
+    near = np.flatnonzero(share > 1e-3)
+    directions = bones.copy()
+    for t in near:
+        directions[t] = Rotation.from_rotvec(share[t] * turned(local, yaws[t])).apply(bones[t])
+    for child in range(1, joints.shape[1]):
+        bent[:, child] = bent[:, PARENTS[child]] + directions[:, child - 1]
+    sunk = joints[..., 1].min(1) - bent[..., 1].min(1)
+    bent[near, :, 1] += sunk[near, None]
+    return bent.astype(np.float32)
+
+
+def _shortest(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(N, 3) rotation vectors that turn vectors into the directions of others."""
+    source = source / np.maximum(np.linalg.norm(source, axis=-1, keepdims=True), 1e-9)
+    target = target / np.maximum(np.linalg.norm(target, axis=-1, keepdims=True), 1e-9)
+    axis = np.cross(source, target)
+    sine = np.linalg.norm(axis, axis=-1)
+    angle = np.arctan2(sine, (source * target).sum(-1))
+    # Opposite directions leave the axis open: any one across the bone.
+    across = np.cross(source, np.eye(3)[np.argmin(np.abs(source), -1)])
+    across = across / np.linalg.norm(across, axis=-1, keepdims=True)
+    axis = np.where(sine[:, None] > 1e-6, axis / np.maximum(sine, 1e-9)[:, None], across)
+    return axis * angle[:, None]
+
+
+def _headings(joints: np.ndarray) -> np.ndarray:
+    """(T,) yaw of hips and shoulders."""
+    across = joints[:, 1] - joints[:, 2] + joints[:, 16] - joints[:, 17]
+    return np.arctan2(-across[:, 2], across[:, 0])

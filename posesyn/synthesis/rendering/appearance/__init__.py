@@ -1,0 +1,1 @@
+"""What a rendered person and the world around it look like."""

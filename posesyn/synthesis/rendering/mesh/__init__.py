@@ -1,0 +1,1 @@
+"""The renderer that is shipped: a z-buffer in plain torch."""

@@ -1,0 +1,344 @@
+"""The renderer that needs nothing but torch: a dressed body before a scene, with exact labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from posesyn.body import load_body
+from posesyn.errors import InputError
+from posesyn.geometry.rotations import matrix_to_rotvec, rotvec_to_matrix
+from posesyn.interfaces import BodyModel
+from posesyn.synthesis.rendering.appearance.appearance import Appearance, check_style, sample_appearance
+from posesyn.synthesis.rendering.appearance.backgrounds import Backgrounds
+from posesyn.synthesis.rendering.appearance.scenes import Flat, Scene
+from posesyn.synthesis.rendering.mesh.film import FilmDeveloper, feathered, halved, place_background, sample_film
+from posesyn.synthesis.rendering.mesh.rasterizer import Fragments, barycentrics, interpolate, rasterize
+from posesyn.synthesis.rendering.mesh.shading import GroundShadow, Lighting, VertexNormals, pixel_rays, sample_lighting
+from posesyn.synthesis.rendering.mesh.surface import BodySurface, paint, thickness
+from posesyn.synthesis.rendering.view import MODES, CameraPath, sample_camera
+from posesyn.types import Clip, Motion
+
+# Own choices, in metres. A joint inside the body counts as seen if what is seen in front of it is its own part of the
+# body and not thicker than a chest; anything else hides it unless it lies no deeper than the skin around it.
+_OWN_PART, _CLOTH = 0.28, 0.04
+_TORSO = (0, 3, 6, 9, 12, 13, 14)
+# Parts beside the kinematic neighbours that belong to a joint: the chest to the shoulders, the belly to the hips.
+_BESIDE = {1: (3,), 2: (3,), 16: (9,), 17: (9,), 15: (12,)}
+_INNER_JOINTS = 24
+
+
+@dataclass(frozen=True)
+class CameraLabels:
+    """Shapes: pose_rotvec (T, 24, 3), transl_cam (T, 3), joints_cam (T, 45, 3), keypoints_px (T, 45, 2); float32."""
+
+    pose_rotvec: np.ndarray
+    transl_cam: np.ndarray
+    joints_cam: np.ndarray
+    keypoints_px: np.ndarray
+
+
+def camera_labels(body: BodyModel, motion: Motion, joints_world: np.ndarray, camera: CameraPath) -> CameraLabels:
+    """Body parameters of a motion as seen by a camera.
+
+    SMPL rotates the body around its pelvis j0, which is not at the origin: v = R0 (v' − j0) + j0 + t. In the camera
+    frame, R v + s has root rotation R R0 and translation R (j0 + t) + s − j0.
+
+    Args:
+        body: Needs ``rest_joints``.
+        motion: In the world frame.
+        joints_world: (T, 45, 3) of the posed body.
+        camera: Of the clip.
+    """
+    rotation = camera.rotation.astype(np.float64)
+    shift = camera.translation.astype(np.float64)
+    root = rotvec_to_matrix(torch.from_numpy(motion.pose_rotvec[:, 0]).double())
+    pose = motion.pose_rotvec.copy()
+    pose[:, 0] = matrix_to_rotvec(torch.from_numpy(rotation) @ root).float().numpy()
+    with torch.no_grad():
+        pelvis = body.rest_joints(torch.from_numpy(motion.betas)[None])[0, 0].double().numpy()
+    translation = (pelvis + motion.transl_world) @ rotation.T + shift - pelvis
+    joints = joints_world @ rotation.T + shift[:, None]
+    matrix = camera.intrinsics.astype(np.float64)
+    keypoints = joints[..., :2] / joints[..., 2:] * matrix[[0, 1], [0, 1]] + matrix[:2, 2]
+    return CameraLabels(
+        pose.astype(np.float32), translation.astype(np.float32), joints.astype(np.float32), keypoints.astype(np.float32)
+    )
+
+
+class JointVisibility:
+    """Decides which joints are seen.
+
+    Args:
+        rest_joints: (45, 3) and ``rest_vertices`` (V, 3), metres, rest pose.
+        weights: (V, 24) skinning weights.
+        faces: (F, 3).
+        parents: Of the 24 joints, -1 for the root.
+    """
+
+    def __init__(
+        self, rest_joints: np.ndarray, rest_vertices: np.ndarray, weights: np.ndarray, faces: np.ndarray, parents
+    ) -> None:
+        distance = np.linalg.norm(rest_joints[:, None] - rest_vertices[None], axis=-1).min(1)
+        self._tolerance = _CLOTH + distance
+        self._part_of_face = weights[faces].sum(1).argmax(1)
+        joints = len(rest_joints)
+        self._own = np.zeros((joints, weights.shape[1]), bool)
+        for joint in range(_INNER_JOINTS):
+            near = {joint, max(parents[joint], 0)} | {child for child, p in enumerate(parents) if p == joint}
+            near |= set(_BESIDE.get(joint, ())) | (set(_TORSO) if joint in _TORSO else set())
+            self._own[joint, sorted(near)] = True
+
+    def __call__(
+        self, joints_cam: np.ndarray, keypoints_px: np.ndarray, face_index: np.ndarray, depth: np.ndarray
+    ) -> np.ndarray:
+        """(T, J) bool: inside the image and not behind another part of the body.
+
+        Args:
+            joints_cam: (T, J, 3) metres. keypoints_px: (T, J, 2).
+            face_index: (T, H, W), -1 where no body is seen. depth: (T, H, W) metres.
+        """
+        frames, height, width = face_index.shape
+        column, row = np.rint(keypoints_px[..., 0]), np.rint(keypoints_px[..., 1])
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (joints_cam[..., 2] > 0)
+        column, row = np.where(inside, column, 0).astype(int), np.where(inside, row, 0).astype(int)
+        frame = np.arange(frames)[:, None]
+        face = face_index[frame, row, column]
+        behind = joints_cam[..., 2] - depth[frame, row, column]
+        own = self._own[np.arange(face.shape[1]), self._part_of_face[face]]
+        hidden = (face >= 0) & (behind > np.where(own, _OWN_PART, self._tolerance))
+        return inside & ~hidden
+
+
+_BODY_PASS = 64  # frames posed at once; constant, so that results do not depend on ``frames_per_pass``
+_GAMMA = 2.2
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """All that stays the same during a clip."""
+
+    camera: CameraPath
+    lighting: Lighting
+    shadow: GroundShadow
+    colours: torch.Tensor  # (S, 3) linear reflectance of the surface samples
+    pictures: torch.Tensor  # (1 or T, H, W, 3) 0 to 255
+    film: FilmDeveloper
+
+
+class MeshBackend:
+    """Renders motions with the z-buffer.
+
+    Args:
+        image_size: (height, width) in pixels.
+        body: Body to draw; default the small free body.
+        backgrounds: Folder of photographs, or ``"procedural"``.
+        style: ``"wild"`` or ``"lab"``, see :func:`posesyn.synthesis.rendering.appearance.appearance.sample_appearance`.
+        camera: ``"auto"``, ``"fixed"`` or ``"tracking"``, see :func:`.cameras.sample_camera`.
+        supersample: 1 softens the silhouette by one pixel, 2 averages four samples per pixel (about half the speed).
+            Labels are those of the pixel centres in both cases.
+        frames_per_pass: Frames drawn at once; changes memory and speed, never a byte of the result.
+
+    Raises:
+        InputError: Bad settings. FileError: A background folder that cannot be used.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] = (256, 256),
+        body: BodyModel | None = None,
+        backgrounds: str | Path | None = None,
+        style: str = "wild",
+        camera: str = "auto",
+        supersample: int = 1,
+        frames_per_pass: int = 16,
+    ) -> None:
+        check_style(style)
+        if len(image_size) != 2 or min(image_size) < 16 or max(image_size) > 4096:
+            raise InputError(
+                "image_size must be (height, width)", where="rendering", expected="16 to 4096", got=image_size
+            )
+        if camera not in MODES:
+            raise InputError("unknown camera mode", where="rendering", expected=", ".join(MODES), got=camera)
+        if supersample not in (1, 2) or frames_per_pass < 1:
+            raise InputError(
+                "bad rendering settings",
+                expected="supersample 1 or 2, frames_per_pass at least 1",
+                got=(supersample, frames_per_pass),
+            )
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.body = load_body("anny", size="small") if body is None else body
+        self.style, self.camera_mode, self.supersample = style, camera, supersample
+        self.frames_per_pass = frames_per_pass
+        self.backgrounds = Backgrounds(backgrounds, style)
+        self.surface = BodySurface(self.body)
+        self._faces = torch.from_numpy(self.surface.faces)
+        self._normals = VertexNormals(self.surface.faces, len(self.surface.rest_vertices))
+        self._visibility = JointVisibility(
+            self.surface.rest_joints,
+            self.surface.rest_vertices,
+            self.surface.weights,
+            self.surface.faces,
+            self.body.parents,
+        )
+
+    @torch.no_grad()
+    def render(self, motion: Motion, appearance: Appearance | None = None, *, seed: int) -> Clip:
+        """Renders one motion.
+
+        Args:
+            motion: In the world frame. ``meta["camera_yaw"]`` and ``meta["camera_elevation"]`` (radians, see
+                :class:`CameraPath`) place the camera on a wanted side, up to a jitter of 12 degrees.
+            appearance: How the person looks; drawn at random if None.
+            seed: Decides everything that is random.
+
+        Returns:
+            A clip with as many frames as the motion.
+        """
+        streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(6)]
+        if appearance is None:
+            appearance = sample_appearance(streams[0], self.style)
+        vertices, joints = self._pose(motion)
+        floor = float(vertices[..., 1].min())
+        camera = sample_camera(
+            joints,
+            self.image_size,
+            streams[1],
+            style=self.style,
+            mode=self.camera_mode,
+            fps=motion.fps,
+            yaw=motion.meta.get("camera_yaw"),
+            elevation=motion.meta.get("camera_elevation"),
+            floor=floor,
+        )
+        labels = camera_labels(self.body, motion, joints, camera)
+        scene, background = self._scene(appearance, streams[2], camera, joints, floor, labels.keypoints_px)
+        stage = self._set_stage(appearance, streams, camera, scene, floor)
+        swell = torch.from_numpy(thickness(self.surface.vertex_points, appearance))
+        frames, masks, depths, visible = [], [], [], []
+        for start in range(0, len(motion), self.frames_per_pass):
+            rows = slice(start, min(start + self.frames_per_pass, len(motion)))
+            image, fragments = self._draw(stage, vertices[rows], swell, rows)
+            frames.append(image)
+            masks.append(fragments.mask.numpy())
+            depths.append(fragments.depth.half().numpy())
+            visible.append(
+                self._visibility(
+                    labels.joints_cam[rows],
+                    labels.keypoints_px[rows],
+                    fragments.face_index.numpy(),
+                    fragments.depth.numpy(),
+                )
+            )
+        return Clip(
+            clip_id=f"{motion.motion_id}/{seed}",
+            frames=np.concatenate(frames),
+            pose_rotvec=labels.pose_rotvec,
+            betas=motion.betas,
+            transl_cam=labels.transl_cam,
+            joints_cam=labels.joints_cam,
+            keypoints_px=labels.keypoints_px,
+            visible=np.concatenate(visible),
+            mask=np.concatenate(masks),
+            depth=np.concatenate(depths),
+            intrinsics=camera.intrinsics,
+            fps=motion.fps,
+            caption=motion.caption,
+            motion_id=motion.motion_id,
+            person_id=motion.person_id,
+            meta={
+                "backend": "mesh",
+                "seed": int(seed),
+                "style": self.style,
+                "body": str(getattr(self.body, "name", "")),
+                "appearance": appearance.to_meta(),
+                "background": background,
+                "camera": {"yaw": camera.yaw, "elevation": camera.elevation, "tracking": camera.moving},
+            },
+        )
+
+    def _pose(self, motion: Motion) -> tuple[torch.Tensor, np.ndarray]:
+        """World vertices (T, V, 3) and joints (T, 45, 3)."""
+        rotations = rotvec_to_matrix(torch.from_numpy(motion.pose_rotvec))
+        translations, betas = torch.from_numpy(motion.transl_world), torch.from_numpy(motion.betas)[None]
+        vertices, joints = [], []
+        for start in range(0, len(motion), _BODY_PASS):
+            rows = slice(start, start + _BODY_PASS)
+            posed = self.body(rotations[rows], betas.expand(len(rotations[rows]), -1), translations[rows])
+            vertices.append(posed.vertices.float())
+            joints.append(posed.joints.double())
+        return torch.cat(vertices), torch.cat(joints).numpy()
+
+    def _scene(self, appearance, rng, camera, joints, floor, keypoints) -> tuple[Scene, str]:
+        if appearance.background is None:
+            return self.backgrounds.draw(rng, camera, joints[:, 0] * (1, 0, 1), floor, self.image_size)
+        picture = place_background(appearance.background, appearance.background_box, keypoints, self.image_size)
+        return Flat(picture.astype(np.float32)), f"person:{appearance.source}"
+
+    def _set_stage(self, appearance, streams: Sequence[np.random.Generator], camera, scene, floor) -> _Stage:
+        rays = pixel_rays(camera, self.image_size)
+        eyes = camera.position if camera.moving and not isinstance(scene, Flat) else camera.position[:1]
+        views = [scene.look(eye, rays) for eye in eyes]
+        pictures = np.clip(np.stack([picture for picture, _ in views]), 0, 255).astype(np.float32)
+        tint = None
+        if isinstance(scene, Flat):  # the light in a photo has roughly the photo's mean colour
+            mean = pictures.mean((0, 1, 2)) + 40
+            tint = 0.6 + 0.4 * mean / mean.mean()
+        lighting = sample_lighting(streams[3], self.style, camera.yaw, tint)
+        shadow = GroundShadow(
+            self.surface.rest_vertices,
+            self.surface.faces,
+            camera,
+            floor,
+            self.image_size,
+            lighting.lamp_direction,
+            lighting.shadow,
+            np.logical_and.reduce([ground for _, ground in views]),
+        )
+        film = FilmDeveloper(sample_film(streams[4], self.style), self.image_size, int(streams[5].integers(2**31)))
+        colours = torch.from_numpy(paint(self.surface.points, appearance))
+        return _Stage(camera, lighting, shadow, colours, torch.from_numpy(pictures), film)
+
+    def _draw(
+        self, stage: _Stage, vertices: torch.Tensor, swell: torch.Tensor, rows: slice
+    ) -> tuple[np.ndarray, Fragments]:
+        """Some frames: pictures (T, H, W, 3) uint8 and what is seen at the pixel centres."""
+        height, width = self.image_size
+        normals = self._normals(vertices)
+        dressed = vertices + swell[:, None] * normals
+        seen = _turned(dressed, stage.camera.rotation) + torch.from_numpy(stage.camera.translation[rows])[:, None]
+        matrix = torch.from_numpy(stage.camera.intrinsics).expand(len(seen), 3, 3)
+        labels = rasterize(seen, self._faces, matrix, self.image_size, cull_back_faces=True)
+        fragments, fine = labels, matrix
+        if self.supersample == 2:
+            # Each pixel is split in four: sample centres lie at ±1/4, so that x' = 2 x + 1/2.
+            fine = matrix.clone()
+            fine[:, :2] *= 2
+            fine[:, :2, 2] += 0.5
+            fragments = rasterize(seen, self._faces, fine, (2 * height, 2 * width), cull_back_faces=True)
+        layer = torch.zeros(fragments.face_index.numel(), 4)
+        where, weights = barycentrics(fragments, seen, self._faces, fine)
+        face = fragments.face_index.view(-1)[where]
+        pixels = fragments.face_index[0].numel()
+        corner_rows = self._faces[face] + (where // pixels * len(swell))[:, None]
+        normal = interpolate(normals.reshape(-1, 3), corner_rows, weights)
+        normal = normal / torch.sqrt((normal * normal).sum(-1, keepdim=True)).clamp_min(1e-6)
+        light = stage.colours[self.surface.sample_index(face, weights)] * stage.lighting.irradiance(normal)
+        layer[where, :3] = light.clamp_(0, 1) ** (1 / _GAMMA) * 255
+        layer[where, 3] = 1
+        layer = layer.view(*fragments.face_index.shape, 4)
+        layer = halved(layer) if self.supersample == 2 else feathered(layer)
+        pictures = stage.pictures[rows] if len(stage.pictures) > 1 else stage.pictures
+        ground = pictures * stage.shadow(vertices, rows)[..., None]
+        return stage.film(layer[..., :3] + (1 - layer[..., 3:]) * ground, rows.start).numpy(), labels
+
+
+def _turned(points: torch.Tensor, rotation: np.ndarray) -> torch.Tensor:
+    """points @ rotation.T by single products: a matrix product may round differently for other batch sizes."""
+    x, y, z = points.unbind(-1)
+    rows = [[float(value) for value in row] for row in rotation]
+    return torch.stack([a * x + b * y + c * z for a, b, c in rows], -1)

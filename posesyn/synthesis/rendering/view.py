@@ -1,0 +1,170 @@
+"""Cameras that keep a moving person in view, drawn at random or placed on a wanted side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from posesyn.errors import InputError
+from posesyn.geometry.cameras import in_plane_rotation, intrinsics, look_at
+from posesyn.synthesis.rendering.appearance.appearance import check_style
+
+MODES = ("auto", "fixed", "tracking")
+
+# Own choices. Degrees, metres and shares of the image.
+_BODY_RADIUS = 0.11  # how far skin, hair and cloth reach beyond the joints
+_MIN_EYE_HEIGHT = 0.15
+_TRACKING_TRAVEL = 1.5  # a person who walks farther than this is followed
+_SMOOTHING_SECONDS = 0.5
+_RANGES = {
+    #        field of view, elevation, share of the image that the person fills, roll (standard deviation)
+    "lab": ((38, 52), (0, 12), (0.78, 0.9), 0.0),
+    "wild": ((28, 68), (-8, 35), (0.62, 0.93), 2.0),
+}
+_HIGH_VIEW = (0.1, (35, 60))  # chance and elevations of views from above, "wild" only
+_ANCHOR_JITTER = 12.0  # standard deviation around a wanted yaw
+
+
+@dataclass(frozen=True)
+class CameraPath:
+    """A camera of constant orientation that stands still or travels along the floor.
+
+    Attributes:
+        rotation: (3, 3) world → camera.
+        translation: (T, 3) metres: ``points_cam = points_world @ rotation.T + translation``.
+        intrinsics: (3, 3) pixels.
+        yaw: Radians around the world's y axis from which the camera looks; at 0 it stands at +z, and sees the
+            front of a person that faces +z.
+        elevation: Radians above the horizon from which it looks down.
+    """
+
+    rotation: np.ndarray
+    translation: np.ndarray
+    intrinsics: np.ndarray
+    yaw: float
+    elevation: float
+
+    @property
+    def position(self) -> np.ndarray:
+        """(T, 3) world positions."""
+        return -self.translation @ self.rotation
+
+    @property
+    def moving(self) -> bool:
+        """Whether the camera follows the person."""
+        return bool(np.ptp(self.translation, axis=0).max() > 0)
+
+    def to_camera(self, points_world: np.ndarray) -> np.ndarray:
+        """(T, N, 3) world points → camera points."""
+        return points_world @ self.rotation.T + self.translation[:, None]
+
+
+def sample_camera(
+    joints_world: np.ndarray,
+    image_size: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    style: str = "wild",
+    mode: str = "auto",
+    fps: float = 20.0,
+    yaw: float | None = None,
+    elevation: float | None = None,
+    floor: float = 0.0,
+) -> CameraPath:
+    """Draws a camera and moves it as close as it can be while the person stays in the image in all frames.
+
+    Args:
+        joints_world: (T, J, 3) metres.
+        image_size: (height, width) pixels.
+        rng: Source of randomness.
+        style: ``"lab"`` looks from eye height, ``"wild"`` from low to high, with any lens.
+        mode: ``"fixed"``, ``"tracking"`` (follows the smoothed pelvis over the floor), or ``"auto"``, which follows a
+            person that travels more than 1.5 m.
+        fps: Of the joints; smooths the tracking.
+        yaw, elevation: Radians, see :class:`CameraPath`; drawn around this direction if given, else from all.
+        floor: Height of the floor, below which no camera stands.
+
+    Raises:
+        InputError: Unknown style or mode, or joints that are not finite.
+    """
+    check_style(style)
+    if mode not in MODES:
+        raise InputError("unknown camera mode", expected=", ".join(MODES), got=mode)
+    if joints_world.ndim != 3 or joints_world.shape[-1] != 3 or not np.isfinite(joints_world).all():
+        raise InputError("joints_world must be finite", expected="(T, J, 3)", got=joints_world.shape)
+    height, width = image_size
+    fields, elevations, fills, roll = _RANGES[style]
+    field = np.deg2rad(rng.uniform(*fields))
+    drawn_yaw, drawn_elevation = rng.uniform(-np.pi, np.pi), np.deg2rad(rng.uniform(*elevations))
+    if style == "wild" and rng.random() < _HIGH_VIEW[0]:
+        drawn_elevation = np.deg2rad(rng.uniform(*_HIGH_VIEW[1]))
+    jitter = np.deg2rad(rng.normal(0, _ANCHOR_JITTER, 2))
+    yaw = drawn_yaw if yaw is None else float(yaw) + jitter[0]
+    elevation = drawn_elevation if elevation is None else np.clip(float(elevation) + jitter[1] / 2, -0.3, 1.2)
+    fill, shift = rng.uniform(*fills), rng.uniform(-0.5, 0.5, 2)
+    turn = np.deg2rad(rng.normal(0, 1)) * roll
+    focal = max(height, width) / 2 / np.tan(field / 2)
+    path = _follow(joints_world, mode, fps)
+    centred = joints_world - path[:, None]
+    low, high = centred.min((0, 1)), centred.max((0, 1))
+    target = (low + high) / 2
+    offsets = (centred - target).reshape(-1, 3)
+    for _ in range(3):  # a camera that would stand below the floor is raised, which changes its distance
+        rotation = _rotation(yaw, elevation, turn)
+        distance = _distance(offsets @ rotation.T, fill, focal, image_size)
+        lowest = floor + _MIN_EYE_HEIGHT - target[1]
+        if distance * np.sin(elevation) >= lowest - 1e-6:
+            break
+        elevation = float(np.arcsin(np.clip(lowest / distance, -1, 1)) + 0.02)
+    eye = target + distance * _direction(yaw, elevation)
+    translation = -(path + eye) @ rotation.T
+    matrix = intrinsics(float(focal), width, height).double().numpy()
+    # What the person leaves free is used to push it off the middle, by sliding the camera across its view.
+    seen = centred.reshape(-1, 3) @ rotation.T - rotation @ eye
+    pixels = seen[:, :2] / seen[:, 2:] * focal
+    room = np.array([width, height]) / 2 * fill - np.abs(pixels).max(0)
+    slide = shift * np.clip(room, 0, None) * seen[:, 2].min() / focal
+    slide[1] = 0  # sliding down could sink it into the floor
+    translation[:, :2] += slide
+    return CameraPath(
+        rotation.astype(np.float32),
+        translation.astype(np.float32),
+        matrix.astype(np.float32),
+        float(np.arctan2(np.sin(yaw), np.cos(yaw))),
+        float(elevation),
+    )
+
+
+def _follow(joints: np.ndarray, mode: str, fps: float) -> np.ndarray:
+    """(T, 3) the point that the camera travels with: constant, or the smoothed pelvis on the floor."""
+    pelvis = joints[:, 0] * (1, 0, 1)
+    travel = np.ptp(pelvis, axis=0).max()
+    if len(joints) == 1 or mode == "fixed" or (mode == "auto" and travel <= _TRACKING_TRAVEL):
+        return np.repeat(pelvis.mean(0, keepdims=True), len(joints), 0)
+    sigma = _SMOOTHING_SECONDS * fps
+    reach = int(3 * sigma) + 1
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    # Continued with the same speed at both ends, or the camera would lag there.
+    padded = np.pad(pelvis, ((reach, reach), (0, 0)), mode="reflect", reflect_type="odd")
+    return np.stack([np.convolve(padded[:, i], kernel / kernel.sum(), "valid") for i in range(3)], 1)
+
+
+def _direction(yaw: float, elevation: float) -> np.ndarray:
+    """From the person to the camera."""
+    return np.array([np.sin(yaw) * np.cos(elevation), np.sin(elevation), np.cos(yaw) * np.cos(elevation)])
+
+
+def _rotation(yaw: float, elevation: float, turn: float) -> np.ndarray:
+    eye = torch.from_numpy(_direction(yaw, elevation))
+    rotation, _ = look_at(eye, torch.zeros(3, dtype=torch.float64))
+    return (in_plane_rotation(torch.tensor(turn, dtype=torch.float64)) @ rotation).numpy()
+
+
+def _distance(offsets: np.ndarray, fill: float, focal: float, image_size: tuple[int, int]) -> float:
+    """Smallest distance from which all points project into the wanted share of the image."""
+    half = np.array(image_size[::-1]) / 2 * fill
+    needed = (np.abs(offsets[:, :2]) + _BODY_RADIUS) * focal / half - offsets[:, 2:]
+    nearest = 0.4 - offsets[:, 2].min()  # no joint closer than 40 cm
+    return float(max(needed.max(), nearest))

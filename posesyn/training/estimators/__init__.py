@@ -1,0 +1,1 @@
+"""Fine-tuning estimators on real and synthetic persons."""

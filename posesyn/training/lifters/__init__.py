@@ -1,0 +1,1 @@
+"""Training lifters alone and with PoseAug."""

@@ -1,0 +1,145 @@
+"""Body parameters over time."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from posesyn.errors import InputError
+
+
+@dataclass(frozen=True, repr=False)
+class Motion:
+    """Body parameters over time in the world frame (y up, floor y = 0).
+
+    Attributes:
+        motion_id: Unique name.
+        pose_rotvec: (T, 24, 3) local SMPL rotations, root in the world frame.
+        transl_world: (T, 3) SMPL translation, metres.
+        betas: (10,) shape.
+        fps: Frames per second.
+        joints_world: (T, 22, 3) the joints the motion was made from or leads to (``humanml3d22``), metres.
+        caption: The text it was sampled with, or the mocap caption.
+        person_id: The challenging person it was made for, if any.
+        anchor_frame: Index of the frame that fits the person's 2D truth best, if ranked.
+        reprojection_error: Error of that frame (normalised like the extraction error), if ranked.
+        meta: Provenance (seed, prior, prefix length, rank ...).
+    """
+
+    motion_id: str
+    pose_rotvec: np.ndarray
+    transl_world: np.ndarray
+    betas: np.ndarray
+    fps: float
+    joints_world: np.ndarray | None = None
+    caption: str = ""
+    person_id: str | None = None
+    anchor_frame: int | None = None
+    reprojection_error: float | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where = f"motion '{self.motion_id}'"
+        frames = len(self.pose_rotvec)
+        if frames == 0:
+            raise InputError("a Motion needs at least one frame", where=where)
+        wanted = {"pose_rotvec": (frames, 24, 3), "transl_world": (frames, 3), "betas": (10,)}
+        if self.joints_world is not None:
+            wanted["joints_world"] = (frames, 22, 3)
+        for name, shape in wanted.items():
+            value = np.asarray(getattr(self, name), np.float32)
+            if value.shape != shape:
+                raise InputError(f"Motion.{name} has the wrong shape", where=where, expected=shape, got=value.shape)
+            if not np.isfinite(value).all():
+                raise InputError(f"Motion.{name} has NaN or infinite values", where=where)
+            object.__setattr__(self, name, value)
+        if not self.fps > 0:
+            raise InputError("Motion.fps must be positive", where=where, got=self.fps)
+
+    def __len__(self) -> int:
+        return len(self.pose_rotvec)
+
+    def __repr__(self) -> str:
+        caption = f", {self.caption[:60]!r}" if self.caption else ""
+        return f"Motion({self.motion_id!r}, {len(self)} frames at {self.fps:g} fps{caption})"
+
+    def _repr_html_(self) -> str:
+        """Shows itself in notebooks as a moving stick figure."""
+        # By name, as an entry point is: values know nothing of the layer that draws them until a notebook asks.
+        return importlib.import_module("posesyn.report.notebook").motion_html(self)
+
+    def resampled(self, fps: float) -> Motion:
+        """The motion at another rate: rotations along the shortest arc (slerp), positions linear, same duration.
+
+        Frame k of the result is the time k / fps; the last frames that the motion does not cover fall away. The anchor
+        becomes the frame nearest to it.
+
+        Raises:
+            InputError: ``fps`` is not positive and finite.
+        """
+        if not 0 < fps < math.inf:
+            raise InputError("fps must be positive", where=f"motion '{self.motion_id}', resampled", got=fps)
+        from scipy.spatial.transform import Rotation  # `import posesyn` needs no SciPy
+
+        last = len(self) - 1
+        # 1e-3 of a frame keeps the last frame where the rates are rounded.
+        count = int(last / self.fps * fps + 1e-3) + 1
+        times = np.minimum(np.arange(count) / fps * self.fps, last)
+        before = np.minimum(times.astype(int), max(last - 1, 0))
+        after, share = np.minimum(before + 1, last), times - before
+
+        def mixed(values: np.ndarray) -> np.ndarray:
+            weight = share.reshape(-1, *[1] * (values.ndim - 1))
+            return values[before] * (1 - weight) + values[after] * weight
+
+        rotvec = self.pose_rotvec.astype(np.float64)
+        start = Rotation.from_rotvec(rotvec[before].reshape(-1, 3))
+        turn = (start.inv() * Rotation.from_rotvec(rotvec[after].reshape(-1, 3))).as_rotvec()
+        pose = (start * Rotation.from_rotvec(turn * np.repeat(share, 24)[:, None])).as_rotvec()
+        anchor = self.anchor_frame
+        return replace(
+            self,
+            pose_rotvec=pose.reshape(count, 24, 3),
+            transl_world=mixed(self.transl_world.astype(np.float64)),
+            joints_world=None if self.joints_world is None else mixed(self.joints_world.astype(np.float64)),
+            fps=float(fps),
+            anchor_frame=None if anchor is None else min(round(anchor / self.fps * fps), count - 1),
+        )
+
+    def take(self, rows: Sequence[int] | np.ndarray, **changes: Any) -> Motion:
+        """Some frames as a motion of their own.
+
+        Args:
+            rows: Frame numbers, evenly spaced and increasing; ``fps`` is divided by their spacing.
+            changes: Other fields to replace.
+
+        The anchor becomes the frame nearest to it, or None where it lies outside the taken range.
+        """
+        rows = np.asarray(rows)
+        if rows.ndim != 1 or len(rows) == 0 or rows[0] < 0 or rows[-1] >= len(self):
+            raise InputError(
+                "Motion.take needs frame numbers of the motion",
+                where=f"motion '{self.motion_id}'",
+                expected=f"0 to {len(self) - 1}",
+                got=rows.tolist()[:5],
+            )
+        steps = np.unique(np.diff(rows))
+        if len(steps) > 1 or (len(steps) and steps[0] < 1):
+            raise InputError(
+                "Motion.take needs evenly spaced, increasing frames", where=f"motion '{self.motion_id}'", got=rows[:8]
+            )
+        anchor = self.anchor_frame
+        inside = anchor is not None and rows[0] <= anchor <= rows[-1]
+        fields = {
+            "pose_rotvec": self.pose_rotvec[rows],
+            "transl_world": self.transl_world[rows],
+            "joints_world": None if self.joints_world is None else self.joints_world[rows],
+            "fps": self.fps / int(steps[0]) if len(steps) else self.fps,
+            "anchor_frame": int(np.argmin(np.abs(rows - anchor))) if inside else None,
+        }
+        return replace(self, **{**fields, **changes})

@@ -1,0 +1,316 @@
+"""One annotated human in one image, what is known of its pose in 3D, and what estimators say about it.
+
+Data sets with photographs rarely have joints and parameters of a body both, and none has SMPL joints in posesyn's
+order; nothing is filled in here. Rendered persons carry :class:`BodyLabels` instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from posesyn import skeletons
+from posesyn.errors import InputError
+
+Gender = Literal["neutral", "male", "female"]
+GENDERS: dict[str, Gender] = {
+    **dict.fromkeys(("m", "male", "Male", "M"), "male"),
+    **dict.fromkeys(("f", "female", "Female", "F"), "female"),
+    **dict.fromkeys(("n", "neutral", "Neutral", "N", ""), "neutral"),
+}
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Something that loads one image on demand. Implementations: ``storage.ImageFile``, :class:`ArrayImage`."""
+
+    @property
+    def name(self) -> str:
+        """A readable name for messages and reports."""
+
+    def load(self) -> np.ndarray:
+        """Returns the image as (H, W, 3) uint8 RGB in the annotation's orientation."""
+
+
+@dataclass(frozen=True)
+class ArrayImage:
+    """An image that is already in memory."""
+
+    pixels: np.ndarray
+    name: str = "array"
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 3 or self.pixels.shape[2] != 3 or self.pixels.dtype != np.uint8:
+            raise InputError(
+                "ArrayImage.pixels must be an RGB image",
+                where=f"image '{self.name}'",
+                expected="(H, W, 3) uint8",
+                got=f"{self.pixels.shape} {self.pixels.dtype}",
+            )
+
+    def load(self) -> np.ndarray:
+        return self.pixels
+
+
+@dataclass(frozen=True)
+class BodyLabels:
+    """Exact 3D truth of one person in one image, camera frame.
+
+    Shapes: pose_rotmat (24, 3, 3) local rotations, root first and expressed in the camera frame; betas (10,);
+    transl_cam (3,) metres, the SMPL translation (added after posing; the pelvis is not at the origin of an SMPL body);
+    joints_cam (45, 3) metres in the order ``smpl45``; intrinsics (3, 3) of the full image.
+    """
+
+    pose_rotmat: np.ndarray
+    betas: np.ndarray
+    transl_cam: np.ndarray
+    joints_cam: np.ndarray
+    intrinsics: np.ndarray
+
+
+@dataclass(frozen=True)
+class JointTruth:
+    """3D joints of one person, camera frame (x right, y down, z forward).
+
+    Attributes:
+        joints_cam: (J, 3) float32 metres.
+        valid: (J,) bool, joints that the data set states.
+        skeleton: Joint order.
+        intrinsics: (3, 3) of the full image, or None where the data set gives none.
+        absolute: False where the positions are relative to the person's root.
+    """
+
+    joints_cam: np.ndarray
+    valid: np.ndarray
+    skeleton: str
+    intrinsics: np.ndarray | None = None
+    absolute: bool = True
+
+    def __post_init__(self) -> None:
+        joints = len(skeletons.get(self.skeleton))
+        points, valid = np.asarray(self.joints_cam, np.float32), np.asarray(self.valid, bool)
+        if points.shape != (joints, 3) or valid.shape != (joints,):
+            raise InputError(
+                f"JointTruth needs (J, 3) points and (J,) flags of skeleton '{self.skeleton}' (J={joints})",
+                got=f"{points.shape} and {valid.shape}",
+            )
+        if not np.isfinite(points[valid]).all():
+            raise InputError("JointTruth has NaN or infinite values at valid joints", where=f"'{self.skeleton}'")
+        object.__setattr__(self, "joints_cam", np.where(valid[:, None], points, 0).astype(np.float32))
+        object.__setattr__(self, "valid", valid)
+
+
+@dataclass(frozen=True)
+class BodyFit:
+    """Body-model parameters of one person in the data set's own frame.
+
+    The posed body, with ``transl`` added, is moved into the camera by ``world_to_cam``. The parameters stay as the file
+    has them, because rotating the root about the pelvis needs the rest pelvis of a licensed body.
+
+    Attributes:
+        pose_rotvec: (24, 3) for ``smpl``, (55, 3) for ``smplx`` (root first).
+        betas: (B,) shape; how many depends on the data set.
+        transl: (3,) metres.
+        gender: Which of the three bodies.
+        model: ``smpl`` or ``smplx``.
+        world_to_cam: (4, 4), the identity where the parameters are in the camera frame already.
+    """
+
+    pose_rotvec: np.ndarray
+    betas: np.ndarray
+    transl: np.ndarray
+    gender: Gender = "neutral"
+    model: Literal["smpl", "smplx"] = "smpl"
+    world_to_cam: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        joints = {"smpl": 24, "smplx": 55}.get(self.model)
+        if joints is None or self.gender not in ("neutral", "male", "female"):
+            raise InputError("unknown body", expected="smpl or smplx; neutral, male or female", got=self.model)
+        extrinsics = np.eye(4) if self.world_to_cam is None else np.asarray(self.world_to_cam, np.float64)
+        shapes = {
+            "pose_rotvec": (np.shape(self.pose_rotvec), (joints, 3)),
+            "transl": (np.shape(self.transl), (3,)),
+            "world_to_cam": (extrinsics.shape, (4, 4)),
+        }
+        for name, (got, wanted) in shapes.items():
+            if got != wanted:
+                raise InputError(f"BodyFit.{name} has the wrong shape", expected=wanted, got=got)
+        for name in ("pose_rotvec", "betas", "transl"):
+            value = np.asarray(getattr(self, name), np.float32)
+            if not np.isfinite(value).all():
+                raise InputError(f"BodyFit.{name} has NaN or infinite values")
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "world_to_cam", extrinsics)
+
+    def to_camera(self, points: np.ndarray) -> np.ndarray:
+        """(..., 3) points of the posed body → camera frame."""
+        return np.asarray(points) @ self.world_to_cam[:3, :3].T + self.world_to_cam[:3, 3]
+
+
+@dataclass(frozen=True)
+class Person:
+    """One annotated human in one image.
+
+    Attributes:
+        person_id: Unique name within the data set, ``"coco/000042#3"``.
+        image: Where the pixels come from.
+        box_xyxy: (4,) float32 pixels of the full image.
+        keypoints_px: (J, 2) float32 pixels of the full image, in the order of ``skeleton``.
+        visible: (J,) bool, False where a joint carries no annotation. Coordinates of such joints mean nothing.
+        skeleton: A name in :data:`posesyn.skeletons.skeleton.SKELETONS`.
+        captions: Descriptions of the image or the action, possibly none.
+        labels: Exact 3D truth, only for rendered data.
+        image_id: Name of the image, shared by the persons in it.
+        track_id: Name of the track in a video, if the data set has one.
+        meta: Anything else the data set says (area, head box, action, frame number ...).
+        joints: 3D joints as a data set states them, or None.
+        fit: Parameters of a body model as a data set states them, or None.
+    """
+
+    person_id: str
+    image: ImageSource
+    box_xyxy: np.ndarray
+    keypoints_px: np.ndarray
+    visible: np.ndarray
+    skeleton: str
+    captions: tuple[str, ...] = ()
+    labels: BodyLabels | None = None
+    image_id: str = ""
+    track_id: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    joints: JointTruth | None = None
+    fit: BodyFit | None = None
+
+    def __post_init__(self) -> None:
+        joints = len(skeletons.get(self.skeleton).joints)
+        where = f"person '{self.person_id}'"
+        keypoints = np.asarray(self.keypoints_px, np.float32)
+        if keypoints.shape != (joints, 2):
+            raise InputError(
+                f"Person.keypoints_px must be (J, 2) for skeleton '{self.skeleton}' (J={joints})",
+                where=where,
+                expected=(joints, 2),
+                got=keypoints.shape,
+                fix="name the skeleton the annotation uses, or convert it with skeletons.convert(...)",
+            )
+        visible = np.asarray(self.visible, bool)
+        if visible.shape != (joints,):
+            raise InputError("Person.visible must be (J,)", where=where, expected=(joints,), got=visible.shape)
+        bad = ~np.isfinite(keypoints).all(-1) & visible
+        if bad.any():
+            names = [skeletons.get(self.skeleton).joints[i] for i in np.flatnonzero(bad)]
+            raise InputError(
+                "Person.keypoints_px has NaN or infinite values at joints marked visible",
+                where=where,
+                got=names,
+                fix="mark such joints as not visible",
+            )
+        box = np.asarray(self.box_xyxy, np.float32)
+        if box.shape != (4,) or not np.isfinite(box).all():
+            raise InputError("Person.box_xyxy must be four finite numbers", where=where, got=self.box_xyxy)
+        object.__setattr__(self, "keypoints_px", np.where(np.isfinite(keypoints), keypoints, 0).astype(np.float32))
+        object.__setattr__(self, "visible", visible)
+        object.__setattr__(self, "box_xyxy", box)
+
+
+@dataclass(frozen=True)
+class PoseBatch:
+    """What an estimator says about B persons. Only the first four fields are needed from a foreign estimator.
+
+    Attributes:
+        person_ids: B names, in the order of the persons passed to ``predict``.
+        skeleton: Joint order of ``joints_cam`` and ``keypoints_px``.
+        joints_cam: (B, J, 3) float32 metres, camera frame of the full image (root-relative is enough for extraction).
+        keypoints_px: (B, J, 2) float32, the projection of ``joints_cam`` into the full image.
+        pose_rotmat: (B, 24, 3, 3) local SMPL rotations, root in the camera frame, or None.
+        betas: (B, 10) or None.
+        transl_cam: (B, 3) SMPL translation in the full-image camera, or None.
+        intrinsics: (B, 3, 3) of the full image, or None.
+        vertices_cam: (B, V, 3) or None.
+    """
+
+    person_ids: tuple[str, ...]
+    skeleton: str
+    joints_cam: np.ndarray
+    keypoints_px: np.ndarray
+    pose_rotmat: np.ndarray | None = None
+    betas: np.ndarray | None = None
+    transl_cam: np.ndarray | None = None
+    intrinsics: np.ndarray | None = None
+    vertices_cam: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        batch, joints = len(self.person_ids), len(skeletons.get(self.skeleton).joints)
+        shapes = {
+            "joints_cam": (batch, joints, 3),
+            "keypoints_px": (batch, joints, 2),
+            "pose_rotmat": (batch, 24, 3, 3),
+            "betas": (batch, 10),
+            "transl_cam": (batch, 3),
+            "intrinsics": (batch, 3, 3),
+        }
+        for name, shape in shapes.items():
+            value = getattr(self, name)
+            if value is None and name not in ("joints_cam", "keypoints_px"):
+                continue
+            if np.shape(value) != shape:
+                raise InputError(
+                    f"PoseBatch.{name} has the wrong shape",
+                    where=f"an estimator's output, skeleton '{self.skeleton}'",
+                    expected=shape,
+                    got=np.shape(value),
+                )
+
+    def __len__(self) -> int:
+        return len(self.person_ids)
+
+    def __getitem__(self, index: int | slice) -> PoseBatch:
+        """One person (or several) as a PoseBatch that keeps the batch axis."""
+        rows = slice(index, index + 1 or None) if isinstance(index, int) else index
+        arrays = {
+            name: None if (value := getattr(self, name)) is None else value[rows]
+            for name in (
+                "joints_cam",
+                "keypoints_px",
+                "pose_rotmat",
+                "betas",
+                "transl_cam",
+                "intrinsics",
+                "vertices_cam",
+            )
+        }
+        return PoseBatch(self.person_ids[rows], self.skeleton, **arrays)
+
+
+Persons = Sequence[Person]
+
+
+def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Consecutive slices of at most ``size`` items."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def joint_truth(person: Person) -> JointTruth | None:
+    """3D joints of a :class:`Person`: those of the data set, or of a rendered person's exact labels; None
+    without any."""
+    if person.joints is not None or person.labels is None:
+        return person.joints
+    labels = person.labels
+    return JointTruth(labels.joints_cam, np.ones(len(labels.joints_cam), bool), "smpl45", labels.intrinsics)
+
+
+def gender_of(value: object, where: object) -> Gender:
+    """A data set's word for the gender of a body.
+
+    Raises:
+        InputError: Another word.
+    """
+    word = value.decode() if isinstance(value, bytes) else str(value)
+    if word not in GENDERS:
+        raise InputError("unknown gender", where=where, expected="m, f, neutral, male or female", got=repr(word))
+    return GENDERS[word]

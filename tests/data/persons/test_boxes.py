@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from posesyn.data.persons.base import box_around, box_problem, xywh_to_xyxy
+from posesyn.errors import InputError
+
+
+def test_xywh_to_xyxy():
+    np.testing.assert_array_equal(xywh_to_xyxy([[1, 2, 3, 4], [0, 0, 5, 6]]), [[1, 2, 4, 6], [0, 0, 5, 6]])
+
+
+def test_box_around_uses_visible_joints_only():
+    points = np.array([[10, 10], [30, 50], [900, 900]], np.float32)
+    np.testing.assert_allclose(box_around(points, [1, 1, 0]), [6, 6, 34, 54])
+    np.testing.assert_allclose(box_around(points, [1, 0, 0]), [9, 9, 11, 11])
+    with pytest.raises(InputError, match="no joint"):
+        box_around(points, [0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [
+        ((0, 0, 5, 0), "empty"),
+        ((9, 0, 5, 5), "empty"),
+        ((0, 0, np.nan, 5), "finite"),
+        ((100, 0, 120, 10), "outside"),
+        ((-20, 0, 0, 10), "outside"),
+        ((0, 0, 5), "finite"),
+    ],
+)
+def test_problems_in_words(box, words):
+    assert words in box_problem(np.array(box, np.float32), (100, 50))
+
+
+def test_boxes_that_overlap_the_image_are_fine():
+    assert box_problem(np.array([-10, -10, 3, 3]), (100, 50)) is None
+    assert box_problem(np.array([500, 500, 600, 600])) is None

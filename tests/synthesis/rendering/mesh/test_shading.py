@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from posesyn.errors import InputError
+from posesyn.synthesis.rendering.mesh.film import Film, FilmDeveloper, sample_film
+from posesyn.synthesis.rendering.mesh.shading import VertexNormals, _surround, sample_lighting
+
+
+def sphere(rings=24, sectors=32):
+    theta, phi = np.meshgrid(
+        np.linspace(0.05, np.pi - 0.05, rings), np.linspace(0, 2 * np.pi, sectors, endpoint=False), indexing="ij"
+    )
+    points = np.stack([np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)], -1).reshape(-1, 3)
+    faces = []
+    for ring in range(rings - 1):
+        for sector in range(sectors):
+            a, b = ring * sectors + sector, ring * sectors + (sector + 1) % sectors
+            faces += [(a, b, a + sectors), (b, b + sectors, a + sectors)]
+    return points.astype(np.float32), np.array(faces)
+
+
+def test_normals_of_a_sphere_point_outwards_and_do_not_depend_on_the_batch():
+    points, faces = sphere()
+    vertices = torch.from_numpy(points)[None].repeat(3, 1, 1) * torch.tensor([1.0, 2.0, 0.3])[:, None, None]
+    normals = VertexNormals(faces, len(points))(vertices)
+    inner = np.abs(points[:, 1]) < 0.95  # the rims of the open poles see one side only
+    cosine = (normals.numpy() * points).sum(-1)[:, inner]
+    assert cosine.min() > 0.99
+    assert torch.equal(VertexNormals(faces, len(points))(vertices[1:2])[0], normals[1])
+
+
+def test_soft_light_equals_the_analytic_lobe():
+    # Clamped cosine in Legendre terms up to order 2 (Ramamoorthi and Hanrahan 2001, section 3):
+    # E(cos) = (1 + 2 cos + 5/8 (3 cos² - 1)) / 4.
+    towards = np.array([2.0, -1.0, 0.5]) / np.linalg.norm([2.0, -1.0, 0.5])
+    rows = _surround([(towards, np.array([1.0, 0.5, 0.0]))])
+    normals = np.random.default_rng(1).normal(size=(50, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    x, y, z = normals.T
+    terms = np.stack([np.ones(50), x, y, z, x * x - y * y, z * z, x * y, x * z, y * z], 1)
+    cosine = normals @ towards
+    wanted = (1 + 2 * cosine + 5 / 8 * (3 * cosine**2 - 1)) / 4
+    np.testing.assert_allclose(terms @ rows, wanted[:, None] * [1.0, 0.5, 0.0], atol=1e-4)
+
+
+def test_light_comes_from_the_lamp_and_nothing_is_black(rng):
+    for style in ("lab", "wild"):
+        for _ in range(20):
+            light = sample_lighting(rng, style, yaw=0.7)
+            towards = torch.tensor(light.lamp_direction, dtype=torch.float32)
+            up = light.irradiance(torch.stack([towards, -towards]))
+            assert (up[0] > up[1]).all()
+            normals = torch.nn.functional.normalize(torch.randn(500, 3, generator=torch.manual_seed(0)), dim=1)
+            seen = light.irradiance(normals)
+            assert float(seen.min()) > 0 and 0.2 < float(seen.mean()) < 1.2
+    with pytest.raises(InputError, match="style"):
+        sample_lighting(rng, "noir")
+
+
+def test_neutral_film_changes_nothing_and_grain_depends_on_the_frame_only(rng):
+    images = torch.from_numpy(rng.integers(0, 256, (5, 12, 10, 3)).astype(np.float32))
+    untouched = FilmDeveloper(Film(), (12, 10), 0)(images.clone(), 0)
+    assert torch.equal(untouched.float(), images)
+    film = Film((1.1, 1.0, 0.9), 1.1, 0.8, 0.3, 6.0)
+    together = FilmDeveloper(film, (12, 10), 4)(images.clone(), 0)
+    alone = FilmDeveloper(film, (12, 10), 4)(images[3:4].clone(), 3)
+    assert torch.equal(together[3], alone[0])
+    grey = torch.full((1, 12, 10, 3), 127.5)
+    noisy = FilmDeveloper(Film(grain=8.0), (12, 10), 4)(grey, 0).float()
+    assert 6 < float(noisy.std()) < 10
+    assert sample_film(rng, "lab").contrast == 1.0
