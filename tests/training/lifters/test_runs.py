@@ -7,7 +7,6 @@ import signal
 
 import pytest
 import torch
-from tests.training.lifters.test_poseaug import made_pairs
 
 from posesyn.errors import RunError
 from posesyn.estimators.lifters.registry import make_lifter
@@ -16,6 +15,7 @@ from posesyn.storage.checkpoints import fingerprint, load_metadata, load_weights
 from posesyn.training.lifters import lifter as lifter_module
 from posesyn.training.lifters.lifter import LifterModule, train_lifter
 from posesyn.training.lifters.poseaug_run import train_poseaug
+from tests.training.lifters.test_poseaug import made_pairs
 
 
 @pytest.fixture(scope="module")
