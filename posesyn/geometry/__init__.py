@@ -1,5 +1,5 @@
-"""Rotations, cameras, alignment and joints-only kinematics. Torch; every function takes any batch dimensions."""
+"""Rotations, cameras, alignment, joints-only kinematics and devices. Torch; geometry takes any batch dimensions."""
 
-from posesyn.geometry import cameras, kinematics, procrustes, rotations
+from posesyn.geometry import cameras, devices, kinematics, procrustes, rotations
 
-__all__ = ["cameras", "kinematics", "procrustes", "rotations"]
+__all__ = ["cameras", "devices", "kinematics", "procrustes", "rotations"]
