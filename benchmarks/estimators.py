@@ -5,7 +5,7 @@
 Beside each network stands, in the same run on the same weights, the same network as one writes it down first: images
 channel by channel (NCHW), gradients on, one linear layer after the other for the joints of a graph, a softmax written
 out over the volumes. ``official`` are the speeds that the published codes were seen to have on a 2-core x86-64 machine
-with nothing else running (estimators.md section 1); compare them with figures of an idle machine only.
+with nothing else running; compare them with figures of an idle machine only.
 
 Weights are random: they do not change the work. Best of the repeats. ``--clock cpu`` with one thread counts seconds of
 the processor instead of the wall's: ratios to the naive networks on a machine that others use too.

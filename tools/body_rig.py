@@ -17,7 +17,7 @@ JOINTS = [
     *("lhand", "rhand"),
 ]
 PARENTS = np.array([-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21])
-# World axes of DESIGN section 4 (x left, y up, z forward) from anny's (x left, -y forward, z up).
+# posesyn's world axes (x left, y up, z forward) from anny's (x left, -y forward, z up).
 TO_WORLD = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 # SMPL's template does not put its pelvis at the origin, and code that assumes it does must fail here as well.
 PELVIS = np.array([0.0, -0.22, 0.03])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # jsonargparse runs these imports too: nothing that loads tor
 
 @dataclass(frozen=True)
 class PipelineSettings:
-    """What a run makes. Numbers of the paper where it states them (reference/posesyn.md), else our own choice.
+    """What a run makes. Numbers of the paper where it states them (arXiv 2503.13025), else our own choice.
 
     Args:
         num_challenging: Persons with the largest error that get synthetic data (paper: 500).

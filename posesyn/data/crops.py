@@ -43,7 +43,7 @@ class CropVariation:
 class CropAugmentation:
     """How strongly crops are disturbed in training.
 
-    Defaults: flip, rotation and scale as SPIN, 3DCrowdNet and HMR2 agree (estimators.md sections 2.5, 3, 4: flip 0.5,
+    Defaults: flip, rotation and scale as SPIN, 3DCrowdNet and HMR2 agree (their repositories: flip 0.5,
     30 degrees clipped at 60 applied with probability 0.6, scale 25 %); shift and colour as HMR2 (0.02 with
     probability 0.5; 20 %).
 
@@ -260,9 +260,9 @@ def normalise(
 def vary_labels(labels: BodyLabels, affine: np.ndarray, variation: CropVariation) -> BodyLabels:
     """3D labels as the varied crop shows them.
 
-    The body turns about the camera axis with the picture (joint_sets.md section 5) and is mirrored in x with it (SMPL
-    pose flip of section 4). The intrinsics become those of the crop, free of skew, so that projection stays exact.
-    The translation accounts for the SMPL pelvis not being at the origin (estimators.md section 6).
+    The body turns about the camera axis with the picture and is mirrored in x with it (SMPL pose flip: nkolot/SPIN,
+    utils/imutils.py). The intrinsics become those of the crop, free of skew, so that projection stays exact.
+    The translation accounts for the SMPL pelvis not being at the origin, as BEDLAM and 3DCrowdNet do.
     """
     cos, sin = np.cos(variation.rotation), np.sin(variation.rotation)
     turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1.0]])

@@ -146,7 +146,7 @@ def _from_weak_perspective(joints: Tensor, cam: Tensor, crops: CropBatch, spec: 
 class EstimatorKeypointDetector:
     """A ``KeypointDetector`` made of a ``TargetEstimator``.
 
-    Judging an estimator's training data with the estimator itself deletes what it gets wrong (posesyn.md section 9):
+    Judging an estimator's training data with the estimator itself deletes what it gets wrong:
     use another estimator than the one being improved.
 
     Args:

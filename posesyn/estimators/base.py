@@ -67,7 +67,7 @@ class PosedJoints:
     """Reads a joint set off a posed body: joints of ``smpl45`` and the top of the head.
 
     The top of the head is the highest vertex of the T-pose. 3DCrowdNet regresses its own from the vertices, with a
-    licensed regressor (joint_sets.md section 2); the highest vertex is our own choice, for every body alike.
+    licensed regressor (SPIN's J_regressor_extra.npy); the highest vertex is our own choice, for every body alike.
 
     Args:
         body: SMPL-format body.
@@ -171,7 +171,7 @@ class SmplNetwork(nn.Module):
     def predict(self, persons: Sequence[Person]) -> PoseBatch:
         """Predicts in the camera of the full image, in the order given; in eval mode, without gradients.
 
-        The focal length of the full image is unknown: HMR2's f / crop size · max(W, H) is assumed (estimators.md §4),
+        The focal length of the full image is unknown: HMR2's f / crop size · max(W, H) is assumed (4D-Humans),
         with the focal length of the network's own crop camera, unless the network says otherwise.
 
         Raises:

@@ -111,7 +111,7 @@ _HEAD = ("fc1.", "fc2.", "decpose.", "decshape.", "deccam.", "init_")
 class HMR(SmplNetwork):
     """Image → SMPL pose, shape and weak-perspective camera; a ``TrainableEstimator``.
 
-    The defaults are SPIN's network (estimators.md section 3). No weights are downloaded.
+    The defaults are SPIN's network (nkolot/SPIN, models/hmr.py). No weights are downloaded.
 
     Args:
         spec: Input, crop rule, camera and 6D layout.

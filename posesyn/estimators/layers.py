@@ -101,7 +101,7 @@ _JOINTS_AT_ONCE = 8
 def gaussian_heatmaps(
     places: Float[Tensor, "B J 2"], mask: Float[Tensor, "B J 1"], size: int = 64, sigma: float = 2.5
 ) -> Float[Tensor, "B J size size"]:
-    """One Gaussian of peak 1 for each joint, rows are y; zero where the mask is 0 (estimators.md section 2.1).
+    """One Gaussian of peak 1 for each joint, rows are y; zero where the mask is 0 (3DCrowdNet).
 
     Args:
         places: x, y in cells.
@@ -209,7 +209,7 @@ def _expectation(
 
 # 24 joints x 6D, betas, (s, tx, ty).
 POSE_SIZE, SHAPE_SIZE, CAM_SIZE = 144, 10, 3
-# A SMPL body stands with y up, the camera's y points down: half a turn about x, interleaved 6D (estimators.md §3).
+# A SMPL body stands with y up, the camera's y points down: half a turn about x, interleaved 6D, as in SPIN's file.
 _UPRIGHT = (1.0, 0.0, 0.0, -1.0, 0.0, 0.0)
 _IDENTITY = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
 
@@ -217,7 +217,7 @@ _IDENTITY = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
 class IterativeRegressor(nn.Module):
     """Refines (pose, shape, camera) ``iterations`` times from features and the current estimate.
 
-    Source: nkolot/SPIN ``models/hmr.py`` as described in estimators.md section 3: two linear layers of ``hidden`` with
+    Source: nkolot/SPIN ``models/hmr.py``: two linear layers of ``hidden`` with
     dropout and no activation between them, three read-outs with Xavier gain 0.01, residual updates.
 
     Args:

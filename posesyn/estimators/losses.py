@@ -20,7 +20,7 @@ _HIPS = (1, 2)
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of SPIN (estimators.md section 3); every term is multiplied by ``total`` as there.
+    """Weights of SPIN (nkolot/SPIN, utils/train_options.py); every term is multiplied by ``total`` as there.
 
     ``keypoints_local`` and ``orientation`` are ours and off. ``places`` and ``heat`` belong to networks with a
     ``JointNeck`` only. The weights of these four are our own choice.
@@ -165,16 +165,16 @@ class TrainingRecipe:
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
 
-# estimators.md section 3.
+# nkolot/SPIN, utils/train_options.py.
 HMR_RECIPE = TrainingRecipe("adam", 5e-5, batch_size=64, epochs=50)
-# Section 4: batch 48 on each of 8 GPUs.
+# shubham-goel/4D-Humans: batch 48 on each of 8 GPUs.
 HMR2_RECIPE = TrainingRecipe("adamw", 1e-5, batch_size=384, steps=1_000_000, weight_decay=1e-4)
-# Section 2.5: batch 64 on each of 4 GPUs. The sources' ``lr_backbone`` never acts, so there is one rate.
+# hongsukchoi/3DCrowdNet_RELEASE: 64 on each of 4 GPUs. Its ``lr_backbone`` never acts, so there is one rate.
 CROWDNET_RECIPES = {
     "3dpw_crowd": TrainingRecipe("adam", 1e-4, batch_size=256, epochs=7, milestones=(4, 6)),
     "3dpw": TrainingRecipe("adam", 1e-3, batch_size=256, epochs=11, milestones=(10,)),
 }
-# Section 5: BATCH_SIZE 32, WORLD_SIZE 8.
+# Jeff-sjtu/HybrIK: BATCH_SIZE 32, WORLD_SIZE 8.
 HYBRIK_RECIPE = TrainingRecipe("adam", 1e-3, batch_size=256, epochs=200, milestones=(90, 120))
 
 

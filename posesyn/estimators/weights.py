@@ -33,7 +33,7 @@ def fold(
 
 # What torch.nn.DataParallel puts before every key.
 PARALLEL_PREFIX = "module."
-# Classes of configurations that Lightning files of the published networks carry (estimators.md section 4); nothing of
+# Classes of configurations that Lightning files of the published networks (4D-Humans) carry; nothing of
 # them is imported, they are read as plain mappings.
 CONFIG_CLASSES = (
     "yacs.config.CfgNode",

@@ -142,7 +142,7 @@ def load_regressor(path: str | os.PathLike[str], template: np.ndarray) -> JointR
     """Reads ``J_regressor_h36m*.npy`` (17 rows) or ``J_regressor_extra.npy`` (9 rows).
 
     Which of the two Human3.6M orders a file has is seen from the hips on the template; file names lie
-    (joint_sets.md section 1).
+    (nkolot/SPIN's J_regressor_h36m.npy lists the left leg first, J_regressor_h36m_correct.npy the right one).
 
     Args:
         path: The file.

@@ -1,4 +1,4 @@
-"""Named evaluation protocols: which persons, joints, root and alignment (evaluation.md sections 2, 3, 7, 8)."""
+"""Named evaluation protocols: which persons, joints, root and alignment. Each names the code that it follows."""
 
 from __future__ import annotations
 

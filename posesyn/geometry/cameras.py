@@ -18,7 +18,7 @@ from posesyn.errors import InputError
 
 # Depths nearer than this are pushed out to it before dividing; our own choice (a tenth of a millimetre).
 _MIN_DEPTH = 1e-4
-# Keeps a zero scale finite, as SPIN and HMR2 do (estimators.md sections 3 and 4).
+# Keeps a zero scale finite, as SPIN and HMR2 do (nkolot/SPIN, shubham-goel/4D-Humans).
 _SCALE_EPS = 1e-9
 
 
@@ -71,12 +71,12 @@ def intrinsics(focal: float | Tensor, width: float | Tensor, height: float | Ten
 
 
 def diagonal_focal(width: float, height: float) -> float:
-    """Focal length in pixels for an unknown camera, √(W² + H²): the choice of CLIFF and BEDLAM (estimators.md §6)."""
+    """Focal length in pixels for an unknown camera, √(W² + H²): the choice of CLIFF and BEDLAM."""
     return math.hypot(width, height)
 
 
 def full_image_focal(crop_focal: float, crop_size: float, width: float, height: float) -> float:
-    """HMR2's focal length for the full image, f / crop size · max(W, H) (estimators.md section 4)."""
+    """HMR2's focal length for the full image, f / crop size · max(W, H) (shubham-goel/4D-Humans)."""
     return crop_focal / crop_size * max(width, height)
 
 
@@ -86,12 +86,12 @@ def padded_box(
     """The region of the full image that a network sees of a person.
 
     The box is padded around its middle to ``aspect``, then to the aspect of the network input, then grown by ``scale``.
-    HMR2, for example, pads to 192:256 and then to a square (estimators.md section 1).
+    HMR2, for example, pads to 192:256 and then to a square (shubham-goel/4D-Humans).
 
     Args:
         box_xyxy: (4,) pixels.
         input_size: Side, or (height, width), of the network input.
-        scale: Growth factor; 1.2 is SPIN's (estimators.md section 1).
+        scale: Growth factor; 1.2 is SPIN's (nkolot/SPIN, datasets/preprocess).
         aspect: width / height.
 
     Returns:
@@ -134,7 +134,7 @@ def crop_affine(
 
     The middle of the box lands on ((W - 1) / 2, (H - 1) / 2) of the crop; a crop of the whole image at its own size is
     the identity if the box is (-0.5, -0.5, W - 0.5, H - 0.5). No truncation to integers (SPIN's crop has it and loses
-    up to a pixel, estimators.md section 3).
+    up to a pixel: nkolot/SPIN, utils/imutils.py).
 
     Args:
         box_xyxy, input_size, scale, aspect: As in :func:`padded_box`.
@@ -181,7 +181,7 @@ def weak_perspective_to_translation(
 ) -> Float[Tensor, "*batch 3"]:
     """(s, tx, ty) → translation in the camera of the crop: (tx, ty, 2 f / (size · s + 1e-9)).
 
-    SPIN uses f 5000 and size 224, HMR2 5000 and 256, HybrIK (depth only) 1000 and 256 (estimators.md section 6).
+    SPIN uses f 5000 and size 224, HMR2 5000 and 256, HybrIK (depth only) 1000 and 256.
 
     Args:
         cam: Scale and translation in metres.
@@ -203,7 +203,7 @@ def crop_to_full_translation(
     principal_point: Float[Tensor, "... 2"] | None = None,
     offset: bool = True,
 ) -> Float[Tensor, "... 3"]:
-    """(s, tx, ty) of a crop → translation in the camera of the full image (CLIFF, HMR2; estimators.md section 4).
+    """(s, tx, ty) of a crop → translation in the camera of the full image (CLIFF, arXiv 2208.00571; HMR2).
 
     ``bs = b s + 1e-9; tz = 2 f / bs; tx = 2 (cx - px) / bs + cam1``, ty likewise.
 
@@ -293,8 +293,7 @@ def in_plane_rotation(angle: float | Float[Tensor, "*batch"]) -> Float[Tensor, "
     """The rotation about the camera axis that turns the picture clockwise as seen (x towards y) by ``angle`` radians.
 
     The same angle as ``rotation`` of :func:`crop_affine`: joints in the camera frame and the root rotation are
-    multiplied from the left by it. joint_sets.md section 5 states the rule for an anticlockwise angle, hence with a
-    minus sign.
+    multiplied from the left by it. Codes that count angles anticlockwise (nkolot/SPIN) have a minus sign here.
     """
     angle = torch.as_tensor(angle)
     angle = angle if angle.is_floating_point() else angle.float()

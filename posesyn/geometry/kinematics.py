@@ -120,7 +120,7 @@ def offsets_from_joints(
 
 def mirror_pose(rotvec: Float[Tensor, "*batch J 3"]) -> Float[Tensor, "*batch J 3"]:
     """The SMPL pose of a person mirrored at the plane x = 0 of its frame: sides swap, y and z of each axis-angle change
-    sign (joint_sets.md section 4).
+    sign (nkolot/SPIN, utils/imutils.py).
 
     Args:
         rotvec: (..., 24, 3) local rotations, or (..., 22, 3) without hands.

@@ -1,4 +1,4 @@
-"""Similarity alignment of point sets (Umeyama 1991; evaluation.md section 4), without reflections, in float64."""
+"""Similarity alignment of point sets (Umeyama 1991), without reflections, in float64."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _solve(source: Tensor, target: Tensor, weights: Tensor | None) -> tuple[Tens
     x, y = source - mean_source[..., None, :], target - mean_target[..., None, :]
     covariance = (share[..., None] * x).transpose(-1, -2) @ y
     u, singular, vh = torch.linalg.svd(covariance)
-    # A determinant of 0 counts as +1 (evaluation.md section 4, rule b): sign(0) would erase an axis.
+    # A determinant of 0 counts as +1 (our own choice): sign(0) would erase an axis.
     ones = torch.ones_like(singular[..., 0])
     flip = torch.where(torch.linalg.det(u @ vh) < 0, -ones, ones)
     z = torch.stack((ones, ones, flip), dim=-1)

@@ -1,7 +1,7 @@
 """Conversions between rotation forms, over roma, with any batch dimensions.
 
-Two 6D layouts of the continuous representation (Zhou et al., CVPR 2019) exist in published networks, estimators.md
-sections 3 and 4: ``interleaved`` (SPIN, 3DCrowdNet: ``view(-1, 3, 2)``, the two columns alternate element by element)
+Two 6D layouts of the continuous representation (Zhou et al., CVPR 2019) exist in published networks:
+``interleaved`` (SPIN, 3DCrowdNet: ``view(-1, 3, 2)``, the two columns alternate element by element)
 and ``contiguous`` (HMR2: ``reshape(-1, 2, 3)``, first column then second). Mixing them gives wrong poses in silence, so
 every function here names the layout.
 
@@ -41,7 +41,7 @@ def matrix_to_rotvec(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*bat
 
 
 def rot6d_to_matrix(x: Float[Tensor, "*batch 6"], layout: Layout = "interleaved") -> Float[Tensor, "*batch 3 3"]:
-    """6D to matrices by Gram-Schmidt; the two vectors become the first two columns (estimators.md section 3).
+    """6D to matrices by Gram-Schmidt; the two vectors become the first two columns (nkolot/SPIN, utils/geometry.py).
 
     Zero and collinear vectors give some proper rotation instead of NaN, with zero gradient through the lost direction.
 

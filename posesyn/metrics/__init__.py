@@ -1,7 +1,7 @@
 """Metrics: pure functions (metres or pixels in, millimetres or percent out) and torchmetrics classes around them.
 
-Definitions and traps: evaluation.md. No value is named P1 or P2, and none comes from torchmetrics' Procrustes, which
-scores a mirrored skeleton as perfect.
+No value is named P1 or P2: SPIN, HybrIK and the lifting papers mean different things by them. None comes from
+torchmetrics' Procrustes, which scores a mirrored skeleton as perfect.
 """
 
 from posesyn.metrics.keypoints2d import HEAD_SIZES, OKS_SIGMAS, head_size, oks, pck2d, pckh

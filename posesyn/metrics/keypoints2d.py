@@ -1,4 +1,4 @@
-"""2D keypoint scores: OKS, PCK and PCKh (evaluation.md sections 7 and 8). Pixels, NumPy or torch."""
+"""2D keypoint scores: OKS, PCK and PCKh. Pixels, NumPy or torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from posesyn import skeletons
 from posesyn.errors import InputError
 from posesyn.metrics.inputs import Array, Points
 
-# Per-joint falloffs by joint set, in its order: COCO's evaluation and CrowdPose's API (joint_sets.md section 7).
+# Per-joint falloffs by joint set, in its order: COCO's evaluation (cocodataset/cocoapi) and CrowdPose's API.
 OKS_SIGMAS: dict[str, tuple[float, ...]] = {
     "coco17": tuple(
         s / 10
@@ -24,8 +24,8 @@ OKS_SIGMAS: dict[str, tuple[float, ...]] = {
     ),
 }
 
-# Head size where no head box exists: (joint, joint, factor). Our own choice, as no source defines it
-# (evaluation.md section 8); always print it with the number.
+# Head size where no head box exists: (joint, joint, factor). Our own choice, as PoseSyn (arXiv
+# 2503.13025) reports PCKh@0.6 without saying of which size; always print it with the number.
 HEAD_SIZES: dict[str, tuple[str, str, float]] = {
     "lsp14": ("head_top", "neck", 1.0),
     "jhmdb15": ("head", "neck", 2.0),

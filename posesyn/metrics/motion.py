@@ -1,4 +1,4 @@
-"""Errors over time (evaluation.md section 5). Sequences (T, J, 3) in metres, NumPy or torch; millimetres out."""
+"""Errors over time (as in yohanshin/WHAM, lib/eval). Sequences (T, J, 3) in metres, NumPy or torch; millimetres out."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def acceleration(joints: Array, *, fps: float | None = None, reduce: Literal["me
 
 
 def jitter(joints: Array, fps: float) -> Array:
-    """Mean norm of third differences · fps³ / 10, in 10 m/s³ (WHAM, over the 24 SMPL joints; evaluation.md section 5).
+    """Mean norm of third differences · fps³ / 10, in 10 m/s³ (yohanshin/WHAM, over the 24 SMPL joints).
 
     Args:
         joints: (T, J, 3) metres, T >= 4.

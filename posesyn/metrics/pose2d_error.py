@@ -15,7 +15,7 @@ from posesyn.types import Person
 Normalizer = Literal["box", "area", "keypoints", "torso", "head"]
 NORMALIZERS = ("box", "area", "keypoints", "torso", "head")
 
-# Our own choice; PoseSyn says only that arm and leg joints weigh more (posesyn.md sections 2 and 8). Words of joint
+# Our own choice; PoseSyn says only that arm and leg joints weigh more (arXiv 2503.13025). Words of joint
 # names. Five facial points show one head, so each weighs less.
 LIMB_WEIGHTS = {
     "wrist": 2.0,
@@ -112,7 +112,7 @@ def person_size(
 ) -> float:
     """Length in pixels that 2D errors are divided by; 0 where a person does not show it.
 
-    PoseSyn states normalised errors but not by what (posesyn.md section 8); all are our own choice.
+    PoseSyn's figure shows normalised errors but not by what (arXiv 2503.13025); all are our own choice.
 
     Args:
         box_xyxy, keypoints_px, visible: (4,), (J, 2), (J,).
@@ -210,7 +210,7 @@ def pose_error(
 ) -> tuple[float, np.ndarray, np.ndarray, str]:
     """Weighted, root-relative, normalised 2D error of one person.
 
-    PoseSyn: ``Err = sum_n w_n |(pred_n - pred_root) - (true_n - true_root)|_1`` over n >= 2 (posesyn.md section 2).
+    PoseSyn: ``Err = sum_n w_n |(pred_n - pred_root) - (true_n - true_root)|_1`` over n >= 2.
     Here missing joints are masked, the sum is divided by the weights of the joints used, so that persons with few
     annotated joints compare with the others, and distances are divided by ``size``.
 

@@ -1,4 +1,4 @@
-"""3D pose errors: MPJPE, its aligned forms, vertex error, PCK and AUC (evaluation.md section 4).
+"""3D pose errors: MPJPE, its aligned forms, vertex error, PCK and AUC.
 
 Input is metres, NumPy or torch, with any leading batch dimensions; output is millimetres or percent, of the same kind
 as the input. Means run over all visible joints of all poses; where every joint is visible that is also the mean of
@@ -21,7 +21,7 @@ from posesyn.metrics.inputs import MM, Array, Points
 Reduction = Literal["mean", "none", "joint"]
 Alignment = Literal["none", "scale", "procrustes"]
 
-# 3DHP's AUC thresholds in mm, equal in PoseAug, mmhuman3d and HybrIK (evaluation.md section 4).
+# 3DHP's AUC thresholds in mm, equal in PoseAug (utils/loss.py), mmhuman3d and HybrIK.
 AUC_THRESHOLDS = np.linspace(0.0, 150.0, 31)
 
 
@@ -76,7 +76,7 @@ def pa_mpjpe(
 ) -> Array:
     """MPJPE in mm after the best similarity per pose (scale, rotation of determinant +1, translation).
 
-    A mirrored pose stays wrong: reflections are never used (evaluation.md section 4, rule a).
+    A mirrored pose stays wrong: reflections are never used (our own rule; published codes differ).
 
     Args:
         pred, target, visible, reduce: As in :func:`mpjpe`.
@@ -164,7 +164,7 @@ def auc3d(
 
 
 def mean_of_groups(values: Array, groups: Sequence[object]) -> float:
-    """Mean of the groups' means (evaluation.md section 4: the action mean is not the mean over frames).
+    """Mean of the groups' means: Human3.6M's action mean is not the mean over frames.
 
     Args:
         values: (N,) per-pose values.

@@ -1,6 +1,6 @@
 """torchmetrics classes around the pure functions: they average over batches of any size and over processes.
 
-Each holds a sum and a count, so the last, ragged batch weighs what it should (evaluation.md section 10).
+Each holds a sum and a count, so the last, ragged batch weighs what it should.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class CameraRig:
 
 @dataclass(frozen=True)
 class LifterSettings:
-    """Training of a lifter alone. Defaults as published (poseaug.md section 6).
+    """Training of a lifter alone. Defaults as published (jfzhang95/PoseAug, function_baseline/config.py).
 
     Args:
         epochs: Passes over the data; None takes the published 50, and 100 for SemGCN.

@@ -209,7 +209,7 @@ def convert(
 def add_midpoints(points: Any, confidence: Any, skeleton: str = "coco17") -> tuple[Any, Any]:
     """Appends pelvis (mean of the hips) and neck (mean of the shoulders), the step from COCO-17 to ``coco19``.
 
-    The confidence of a derived point is the product of the two (3DCrowdNet, estimators.md section 2.1).
+    The confidence of a derived point is the product of the two (hongsukchoi/3DCrowdNet_RELEASE).
 
     Args:
         points: (..., J, D), NumPy or torch.
@@ -239,7 +239,7 @@ def add_midpoints(points: Any, confidence: Any, skeleton: str = "coco17") -> tup
 
 
 def detect_h36m_order(template_joints: np.ndarray) -> str:
-    """Tells which of the two H36M-17 orders a joint regressor has (joint_sets.md section 1: never trust the file name).
+    """Tells which of the two H36M-17 orders a joint regressor has (the file's name does not tell).
 
     Args:
         template_joints: (17, 3) the regressor applied to the SMPL template, which faces +z, so that the person's left

@@ -1,6 +1,6 @@
 """Joint names, trees and equivalences of all joint sets. Data only; :mod:`posesyn.skeletons.skeleton` is the interface.
 
-Orders: joint_sets.md section 2 (read in the data sets' and methods' own code). A joint is written ``name`` or
+Orders are those of the data sets' and methods' own code and papers. A joint is written ``name`` or
 ``name:identity``. The name is unique within its set. The identity says which physical point is meant, so that two sets
 agree on a joint exactly if their identities are equal: the SMPL ``left_hip`` (identity ``smpl_left_hip``) is a rotation
 centre centimetres away from the ``left_hip`` that COCO annotators click.
@@ -17,7 +17,7 @@ right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"""
 LSP14 = """right_ankle right_knee right_hip left_hip left_knee left_ankle right_wrist right_elbow right_shoulder
 left_shoulder left_elbow left_wrist neck head_top"""
 
-# Head of the evaluation joints: H36M head, not the LSP head top (joint_sets.md section 3, "Evaluation selectors").
+# Head of the evaluation joints: H36M head, not the LSP head top (nkolot/SPIN, constants.py).
 EVAL14 = LSP14.replace("head_top", "head:head_h36m")
 
 OP25 = """nose:op_nose neck:op_mid_shoulders right_shoulder:op_right_shoulder right_elbow:op_right_elbow
@@ -50,7 +50,7 @@ _FINGERS = " ".join(
 SMPL45 = f"""{SMPL24} nose right_eye left_eye right_ear left_ear left_big_toe left_small_toe left_heel right_big_toe
 right_small_toe right_heel {_FINGERS}"""
 
-# Rows of J_regressor_extra.npy (joint_sets.md section 2).
+# Rows of nkolot/SPIN's J_regressor_extra.npy.
 _EXTRA9 = """right_hip_lsp:right_hip left_hip_lsp:left_hip neck_lsp:neck head_top pelvis_mpii:pelvis thorax_mpii:thorax
 spine_h36m:spine jaw_h36m:jaw head_h36m"""
 
@@ -114,7 +114,7 @@ JOINTS: dict[str, str] = {
 }
 
 # (identity, identity, approximate). Read both ways, earlier rows first. Exact rows are points that published
-# conversions equate without remark; approximate ones differ by centimetres (joint_sets.md section 3).
+# conversions equate without remark; approximate ones differ by centimetres.
 ALIASES: tuple[tuple[str, str, bool], ...] = (
     ("head_top", "head_h36m", False),
     ("left_hip", "smpl_left_hip", True),
@@ -141,7 +141,7 @@ ALIASES: tuple[tuple[str, str, bool], ...] = (
 )
 
 # What SPIN and HMR2 put into the OpenPose slots of an SMPL body, although better regressed joints exist beside them
-# (joint_sets.md section 3, SMPL45 → OP25).
+# (nkolot/SPIN, constants.py).
 OPENPOSE_OF_SMPL: dict[str, str] = {
     "op_left_hip": "smpl_left_hip",
     "op_right_hip": "smpl_right_hip",
@@ -188,7 +188,7 @@ _H36M_TREE = _LIMBS_OF | {
     "right_shoulder": "neck",
 }
 
-# Child → parent by name; joints without an entry are roots. SMPL parents: joint_sets.md section 2.
+# Child → parent by name; joints without an entry are roots. SMPL parents: the model file's ``kintree_table``.
 TREES: dict[str, dict[str, str]] = {
     "smpl24": _SMPL_TREE,
     "humanml3d22": _SMPL_TREE,

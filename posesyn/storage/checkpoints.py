@@ -20,7 +20,7 @@ import torch
 from posesyn.errors import CheckpointError, FileError, UnsafeFileError
 from posesyn.storage.files import atomic_file
 
-# Where published checkpoints keep their weights (estimators.md: SPIN, 3DCrowdNet, HMR2; motion_generation.md: T2M-GPT).
+# Where published checkpoints keep their weights (SPIN, 3DCrowdNet, HMR2, T2M-GPT).
 WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "trans", "ema", "weights")
 # Our own choice: the largest published estimator (HMR2) is 2.7 GB.
 MAX_BYTES = 16 << 30

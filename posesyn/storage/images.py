@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from posesyn.errors import FileError, InputError, UnsafeFileError
 
-# Only these decoders are ever entered (reference: robustness.md section 3).
+# Only these decoders are ever entered: rarer ones had decompression bombs (FITS in Pillow, CVE-2026-40192).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # Our own choice: a 64 megapixel photo needs 192 MB decoded, larger ones are not pose data.
 MAX_PIXELS = 64_000_000

@@ -162,7 +162,7 @@ def test_bad_input(small, persons):
 
 
 def test_three_persons_are_no_special_case(small, persons):
-    # torch.cross without dim crosses over a batch of three (estimators.md section 2.6).
+    # torch.cross without dim crosses over a batch of three (3DCrowdNet's code did).
     three, five = small.predict(persons[:3]), small.predict(persons)
     np.testing.assert_allclose(three.pose_rotmat, five.pose_rotmat[:3], atol=1e-5)
 

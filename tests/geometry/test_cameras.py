@@ -1,4 +1,4 @@
-"""Oracles: OpenCV's projection and warping, the formulas of estimators.md sections 4 and 6 as a scalar loop."""
+"""Oracles: OpenCV's projection and warping, the formulas of SPIN, HMR2 and CLIFF as a scalar loop."""
 
 from __future__ import annotations
 

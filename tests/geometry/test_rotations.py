@@ -68,7 +68,7 @@ def _gram_schmidt_loop(a1, a2):
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 4])
 def test_rot6d_layouts_against_a_loop(rng, batch):
-    # A batch of three once made torch.cross run over the batch axis (3DCrowdNet, estimators.md section 2.6).
+    # A batch of three once made torch.cross run over the batch axis (3DCrowdNet).
     x = rng.normal(size=(batch, 6))
     spin = x.reshape(-1, 3, 2)
     np.testing.assert_allclose(

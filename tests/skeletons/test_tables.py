@@ -1,4 +1,4 @@
-"""Every array of joint_sets.md sections 3 and 4, typed here as the oracle, against the maps generated from names."""
+"""The conversion arrays of published codes (SPIN, PoseAug, mmpose), typed here as the oracle, against our maps."""
 
 from __future__ import annotations
 

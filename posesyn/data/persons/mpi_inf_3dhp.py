@@ -18,7 +18,7 @@ from posesyn.types import Person
 from posesyn.types.person import JointTruth
 
 TRAIN_SIZE = (2048, 2048)
-# TS5 and TS6 were filmed outdoors with another camera (poseaug.md, data files).
+# TS5 and TS6 were filmed outdoors with another camera (jfzhang95/PoseAug, data_extra/prepare_data_3dhp.py).
 TEST_SIZES = {**{f"TS{i}": (2048, 2048) for i in (1, 2, 3, 4)}, **{f"TS{i}": (1920, 1080) for i in (5, 6)}}
 # Cameras at chest height, those SPIN trains on (of 14).
 CHEST_CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)
@@ -259,7 +259,7 @@ def _check_projection(view: _View, file: Path) -> None:
         raise InputError("joints lie behind the camera", where=f"{file}, {view.name}")
     pixels = points[:, :2] / points[:, 2:] * view.intrinsics[[0, 1], [0, 1]] + view.intrinsics[:2, 2]
     error = float(np.median(np.abs(pixels - view.keypoints[0])))
-    # The published files agree within a pixel (output_formats.md section 8); the limit is our own choice.
+    # The samples in open-mmlab/mmpose tests/data agree within a pixel; the limit is our own choice.
     if not error < 0.02 * max(TRAIN_SIZE):
         raise InputError(
             "3D joints do not project onto the 2D joints",

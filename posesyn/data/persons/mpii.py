@@ -18,7 +18,7 @@ from posesyn.storage.images import ImageFile, Orientation
 from posesyn.types import Person
 
 _JOINTS = 16
-# MPII's PCKh takes 0.6 of the diagonal of the head box (evaluation.md section 8).
+# MPII's PCKh takes 0.6 of the diagonal of the head box (as its users say; not read in its own code).
 _HEAD_FACTOR = 0.6
 
 

@@ -16,7 +16,7 @@ from posesyn.storage.images import ImageFile
 from posesyn.types import Person
 from posesyn.types.person import BodyFit, JointTruth, gender_of
 
-# SPIN states scale = 1.2 · longer side / 200 (output_formats.md section 3); here the estimator's box_scale grows boxes.
+# scale = 1.2 · longer side / 200 (nkolot/SPIN, datasets/preprocess); here the estimator's box_scale grows boxes.
 _SCALE_PX, _GROWN = 200.0, 1.2
 # Human3.6M's file names: subject, action, camera, frame.
 _H36M = re.compile(r"^(S\d+)_(.+)\.(\d{8})_(\d+)$")

@@ -182,7 +182,7 @@ def h36m_camera(subject: str, camera: str) -> LabCamera:
 FPS = 50.0
 TRAIN_SUBJECTS = ("S1", "S5", "S6", "S7", "S8")
 TEST_SUBJECTS = ("S9", "S11")
-# Joints by number of the arrays that VideoPose3D and PoseAug publish (poseaug.md, data files).
+# Joints by number of the arrays that VideoPose3D and PoseAug publish (jfzhang95/PoseAug, data/prepare_data_h36m.py).
 _JOINT_SETS = {32: "h36m32", 17: "h36m17", 16: "poseaug16"}
 # A person's pelvis lies within this many metres of the world's origin; millimetres would be thousands. Our own choice.
 _LARGEST_COORDINATE_M = 50.0

@@ -165,7 +165,7 @@ def mpi_inf_3dhp_pairs(path: str | os.PathLike[str]) -> PosePairs:
 
 
 def normalise(points_px: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pixels → units of half the image width, origin in the middle: x / w · 2 - [1, h / w] (poseaug.md section 2)."""
+    """Pixels → units of half the image width, origin in the middle: x / w · 2 - [1, h / w] (jfzhang95/PoseAug)."""
     width, height = size
     return np.asarray(points_px, np.float64) / width * 2 - (1, height / width)
 

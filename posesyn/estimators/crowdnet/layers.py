@@ -15,7 +15,7 @@ from posesyn.estimators.layers import convolve, sample_maps, sample_volume, soft
 from posesyn.estimators.weights import fold
 from posesyn.geometry.rotations import rot6d_to_matrix
 
-# estimators.md section 2.2, in the order of the skeleton 'graph15'.
+# hongsukchoi/3DCrowdNet_RELEASE, in the order of the skeleton 'graph15'.
 EDGES = (
     *((0, 1), (1, 3), (3, 5), (0, 2), (2, 4), (4, 6), (0, 7), (7, 8), (7, 9), (9, 11), (11, 13), (7, 10)),
     *((10, 12), (12, 14)),
@@ -113,7 +113,7 @@ _HIDDEN, _SLOPE = 512, 0.2
 
 
 class VPoser(nn.Module):
-    """Decoder 32-512-512-126 and the encoder that belongs to it (estimators.md section 2.2; key names of the v1 file).
+    """Decoder 32-512-512-126 and the encoder that belongs to it (VPoser v1, with the key names of its file).
 
     Weights are licensed apart and come with official checkpoints only; at random the decoder is a plain two-layer
     network from latent to pose that can be trained.

@@ -1,4 +1,4 @@
-"""3DCrowdNet's training losses (estimators.md section 2.4): absolute errors, means over all elements, masked too."""
+"""3DCrowdNet's training losses (``common/nets``): absolute errors, means over all elements, masked too."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from posesyn.interfaces import BodyModel, EstimatorSpec
 from posesyn.storage.ledger import rng_of
 from posesyn.types import Person
 
-# No mean and std; box cut at the image, square, x 1.25; COCO joints, pelvis and neck (estimators.md sections 1, 2.1).
+# No mean and std; box cut at the image, square, x 1.25; COCO joints, pelvis and neck, as in 3DCrowdNet_RELEASE.
 CROWDNET_SPEC = EstimatorSpec(
     "crowdnet",
     input_size=(256, 256),
@@ -52,7 +52,7 @@ _NOISE = PoseNoise()
 class CrowdNet(SmplNetwork):
     """A crop and 2D joints → SMPL body; a ``TrainableEstimator``.
 
-    Layers, key names and numbers as in hongsukchoi/3DCrowdNet_RELEASE (estimators.md section 2). The pose is decoded
+    Layers, key names and numbers as in hongsukchoi/3DCrowdNet_RELEASE. The pose is decoded
     by VPoser, whose licensed weights come with official checkpoints.
 
     Args:

@@ -1,4 +1,4 @@
-"""2D poses as a detector gets them wrong: 3DCrowdNet's input in training (estimators.md section 2.5)."""
+"""2D poses as a detector gets them wrong: 3DCrowdNet's input in training (``common/utils/posefix.py``)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from posesyn import skeletons
 _SKELETON = skeletons.get("coco17")
 _MIRROR = np.array(_SKELETON.flip)
 _HAS_MIRROR = np.arange(17) != _MIRROR
-# COCO's constants (joint_sets.md section 7).
+# COCO's constants (cocodataset/cocoapi).
 _SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
 # Face, shoulders, elbows and wrists, hips, knees, ankles.
 _FACE, _SHOULDERS, _ARMS, _HIPS, _KNEES, _ANKLES = (

@@ -1,4 +1,4 @@
-"""HMR2's training losses (estimators.md section 4): sums over the batch, masked per person."""
+"""HMR2's training losses (shubham-goel/4D-Humans, hmr2/models/hmr2.py): sums over the batch, masked per person."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _JOINTS = 23
 class PoseDiscriminator(nn.Module):
     """Tells mocap poses and shapes from predicted ones: 25 scores, one per joint, one for the shape, one for the pose.
 
-    Layers as in estimators.md section 4: two 1x1 convolutions 9→32→32 over the joints' rotation matrices and a read-out
+    Layers as in shubham-goel/4D-Humans: two 1x1 convolutions 9→32→32 over the joints' rotation matrices and a read-out
     per joint; 10→10→5→1 for the shape; 736→1024→1024→1 for the whole pose. ReLU between layers is HMR's (paper,
     section 3.2 and its code).
     """

@@ -49,7 +49,7 @@ class PatchEmbedding(nn.Module):
 class VisionTransformer(nn.Module):
     """Image → feature map; key names and layout of the backbone of shubham-goel/4D-Humans.
 
-    The defaults are ViT-H as published (estimators.md section 4). The position table keeps the row of a class token
+    The defaults are ViT-H as published. The position table keeps the row of a class token
     that is not there: it is added to every token.
 
     Args:
@@ -238,7 +238,7 @@ class SmplDecoder(nn.Module):
         )
 
 
-# The box is padded to 192:256 and then to a square (estimators.md section 1); detector boxes are not enlarged.
+# The box is padded to 192:256 and then to a square (shubham-goel/4D-Humans); detector boxes are not enlarged.
 HMR2_SPEC = EstimatorSpec("hmr2", input_size=(256, 256), box_scale=1.0, box_aspect=192 / 256, rot6d_layout="contiguous")
 # Columns of the crop that the backbone does not see, on either side.
 _MARGIN = 32
@@ -250,7 +250,7 @@ _BLOCK = re.compile(r"backbone\.blocks\.(\d+)\.")
 class HMR2(SmplNetwork):
     """Image → SMPL pose, shape and weak-perspective camera; a ``TrainableEstimator`` of 670 million weights.
 
-    Layers, key names and numbers as in shubham-goel/4D-Humans (estimators.md section 4).
+    Layers, key names and numbers as in shubham-goel/4D-Humans.
 
     Args:
         depth: Blocks of the backbone; 32 as published.

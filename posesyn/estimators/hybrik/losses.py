@@ -1,4 +1,4 @@
-"""HybrIK's training losses (estimators.md section 5), each masked per person so that 2D-only and 3D data mix freely."""
+"""HybrIK's training losses (its ``hybrik/models/criterion.py``), masked per person: 2D-only and 3D data mix freely."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def twist_of(pose_rotmat: Float[Tensor, "B 24 3 3"], rest_joints: Float[Tensor, 
 
 
 # Mean and std are numbers for blue, green, red that the published code applies to red, green, blue: so must we
-# (estimators.md section 5).
+# (Jeff-sjtu/HybrIK).
 HYBRIK_SPEC = EstimatorSpec(
     "hybrik",
     input_size=(256, 256),
@@ -174,7 +174,7 @@ _BLOCK = re.compile(r"preact\.layer3\.(\d+)\.")
 class HybrIK(SmplNetwork):
     """Image → 29 joints, twists, shape and camera → SMPL pose; a ``TrainableEstimator``.
 
-    Layers, key names and numbers as in Jeff-sjtu/HybrIK with a ResNet (estimators.md section 5). The inverse kinematics
+    Layers, key names and numbers as in Jeff-sjtu/HybrIK with a ResNet. The inverse kinematics
     is our own, from the paper's equations (:mod:`posesyn.estimators.hybrik.network`).
 
     Args:

@@ -16,7 +16,7 @@ from posesyn.storage.checkpoints import load_into, load_metadata, load_weights, 
 
 JOINTS = 16
 SKELETON = "poseaug16"
-# Entries of the official files: lifter trained alone, lifter trained with PoseAug (poseaug.md section 7).
+# Entries of the official files: lifter trained alone, lifter trained with PoseAug (jfzhang95/PoseAug).
 _ENTRIES = ("model_pos", "state_dict")
 
 

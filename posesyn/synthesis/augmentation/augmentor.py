@@ -1,6 +1,6 @@
 """The augmentor: bone angles, bone lengths, rotation and translation of a pose, each from a small network.
 
-Shapes, constants and official key names: poseaug.md section 2. Differences from the official code are in speed only:
+Shapes, constants and key names: jfzhang95/PoseAug ``models_poseaug/gan_generator.py``. Differences are in speed only:
 the BA, BL and RT trunks share one pass over the pose's own bones, and bones are matrix products.
 """
 

@@ -1,4 +1,4 @@
-"""Camera frame → normalised image coordinates, differentiable (poseaug.md section 2)."""
+"""Camera frame → normalised image coordinates, differentiable (jfzhang95/PoseAug, common/camera.py)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ PARENTS = skeletons.get(SKELETON).parents
 # Shortest length that is divided by; mocap has no bone this short.
 _TINY = 1e-12
 
-# Bone → ratio of BL (poseaug.md section 2): hips, thighs, shins, spine, thorax, head, shoulders, upper arms, forearms.
+# Bone → ratio of BL (PoseAug, utils/gan_utils.py): hips, thighs, shins, spine, thorax, head, shoulders, upper arms,
+# forearms.
 RATIO_OF_BONE = (0, 1, 2, 0, 1, 2, 3, 4, 5, 6, 7, 8, 6, 7, 8)
 RATIOS = 9
 # "A tall person far away looks like a short one near": the thorax keeps its length (comment in the official code).

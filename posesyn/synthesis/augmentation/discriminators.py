@@ -1,7 +1,8 @@
 """Discriminators of PoseAug: part-aware KCS on bone directions in 3D, and a small network on 2D poses.
 
-Structure and key names: poseaug.md section 3. A part's KCS matrix is zero outside its bones, so only the columns of the
-first layer that meet its bones are multiplied: the same numbers from 16 to 49 products instead of 225.
+Structure and key names: jfzhang95/PoseAug ``models_poseaug/PosDiscriminator.py``. A part's KCS matrix is zero outside
+its bones, so only the columns of the first layer that meet its bones are multiplied: the same numbers from 16 to 49
+products instead of 225.
 """
 
 from __future__ import annotations

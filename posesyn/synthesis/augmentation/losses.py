@@ -1,4 +1,4 @@
-"""Losses of PoseAug (poseaug.md section 4), as the official code has them and not as the paper prints them."""
+"""Losses of PoseAug as its code has them (``function_poseaug/model_gan_train.py``), not as the paper prints them."""
 
 from __future__ import annotations
 

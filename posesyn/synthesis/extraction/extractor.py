@@ -48,7 +48,7 @@ class ErrorExtractor:
     Args:
         estimator: The frozen estimator. A run is only continued with an estimator of the same weights: those of a torch
             module are hashed, any other object may have an attribute ``fingerprint``.
-        num_challenging: K_C = 500 largest errors (posesyn.md section 2).
+        num_challenging: K_C = 500 largest errors (PoseSyn, arXiv 2503.13025).
         num_non_challenging: K_NC = 200 smallest errors (same). No person is in both: with fewer persons than K_C +
             K_NC they are divided in that proportion (our own choice).
         joint_weights: ``"limbs"``, ``"uniform"`` or weights by joint name; the values are our own choice.

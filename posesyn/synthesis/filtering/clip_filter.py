@@ -15,8 +15,8 @@ from posesyn.synthesis.filtering.judges import MIN_INSIDE, detector_scores, esti
 from posesyn.types import Clip
 
 Mode = Literal["estimator", "detector", "labels"]
-# Both are our own choice (posesyn.md section 8: tau is unknown). 0.2 m mean joint distance is twice what the
-# estimators of section 5 reach on hard data; OKS 0.5 is COCO's loosest threshold.
+# Both are our own choice (PoseSyn does not state its tau). 0.2 m mean joint distance is about twice the MPJPE
+# that PoseSyn's table of results has; OKS 0.5 is COCO's loosest threshold.
 TAU_M, MIN_OKS = 0.2, 0.5
 
 
@@ -38,8 +38,8 @@ class ClipFilter:
 
     Every frame is checked for sane labels. Then a judge looks at the picture:
 
-    - an **estimator** (PoseSyn's rule, posesyn.md section 4): drop frame l if ``Err3D_l > threshold``. With the
-      estimator being improved this also deletes frames that are right but hard for it (section 9); an independent one
+    - an **estimator** (PoseSyn's rule, arXiv 2503.13025): drop frame l if ``Err3D_l > threshold``. With the
+      estimator being improved this also deletes frames that are right but hard for it; an independent one
       does not;
     - a **detector** of 2D keypoints, not derived from that estimator: drop frame l if its agreement with the labels is
       below ``threshold``;
@@ -126,7 +126,7 @@ class ClipFilter:
     def calibrate(self, clips: Iterable[Clip], quantile: float = 0.9) -> ClipFilter:
         """A filter whose threshold keeps the share ``quantile`` of the frames of trusted clips.
 
-        Use clips that are right by construction (rasterised, exact labels), never a test set (posesyn.md section 8).
+        Use clips that are right by construction (rasterised, exact labels), never a test set (our own rule).
 
         Raises:
             InputError: No frame to judge, no judge, or a quantile outside 0 to 1.

@@ -16,7 +16,7 @@ from posesyn.storage.clip_codec import frame_boxes
 from posesyn.types import Clip, batched
 
 LABELS = "smpl45"
-# BEDLAM keeps persons with at least 8 of joints[:22] inside the image (output_formats.md section 3).
+# BEDLAM keeps persons with at least 8 of joints[:22] inside the image (pixelite1201/BEDLAM, data_processing).
 MIN_INSIDE, _BODY_JOINTS = 8, 22
 
 
@@ -56,7 +56,7 @@ def estimator_errors(
 ) -> np.ndarray:
     """PoseSyn's filter error of some frames, metres.
 
-    ``Err3D_l = sum_{n>=2} |(pred_n - pred_1) - (label_n - label_1)|_2`` (posesyn.md section 4), over the joints that
+    ``Err3D_l = sum_{n>=2} |(pred_n - pred_1) - (label_n - label_1)|_2`` (arXiv 2503.13025), over the joints that
     both skeletons have; finger tips are left out.
 
     Args:
@@ -109,7 +109,7 @@ def detector_scores(
     min_score: float = 0.3,
     pck_fraction: float = 0.1,
 ) -> np.ndarray:
-    """Agreement of an independent 2D detector with the labels, 0 to 1 (posesyn.md section 9).
+    """Agreement of an independent 2D detector with the labels, 0 to 1; our own choice.
 
     Compared are the COCO joints that are labelled visible and that the detector found.
 

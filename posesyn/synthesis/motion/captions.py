@@ -109,7 +109,7 @@ def _arms(joints: np.ndarray, length: float) -> str:
     return f"and reaches out with the {level[0]} arm" if level else ""
 
 
-# The paper names no prompt (posesyn.md section 3: "a VLM captions the image"); this one is our own.
+# The paper names no prompt (PoseSyn: a vision-language model captions the image); this one is our own.
 PROMPT = (
     "What is this person doing with their body? Answer with one short sentence about the body action only, "
     "for example: a person kneels on the ground and reaches forward."

@@ -1,6 +1,6 @@
 """How well motions reproject onto a person's 2D truth: the best frame of each, under weak perspective.
 
-PoseSyn never uses the available 2D truth to choose among its samples (posesyn.md section 9); this step is our own.
+PoseSyn never uses the available 2D truth to choose among its samples; this step is our own.
 """
 
 from __future__ import annotations

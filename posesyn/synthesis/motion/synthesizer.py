@@ -46,7 +46,7 @@ class _Job:
 class MotionSynthesizer:
     """Continues poses with motions sampled from the prior, and ranks them by the persons' 2D truth.
 
-    Follows the published order (posesyn.md section 3): a pose, repeated ``prefix_frames`` frames, is encoded to prefix
+    Follows the published order (arXiv 2503.13025): a pose, repeated ``prefix_frames`` frames, is encoded to prefix
     tokens; the transformer sees ``[text, prefix, ...]`` and continues; prefix and continuation are decoded together.
     The text is the user's, else a captioner's if one is given, else the person's, else a rule-based description of the
     pose.

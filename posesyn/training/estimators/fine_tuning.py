@@ -26,7 +26,7 @@ from posesyn.training.estimators.mixed_data import MixedPoseDataModule
 from posesyn.training.runs import fit, is_quiet, quiet_lightning
 from posesyn.types import Person
 
-# SPIN's rate (estimators.md section 3), which PoseGen keeps for fine-tuning (posesyn.md section 7).
+# SPIN's rate (nkolot/SPIN), which PoseGen keeps for fine-tuning (mgholamikn/PoseGen).
 LEARNING_RATE = 5e-5
 
 
@@ -38,7 +38,7 @@ class PoseEstimatorModule(pl.LightningModule):
             One that is no ``torch.nn.Module`` stays on the CPU unless it moves itself.
         learning_rate: Of Adam.
         freeze_batchnorm: Keep normalisation layers in eval mode: their running statistics stay those of the first
-            training. PoseGen fine-tunes so (posesyn.md section 7); small mixed batches would disturb them.
+            training. PoseGen fine-tunes so (mgholamikn/PoseGen); small mixed batches would disturb them.
         weight_decay: Of Adam; SPIN has none.
         schedule: ``constant``; ``cosine`` down to 1 % over the training; or ``published``: optimiser, parameter groups
             and decay come from the estimator's own ``published_optimizers(learning_rate)``, which an estimator may

@@ -20,7 +20,7 @@ from posesyn.data.pose_pairs.pairs import SKELETON, PosePairs
 from posesyn.estimators.lifters.lifter import Lifter
 from posesyn.settings.lifters import LifterSettings
 
-# poseaug.md section 6
+# jfzhang95/PoseAug, function_baseline/config.py and its commands.
 RATES = {"mlp": 1e-3, "videopose": 1e-3, "semgcn": 2e-2, "stgcn": 1e-3}
 EPOCHS = {"mlp": 50, "videopose": 50, "semgcn": 100, "stgcn": 50}
 _FLIP = list(skeletons.get(SKELETON).flip)

@@ -1,7 +1,7 @@
 """PoseAug as a Lightning module: augmentor, discriminators and lifter, trained in alternating passes.
 
-Schedule and constants: poseaug.md sections 3, 4 and 6. What the two recipes do differently is told in
-:class:`~posesyn.settings.lifters.PoseAugSettings`.
+Schedule and constants: jfzhang95/PoseAug ``run_poseaug.py`` and ``function_poseaug``. What the two recipes do
+differently is told in :class:`~posesyn.settings.lifters.PoseAugSettings`.
 """
 
 from __future__ import annotations

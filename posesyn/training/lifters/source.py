@@ -18,7 +18,7 @@ from posesyn.synthesis.augmentation.augmentor import Augmented, Augmentor, ViewR
 from posesyn.synthesis.augmentation.bones import project_normalised, with_bone_lengths
 from posesyn.training.lifters.health import in_picture
 
-SIZE = 4096  # poseaug.md section 3
+SIZE = 4096  # jfzhang95/PoseAug, utils/gan_utils.py
 
 
 class FakePool:

@@ -65,7 +65,7 @@ def test_faults_are_named(official_file, tmp_path, body, fault):
 
 
 def test_three_persons_are_no_special_case(crowdnet, inputs):
-    # torch.cross without dim crosses over a batch of three (estimators.md section 2.6).
+    # torch.cross without dim crosses over a batch of three (3DCrowdNet's code did).
     with torch.no_grad():
         together = crowdnet(*inputs)
         for row in range(3):

@@ -1,5 +1,5 @@
 """Augmentor, discriminators and lifters at random weights and several batch sizes against a float64 loop over bones and
-layers, written from poseaug.md sections 2, 3 and 5; no stored vectors, so it also holds where ../shared is absent."""
+layers, written from what jfzhang95/PoseAug computes; no stored vectors of the official code are needed."""
 
 from __future__ import annotations
 

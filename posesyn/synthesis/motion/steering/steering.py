@@ -1,6 +1,6 @@
 """Motions that pass through a pose fitted from the 2D truth: which pose a sample gets, and how the motion takes it.
 
-PoseSyn leaves the available 2D truth unused (posesyn.md section 9); the steps here and their constants are our own
+PoseSyn leaves the available 2D truth unused; the steps here and their constants are our own
 choice.
 """
 

@@ -13,7 +13,7 @@ from posesyn.synthesis.rendering.appearance.appearance import Appearance, Garmen
 
 TARGET_SAMPLES = 120_000  # own choice: 5 mm between samples on the small body, and painted in about 20 ms
 
-# SMPL joints (reference: joint_sets.md) whose skinning weights make up a part.
+# SMPL joints (skeleton 'smpl24') whose skinning weights make up a part.
 _ARM_JOINTS = (16, 17, 18, 19, 20, 21, 22, 23)
 _HAND_JOINTS = (20, 21, 22, 23)
 _LEG_JOINTS = (1, 2, 4, 5, 7, 8, 10, 11)
