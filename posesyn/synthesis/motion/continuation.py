@@ -50,7 +50,7 @@ def continue_codes(
         prefixes: B tensors of codes to start from, all of one length, as ``prior.encode`` gives them.
         seeds: One seed per row.
         context_tokens: Tokens that every window takes over; None takes half of what the prior holds.
-        options: Of ``MotionTransformer.sample``: temperature, top_k, greedy, guidance.
+        options: Of ``SamplingOptions``: temperature, top_k, greedy, guidance.
 
     Returns:
         B tensors (num_tokens,) or (num_tokens, quantizers), and the tokens at which new windows begin.

@@ -16,7 +16,7 @@ from posesyn.interfaces import TextEncoder
 from posesyn.storage.checkpoints import load_into, load_metadata, load_weights, save_weights
 from posesyn.synthesis.motion.prior.normalizer import Normalizer
 from posesyn.synthesis.motion.prior.quantizer import ResidualConfig, ResidualTransformer
-from posesyn.synthesis.motion.prior.sampling import row_seed
+from posesyn.synthesis.motion.prior.sampling import row_seed, sample_tokens
 from posesyn.synthesis.motion.prior.text import ClipTextEncoder, HashTextConfig, HashTextEncoder, SentenceTextEncoder
 from posesyn.synthesis.motion.prior.transformer import MotionTransformer, TransformerConfig
 from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig
@@ -105,22 +105,22 @@ class MotionPriorModel(nn.Module):
             prefix_codes: As :meth:`encode` gives them, (B, P) or (B, P, quantizers), or B tensors of any lengths. They
                 stay as they are. Of several codebooks the first alone, (P,), will do: the rest is filled in.
             residual_temperature: 0 takes the likeliest codes of the further codebooks, else they are drawn.
-            **options: Of :meth:`MotionTransformer.sample`.
+            **options: Of ``sampling.sample_tokens``.
 
         Returns:
             B * num_samples tensors (N,), or (N, quantizers) with several codebooks.
 
         Raises:
-            InputError: As :meth:`MotionTransformer.sample`; a prefix of another number of codebooks.
+            InputError: As ``sampling.sample_tokens``; a prefix of another number of codebooks.
         """
         options.setdefault("guidance", self.guidance)
         options.setdefault("max_run", self.max_run)
         if self.residual is None:
-            return self.transformer.sample(text_embedding, prefix_codes, **options)
+            return sample_tokens(self.transformer, text_embedding, prefix_codes, **options)
         count = options.get("num_samples", 1)
         prefixes = self._prefixes(prefix_codes, len(text_embedding))
         firsts = [prefix if prefix.ndim == 1 else prefix[:, 0] for prefix in prefixes]
-        codes = self.transformer.sample(text_embedding, firsts, **options)
+        codes = sample_tokens(self.transformer, text_embedding, firsts, **options)
         embedding = torch.as_tensor(text_embedding).to(self.residual.positions).repeat_interleave(count, 0)
         every = [prefix for prefix in prefixes for _ in range(count)]
         seed = options.get("seed")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from posesyn.errors import InputError
+from posesyn.synthesis.motion.prior.transformer import KeyValueCache, MotionTransformer
 
-if TYPE_CHECKING:
-    from posesyn.synthesis.motion.prior.transformer import KeyValueCache, MotionTransformer
+_WHERE = "sample_tokens"
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ def row_seed(*parts: object) -> int:
     return zlib.crc32("/".join(map(str, parts)).encode())
 
 
-def sample(
+def sample_tokens(
     transformer: MotionTransformer,
     text_embedding: Tensor,
     prefix_codes: Tensor | Sequence[Tensor] | None = None,
     num_samples: int = 1,
     seed: int | Sequence[int] | None = None,
-    options: SamplingOptions | None = None,
+    **options: Any,
 ) -> list[Tensor]:
     """Continues the prefix of every text ``num_samples`` times.
 
@@ -68,7 +68,7 @@ def sample(
         num_samples: Samples per text.
         seed: One seed, from which row r takes (seed, r); or one seed per row (B * num_samples), with which a sample
             does not depend on what else is in the batch; or None for a fresh one.
-        options: How tokens are drawn.
+        options: Fields of :class:`SamplingOptions`.
 
     Returns:
         B * num_samples int64 tensors, all samples of text 0 first: prefix included, END excluded, at most
@@ -78,17 +78,31 @@ def sample(
         InputError: An option out of range, a prefix longer than ``max_tokens`` or with a code outside the codebook,
             an embedding with NaN or of another size.
     """
-    config = transformer.config
-    options = _checked(options or SamplingOptions(), config.max_tokens)
-    embedding, prefixes = _checked_inputs(transformer, text_embedding, prefix_codes, options.max_tokens)
+    chosen = _checked(SamplingOptions(**options), transformer.config.max_tokens)
+    embedding, prefixes = _checked_inputs(transformer, text_embedding, prefix_codes, chosen.max_tokens)
     if num_samples < 1:
-        raise InputError("num_samples must be positive", where="MotionTransformer.sample", got=num_samples)
+        raise InputError("num_samples must be positive", where=_WHERE, got=num_samples)
     if len(embedding) == 0:
         return []
     embedding = embedding.repeat_interleave(num_samples, 0)
     prefixes = [prefix for prefix in prefixes for _ in range(num_samples)]
+    with torch.inference_mode():
+        drawn = _drawn(transformer, embedding, prefixes, seed, chosen)
+    return [row.clone() for row in drawn]  # ordinary tensors again, fit for training on them
+
+
+def _drawn(
+    transformer: MotionTransformer,
+    embedding: Tensor,
+    prefixes: list[Tensor],
+    seed: int | Sequence[int] | None,
+    options: SamplingOptions,
+) -> list[Tensor]:
+    """The tokens of each row, all rows at once."""
+    config = transformer.config
     rows, device = len(embedding), embedding.device
-    dice = None if options.greedy else _dice(seed, rows, options.max_tokens).to(device)
+    exact = torch.device("cpu") if device.type == "mps" else device  # Apple's GPUs have no float64
+    dice = None if options.greedy else _dice(seed, rows, options.max_tokens).to(exact)
 
     lengths = torch.tensor([len(prefix) for prefix in prefixes], device=device)
     tokens = torch.full((rows, options.max_tokens), config.end, dtype=torch.int64, device=device)
@@ -102,7 +116,8 @@ def sample(
     scores = lanes.start(tokens[:, :shared]) if shared < options.max_tokens else None
     for position in range(shared, options.max_tokens):
         scores = _without_long_runs(scores, tokens[active, :position], options.max_run)
-        drawn = _draw(scores, position, None if dice is None else dice[active, position], options, config.end)
+        thrown = None if dice is None else dice[active.to(exact), position]
+        drawn = _draw(scores.to(exact), position, thrown, options, config.end).to(device)
         forced = position < lengths[active]
         drawn = torch.where(forced, tokens[active, position], drawn)
         drawn = torch.where(finished[active], config.end, drawn)
@@ -117,15 +132,13 @@ def sample(
         scores = lanes.advance(drawn)
     ends = (tokens == config.end).int()
     stop = torch.where(ends.any(1), ends.argmax(1), options.max_tokens)
-    return [row[: int(end)].clone() for row, end in zip(tokens, stop)]
+    return [row[: int(end)] for row, end in zip(tokens, stop)]
 
 
 class _Lanes:
     """The rows under way: with text, and without it where guidance asks for that."""
 
     def __init__(self, transformer: MotionTransformer, embedding: Tensor, options: SamplingOptions) -> None:
-        from posesyn.synthesis.motion.prior.transformer import KeyValueCache
-
         self.step, self.guidance = transformer.step_function(options.compile), options.guidance
         self.bfloat16, self.device = options.bfloat16, embedding.device.type
         like = embedding.bfloat16() if options.bfloat16 else embedding
@@ -182,16 +195,14 @@ def _dice(seed: int | Sequence[int] | None, rows: int, count: int) -> Tensor:
     else:
         seeds = [int(value) for value in seed]
         if len(seeds) != rows:
-            raise InputError(
-                "one seed per sample is needed", where="MotionTransformer.sample", expected=rows, got=len(seeds)
-            )
+            raise InputError("one seed per sample is needed", where=_WHERE, expected=rows, got=len(seeds))
     return torch.stack(
         [torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(value)) for value in seeds]
     )
 
 
 def _checked(options: SamplingOptions, most: int) -> SamplingOptions:
-    where = "MotionTransformer.sample"
+    where = _WHERE
     tokens = most if options.max_tokens is None else options.max_tokens
     if not 1 <= tokens <= most:
         raise InputError(
@@ -216,7 +227,7 @@ def _checked(options: SamplingOptions, most: int) -> SamplingOptions:
 def _checked_inputs(
     transformer: MotionTransformer, embedding: Tensor, prefixes: Tensor | Sequence[Tensor] | None, most: int
 ) -> tuple[Tensor, list[Tensor]]:
-    where, config = "MotionTransformer.sample", transformer.config
+    where, config = _WHERE, transformer.config
     weight = transformer.trans_base.cond_emb.weight
     embedding = torch.as_tensor(embedding).to(weight)
     if embedding.ndim != 2 or embedding.shape[1] != config.text_dim:

@@ -1,14 +1,13 @@
 """Text-to-motion token transformer in the design of T2M-GPT (Mael-zys/T2M-GPT, Apache-2.0), written anew.
 
-Attribute names follow the official state dict, so that official checkpoints load strictly. Sampling is new: a key/value
-cache, batches of texts and samples, per-row stopping, prefixes, temperature, top-k and a random stream of its own for
-every sample.
+Attribute names follow the official state dict, so that official checkpoints load strictly. New is the
+cache of keys and values, with which :mod:`~posesyn.synthesis.motion.prior.sampling` takes one step per token.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from torch.nn import functional
 
 from posesyn.errors import InputError
 from posesyn.storage.checkpoints import load_into, load_weights
+
+HEAD_WIDTH = 64  # columns of an attention head in official files
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,30 @@ class TransformerConfig:
     @property
     def max_tokens(self) -> int:
         return self.block_size - 1
+
+
+def official_sizes(weights: Mapping[str, Tensor]) -> TransformerConfig:
+    """The sizes of a model, read off its weights. The file does not say how many heads it has: as in the published
+    model (1024 / 16), 64 columns each. What is absent keeps the published size, so that loading names it.
+    """
+
+    def shape(name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        value = weights.get(name)
+        return default if value is None or value.ndim != len(default) else tuple(value.shape)
+
+    plain = TransformerConfig()
+    tokens, width = shape("trans_base.tok_emb.weight", (plain.codes + 2, plain.width))
+    blocks = {name.split(".")[2] for name in weights if name.startswith("trans_base.blocks.")}
+    hidden = shape("trans_base.blocks.0.mlp.0.weight", (plain.mlp_factor * width, width))[0]
+    return TransformerConfig(
+        codes=max(tokens - 2, 1),
+        width=width,
+        text_dim=shape("trans_base.cond_emb.weight", (width, plain.text_dim))[1],
+        block_size=shape("trans_base.pos_embedding.weight", (plain.block_size, width))[0],
+        layers=len(blocks) or plain.layers,
+        heads=max(width // HEAD_WIDTH, 1),
+        mlp_factor=max(hidden // width, 1),
+    )
 
 
 # Rows and weights for which the transposed product of :func:`_linear` was measured to be faster (our own choice).
@@ -191,12 +216,17 @@ class MotionTransformer(nn.Module):
     def from_official(cls, path: str | Path, config: TransformerConfig | None = None) -> MotionTransformer:
         """Reads an official T2M-GPT file, ``{"trans": state_dict}``, without running code from it.
 
+        Args:
+            path: The file.
+            config: Its sizes; None reads them off its weights (:func:`official_sizes`).
+
         Raises:
             CheckpointError: Keys are missing, unexpected or of another shape; all are listed.
             FileError, UnsafeFileError: The file is missing, damaged or holds more than tensors.
         """
-        model = cls(config)
-        load_into(model, load_weights(path, key="trans"), where=path)
+        weights = load_weights(path, key="trans")
+        model = cls(config or official_sizes(weights))
+        load_into(model, weights, where=path)
         return model.eval()
 
     def config_dict(self) -> dict[str, int | float]:
@@ -236,32 +266,6 @@ class MotionTransformer(nn.Module):
             # Not a submodule; positions differ at every step, so shapes must be symbols.
             self._compiled = torch.compile(self._step, dynamic=True)
         return self._compiled
-
-    def sample(
-        self,
-        text_embedding: Tensor,
-        prefix_codes: Tensor | list[Tensor] | None = None,
-        num_samples: int = 1,
-        max_tokens: int | None = None,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        seed: int | list[int] | None = None,
-        greedy: bool = False,
-        min_tokens: int = 0,
-        guidance: float = 1.0,
-        max_run: int | None = None,
-        bfloat16: bool = False,
-        compile: bool = False,
-    ) -> list[Tensor]:
-        """Continues the prefix of every text; see :func:`posesyn.synthesis.motion.prior.sampling.sample`."""
-        from posesyn.synthesis.motion.prior.sampling import SamplingOptions, sample
-
-        options = SamplingOptions(
-            max_tokens, temperature, top_k, greedy, min_tokens, guidance, max_run, bfloat16, compile
-        )
-        with torch.inference_mode():
-            rows = sample(self, text_embedding, prefix_codes, num_samples, seed, options)
-        return [row.clone() for row in rows]  # ordinary tensors again, fit for training on them
 
 
 def _initialise(module: nn.Module) -> None:

@@ -7,12 +7,14 @@ sizes, the order of dilations), so that nothing is right by the choice of one in
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from posesyn.synthesis.motion.prior.sampling import sample_tokens
 from posesyn.synthesis.motion.prior.transformer import MotionTransformer, TransformerConfig
 from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig
 
@@ -101,6 +103,7 @@ def scores(state, config, tokens, text):
     [
         (3, TransformerConfig(codes=11, width=8, text_dim=3, layers=1, heads=1, block_size=6)),
         (4, TransformerConfig(codes=40, width=48, text_dim=20, layers=3, heads=4, block_size=51)),
+        (5, TransformerConfig(codes=17, width=128, text_dim=9, layers=2, heads=2, block_size=13, mlp_factor=3)),
     ],
 )
 def test_transformer(tmp_path, seed, config):
@@ -109,13 +112,15 @@ def test_transformer(tmp_path, seed, config):
     fixed = [key for key in state if key.endswith(("attn.mask", "pos_embed.embed"))]
     state = {k: v if k in fixed else torch.randn_like(v) * 0.3 for k, v in state.items()}
     torch.save({"trans": state}, tmp_path / "trans.pth")
-    model = MotionTransformer.from_official(tmp_path / "trans.pth", config)
+    told = None if config.width == 64 * config.heads else config  # heads of other widths cannot be seen in a file
+    model = MotionTransformer.from_official(tmp_path / "trans.pth", told)
+    assert replace(model.config, dropout=config.dropout) == config
     state = {key: value.double() for key, value in state.items()}
     text = torch.randn(3, config.text_dim)
     tokens = torch.randint(config.codes + 2, (3, config.max_tokens))
     truth = scores(state, config, tokens, text.double())
     torch.testing.assert_close(model(tokens, text).double(), truth, atol=2e-4, rtol=2e-4)
-    for row, drawn in enumerate(model.sample(text, greedy=True)):
+    for row, drawn in enumerate(sample_tokens(model, text, greedy=True)):
         plain: list[int] = []
         while len(plain) < config.max_tokens:
             best = int(

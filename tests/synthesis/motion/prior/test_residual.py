@@ -8,6 +8,7 @@ from posesyn.errors import CheckpointError, InputError
 from posesyn.synthesis.motion.prior.normalizer import Normalizer
 from posesyn.synthesis.motion.prior.prior import MotionPriorModel
 from posesyn.synthesis.motion.prior.quantizer import ResidualConfig, ResidualTransformer
+from posesyn.synthesis.motion.prior.sampling import sample_tokens
 from posesyn.synthesis.motion.prior.text import HashTextConfig, HashTextEncoder
 from posesyn.synthesis.motion.prior.transformer import MotionTransformer, TransformerConfig
 from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig
@@ -50,8 +51,8 @@ def test_samples_keep_the_prefix_in_all_codebooks(layered):
     assert [row.shape for row in rows] == [(9, 4)] * 4
     for index, row in enumerate(rows):
         torch.testing.assert_close(row[:3], prefix[index // 2])
-    firsts = layered.transformer.sample(
-        texts, prefix[..., 0], seed=3, max_tokens=9, min_tokens=9, num_samples=2, guidance=1.0
+    firsts = sample_tokens(
+        layered.transformer, texts, prefix[..., 0], seed=3, max_tokens=9, min_tokens=9, num_samples=2, guidance=1.0
     )
     for row, first in zip(rows, firsts):
         torch.testing.assert_close(row[:, 0], first)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from posesyn.errors import CheckpointError, InputError
-from posesyn.synthesis.motion.prior.transformer import MotionTransformer, TransformerConfig
+from posesyn.synthesis.motion.prior.sampling import sample_tokens
+from posesyn.synthesis.motion.prior.transformer import MotionTransformer, TransformerConfig, official_sizes
 
 TINY = TransformerConfig(codes=20, width=32, text_dim=6, layers=2, heads=4)
 
@@ -49,7 +50,7 @@ def check_official(fill, spec, vectors, model, thin):
     names = spec["inputs"]["greedy_text"]["names"]
     text = torch.from_numpy(np.concatenate([fill.tensor(name, (1, 512), spec["seed"]) for name in names]))
     expected = [row[row >= 0].tolist() for row in vectors["greedy"]]
-    assert [codes.tolist() for codes in model.sample(text, greedy=True)] == expected
+    assert [codes.tolist() for codes in sample_tokens(model, text, greedy=True)] == expected
     assert set(model.state_dict()) == set(spec["state_dict"])
 
 
@@ -77,31 +78,33 @@ def naive_greedy(model, text, prefix, limit):
 def test_cached_batched_sampling_equals_the_plain_loop(tiny):
     text = torch.randn(6, 6)
     prefixes = [torch.randint(0, 20, (n,)) for n in (0, 3, 1, 7, 0, 30)]
-    got = tiny.sample(text, prefixes, greedy=True)
+    got = sample_tokens(tiny, text, prefixes, greedy=True)
     for row in range(6):
         assert got[row].tolist() == naive_greedy(tiny, text[row], prefixes[row].tolist(), 50)
 
 
 def test_a_sample_does_not_depend_on_its_batch(tiny):
     text, seeds = torch.randn(5, 6), [11, 12, 13, 14, 15]
-    together = tiny.sample(text, torch.randint(0, 20, (5, 2), generator=torch.Generator().manual_seed(0)), seed=seeds)
+    together = sample_tokens(
+        tiny, text, torch.randint(0, 20, (5, 2), generator=torch.Generator().manual_seed(0)), seed=seeds
+    )
     prefixes = torch.randint(0, 20, (5, 2), generator=torch.Generator().manual_seed(0))
     for row in range(5):
-        alone = tiny.sample(text[row : row + 1], prefixes[row : row + 1], seed=[seeds[row]])[0]
+        alone = sample_tokens(tiny, text[row : row + 1], prefixes[row : row + 1], seed=[seeds[row]])[0]
         assert alone.tolist() == together[row].tolist()
 
 
 def test_samples_of_one_text_differ_and_repeat_with_the_seed(tiny):
     text = torch.randn(1, 6)
-    first, again = (tiny.sample(text, num_samples=6, seed=3) for _ in range(2))
+    first, again = (sample_tokens(tiny, text, num_samples=6, seed=3) for _ in range(2))
     assert [a.tolist() for a in first] == [b.tolist() for b in again]
     assert len({tuple(a.tolist()) for a in first}) > 1
-    assert [a.tolist() for a in tiny.sample(text, num_samples=6, seed=4)] != [a.tolist() for a in first]
+    assert [a.tolist() for a in sample_tokens(tiny, text, num_samples=6, seed=4)] != [a.tolist() for a in first]
 
 
 def test_the_drawn_tokens_follow_the_distribution(tiny):
     text = torch.randn(1, 6)
-    drawn = tiny.sample(text, num_samples=4000, max_tokens=1, seed=0, temperature=2.0)
+    drawn = sample_tokens(tiny, text, num_samples=4000, max_tokens=1, seed=0, temperature=2.0)
     counts = np.bincount([int(codes[0]) if len(codes) else TINY.end for codes in drawn], minlength=21)
     expected = torch.softmax(tiny(None, text)[0, 0].detach() / 2.0, 0).numpy()
     np.testing.assert_allclose(counts / 4000, expected, atol=0.03)
@@ -110,7 +113,7 @@ def test_the_drawn_tokens_follow_the_distribution(tiny):
 def test_top_k_draws_only_from_the_best(tiny):
     text = torch.randn(1, 6)
     allowed = set(tiny(None, text)[0, 0].topk(3).indices.tolist())
-    drawn = tiny.sample(text, num_samples=300, max_tokens=1, seed=0, top_k=3)
+    drawn = sample_tokens(tiny, text, num_samples=300, max_tokens=1, seed=0, top_k=3)
     assert {int(codes[0]) if len(codes) else TINY.end for codes in drawn} <= allowed
 
 
@@ -124,39 +127,39 @@ def force_end(model):
 
 def test_samples_are_ordinary_tensors(tiny):
     """Sampling runs in inference mode; what it returns can still be trained on."""
-    codes = tiny.sample(torch.randn(2, 6), seed=0)[0]
+    codes = sample_tokens(tiny, torch.randn(2, 6), seed=0)[0]
     assert not codes.is_inference() and not codes.requires_grad
     tiny(codes[None], torch.randn(1, 6)).sum().backward()
 
 
 def test_end_as_first_token_gives_the_prefix_alone(tiny):
     force_end(tiny)
-    assert [len(codes) for codes in tiny.sample(torch.randn(2, 6), greedy=True)] == [0, 0]
+    assert [len(codes) for codes in sample_tokens(tiny, torch.randn(2, 6), greedy=True)] == [0, 0]
     prefix = torch.tensor([[1, 2], [3, 4]])
-    assert [codes.tolist() for codes in tiny.sample(torch.randn(2, 6), prefix, greedy=True)] == prefix.tolist()
+    assert [codes.tolist() for codes in sample_tokens(tiny, torch.randn(2, 6), prefix, greedy=True)] == prefix.tolist()
 
 
 def test_min_tokens_holds_back_the_end(tiny):
     force_end(tiny)
-    assert [len(codes) for codes in tiny.sample(torch.randn(2, 6), greedy=True, min_tokens=5)] == [5, 5]
+    assert [len(codes) for codes in sample_tokens(tiny, torch.randn(2, 6), greedy=True, min_tokens=5)] == [5, 5]
 
 
 def test_prefix_and_new_tokens_stay_within_the_block(tiny):
     tiny.trans_head.head.weight.data[TINY.end] = -100 * tiny.trans_head.ln_f.bias.data - 100
     prefix = torch.zeros(1, 50, dtype=torch.int64)
-    assert tiny.sample(torch.randn(1, 6), prefix, seed=0)[0].tolist() == prefix[0].tolist()
+    assert sample_tokens(tiny, torch.randn(1, 6), prefix, seed=0)[0].tolist() == prefix[0].tolist()
     with pytest.raises(InputError, match="prefix is too long"):
-        tiny.sample(torch.randn(1, 6), torch.zeros(1, 51, dtype=torch.int64))
+        sample_tokens(tiny, torch.randn(1, 6), torch.zeros(1, 51, dtype=torch.int64))
     with pytest.raises(InputError, match="prefix is too long"):
-        tiny.sample(torch.randn(1, 6), torch.zeros(1, 11, dtype=torch.int64), max_tokens=10)
-    assert all(len(codes) <= 50 for codes in tiny.sample(torch.randn(3, 6), seed=1))
+        sample_tokens(tiny, torch.randn(1, 6), torch.zeros(1, 11, dtype=torch.int64), max_tokens=10)
+    assert all(len(codes) <= 50 for codes in sample_tokens(tiny, torch.randn(3, 6), seed=1))
 
 
 def test_guidance_mixes_with_the_scores_without_text(tiny):
     text = torch.randn(1, 6)
     with_text, without = tiny(None, text)[0, 0], tiny(None, torch.zeros(1, 6))[0, 0]
     best = int((without + 3 * (with_text - without)).argmax())
-    got = tiny.sample(text, max_tokens=1, greedy=True, guidance=3.0)[0]
+    got = sample_tokens(tiny, text, max_tokens=1, greedy=True, guidance=3.0)[0]
     assert (got.tolist() or [TINY.end]) == [best]
 
 
@@ -176,15 +179,15 @@ def test_guidance_mixes_with_the_scores_without_text(tiny):
 )
 def test_bad_options_are_refused(tiny, options):
     with pytest.raises(InputError):
-        tiny.sample(torch.randn(1, 6), **options)
+        sample_tokens(tiny, torch.randn(1, 6), **options)
 
 
 def test_bad_embeddings_are_refused(tiny):
     with pytest.raises(InputError, match="shape"):
-        tiny.sample(torch.randn(1, 7))
+        sample_tokens(tiny, torch.randn(1, 7))
     with pytest.raises(InputError, match="NaN"):
-        tiny.sample(torch.full((1, 6), torch.nan))
-    assert tiny.sample(torch.zeros(0, 6)) == []
+        sample_tokens(tiny, torch.full((1, 6), torch.nan))
+    assert sample_tokens(tiny, torch.zeros(0, 6)) == []
 
 
 def test_too_many_tokens_are_refused(tiny):
@@ -204,9 +207,23 @@ def test_another_models_file_is_refused(tiny, tmp_path):
         )
 
 
+def test_a_damaged_official_file_is_named(tiny, tmp_path):
+    assert official_sizes({}) == TransformerConfig()
+    whole = MotionTransformer(TransformerConfig(codes=20, width=64, text_dim=6, layers=2, heads=1)).state_dict()
+    for key in ("trans_base.tok_emb.weight", "trans_base.blocks.1.ln1.bias", "trans_head.head.weight"):
+        state = {name: value for name, value in whole.items() if name != key}
+        torch.save({"trans": state}, tmp_path / "trans.pth")
+        with pytest.raises(CheckpointError, match=f"missing: {key}"):
+            MotionTransformer.from_official(tmp_path / "trans.pth")
+    state = {**whole, "trans_head.blocks.0.mlp.0.weight": torch.zeros(7, 64)}
+    torch.save({"trans": state}, tmp_path / "trans.pth")
+    with pytest.raises(CheckpointError, match="of another shape"):
+        MotionTransformer.from_official(tmp_path / "trans.pth")
+
+
 def test_bfloat16_draws_nearly_the_same(tiny):
     text = torch.randn(6, tiny.config.text_dim)
-    exact, rough = (tiny.sample(text, greedy=True, max_tokens=6, bfloat16=half) for half in (False, True))
+    exact, rough = (sample_tokens(tiny, text, greedy=True, max_tokens=6, bfloat16=half) for half in (False, True))
     assert sum(torch.equal(a, b) for a, b in zip(exact, rough)) >= 3
 
 
@@ -219,10 +236,10 @@ def test_compiled_steps_draw_the_same(tiny, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", traced)
     text = torch.randn(2, tiny.config.text_dim)
-    plain = tiny.sample(text, seed=1)
-    for row, other in zip(plain, tiny.sample(text, seed=1, compile=True)):
+    plain = sample_tokens(tiny, text, seed=1)
+    for row, other in zip(plain, sample_tokens(tiny, text, seed=1, compile=True)):
         assert torch.equal(row, other)
-    tiny.sample(text, seed=2, compile=True)
+    sample_tokens(tiny, text, seed=2, compile=True)
     assert calls == [{"dynamic": True}]  # once
     assert not any("compiled" in name for name in tiny.state_dict())
 
@@ -230,7 +247,7 @@ def test_compiled_steps_draw_the_same(tiny, monkeypatch):
 @pytest.mark.slow
 def test_really_compiled_steps_draw_the_same(tiny):
     text = torch.randn(2, tiny.config.text_dim)
-    for row, other in zip(tiny.sample(text, greedy=True), tiny.sample(text, greedy=True, compile=True)):
+    for row, other in zip(sample_tokens(tiny, text, greedy=True), sample_tokens(tiny, text, greedy=True, compile=True)):
         assert torch.equal(row, other)
 
 
@@ -241,13 +258,16 @@ def test_runs_of_one_token_can_be_bounded(tiny):
     torch.nn.init.zeros_(model.trans_head.head.weight)
     model.trans_head.head.weight.data[7] = 1.0  # the output is constant and token 7 always the best
     text = torch.randn(3, 6)
-    free = model.sample(text, greedy=True, max_tokens=12, min_tokens=12)
+    free = sample_tokens(model, text, greedy=True, max_tokens=12, min_tokens=12)
     assert all(row.tolist() == [7] * 12 for row in free)
     for most in (1, 3):
-        for row in model.sample(text, greedy=True, max_tokens=12, min_tokens=12, max_run=most):
+        for row in sample_tokens(model, text, greedy=True, max_tokens=12, min_tokens=12, max_run=most):
             runs = [len(list(group)) for _, group in itertools.groupby(row.tolist())]
             assert max(runs) <= most
     held = torch.full((1, 5), 7)
-    assert model.sample(text[:1], held, greedy=True, max_tokens=7, min_tokens=7, max_run=3)[0].tolist()[:5] == [7] * 5
+    assert (
+        sample_tokens(model, text[:1], held, greedy=True, max_tokens=7, min_tokens=7, max_run=3)[0].tolist()[:5]
+        == [7] * 5
+    )
     with pytest.raises(InputError, match="max_run"):
-        model.sample(text, max_run=0)
+        sample_tokens(model, text, max_run=0)
