@@ -11,7 +11,7 @@ class PosesynError(Exception):
         where: The file, person, stage or argument concerned.
         expected: What would have been right.
         got: What was found.
-        fix: The way out, as an instruction to the user.
+        fix: What the user can do, as an instruction.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ ARMS = ((16, 18, 20, (0.0, -1.0, 0.0)), (17, 19, 21, (0.0, 1.0, 0.0)))
 LEGS = ((1, 4, 7, (1.0, 0.0, 0.0)), (2, 5, 8, (1.0, 0.0, 0.0)))
 TURNING = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 16, 17, 18, 19)
 # Square metres per square radian by which leaving the analytic start counts. Stiff where several bones share a joint
-# or are short: there differing bone lengths would otherwise be paid for with rotations nobody sees in the joints.
+# or are short: there differing bone lengths would otherwise cause rotations that no joint position shows.
 STIFF, LOOSE = 1e-3, 2e-4
 STIFF_JOINTS = frozenset((PELVIS, SPINE1, SPINE2, CHEST, NECK, 13, 14))
 FIRST_DAMPING = 1e-3  # of the refinement, square metres per square radian

@@ -192,7 +192,7 @@ class MotionSettings:
 
     Args:
         prior: Motion prior to use; the shipped one if not given.
-        steering: ``2d`` lifts the wrong pose toward the person's 2D truth first; ``none`` is the paper's plain way.
+        steering: ``2d`` fits the wrong pose to the person's 2D truth first; ``none`` is the paper's plain way.
         max_frames: Longest motion at 20 frames per second.
         temperature: Divides the scores of the tokens; below 1 motions vary less.
         oversample: Candidates per motion; the ones that reproject best are kept.

@@ -98,7 +98,7 @@ SMALL_SPEC = EstimatorSpec("hmr_small", input_size=(96, 96), rot6d_layout="inter
 # Chosen among eight networks by forward + backward speed on one core; the figures are in assets/ESTIMATOR.md.
 SMALL_BACKBONE = "regnetx_002"
 
-# SPIN's weights draw the limbs in where it is unclear which way a person faces, which on a small network is often:
+# SPIN's weights pull the limbs in where it is unclear which way a person faces, which on a small network is often:
 # chosen on the demo's worlds of seeds 100 and 101 (assets/ESTIMATOR.md). Our own choice.
 SMALL_WEIGHTS = LossWeights(keypoints_3d=1.0, keypoints_local=20.0, pose=5.0, orientation=4.0)
 
@@ -116,7 +116,7 @@ class HMR(SmplNetwork):
     Args:
         spec: Input, crop rule, camera and 6D layout.
         backbone: Name of a timm network.
-        neck: ``average`` as SPIN has it, or ``joints``, see :mod:`posesyn.estimators.hmr`.
+        neck: ``average`` as SPIN has it, or ``joints``, see :class:`JointNeck`.
         hidden, iterations, dropout: See :class:`posesyn.estimators.layers.IterativeRegressor`.
         body: Body model; default the free one in its small version.
         loss_weights: Default: SPIN's.

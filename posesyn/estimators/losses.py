@@ -53,7 +53,7 @@ def smpl_losses(
       runs over all joints, so that a person with few annotated joints counts less.
     * ``keypoints_3d``: squared error in metres, centred at the midpoint of the hips; persons with labels.
     * ``keypoints_local``: the same in the frame of the own pelvis, so that the direction a person faces does not
-      count. Where that is in doubt, ``keypoints_3d`` draws the limbs in, toward the mean of all directions.
+      count. Where that is in doubt, ``keypoints_3d`` pulls the limbs in, toward the mean of all directions.
     * ``pose``: squared error of rotation matrices; ``orientation``: that of the root alone; ``betas``: squared error;
       persons with labels.
     * ``places``: only if predicted. Absolute error of the joints' places in the crop: x and y in [-1, 1] coordinates,

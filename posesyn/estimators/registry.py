@@ -127,7 +127,7 @@ def load_estimator(name: str = "hmr_small", checkpoint: Checkpoint = None) -> Ta
         ) from error
     if not isinstance(estimator, TargetEstimator):
         raise InputError(
-            f"estimator '{name}' does not fit the TargetEstimator protocol",
+            f"estimator '{name}' is no TargetEstimator",
             where=f"entry point {point.value}",
             expected="an object with `spec` and `predict(persons)`",
             got=type(estimator).__name__,

@@ -141,7 +141,7 @@ class JointRegressor:
 def load_regressor(path: str | os.PathLike[str], template: np.ndarray) -> JointRegressor:
     """Reads ``J_regressor_h36m*.npy`` (17 rows) or ``J_regressor_extra.npy`` (9 rows).
 
-    Which of the two Human3.6M orders a file has is seen from the hips on the template; file names lie
+    Which of the two Human3.6M orders a file has is seen from the hips on the template, not from its name
     (nkolot/SPIN's J_regressor_h36m.npy lists the left leg first, J_regressor_h36m_correct.npy the right one).
 
     Args:

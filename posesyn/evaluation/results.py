@@ -223,7 +223,7 @@ def compare(
                 f"{100 * level:g} % low": found.low,
                 f"{100 * level:g} % high": found.high,
                 "p": found.p_value,
-                # A name here reads like a finding: only where the interval leaves zero out.
+                # Names the better one only where the interval excludes zero.
                 "better": better if found.low > 0 or found.high < 0 else "equal" if found.mean == 0 else "undecided",
                 "persons": len(order),
                 "sequences": found.sequences,

@@ -119,7 +119,7 @@ class _Scorer:
         return [names[row] for row in self.select if exact[row] < 0]
 
     def unusable(self, person: Person) -> str | None:
-        """Why a person's labels do not reach for the protocol. Raises where it has none at all."""
+        """Why a person's labels are not enough for the protocol. Raises where it has none at all."""
         rule = self.rule
         if rule.two_d:
             _, present = skeletons.convert(person.keypoints_px, person.skeleton, rule.joints, person.visible)

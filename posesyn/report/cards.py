@@ -110,7 +110,7 @@ def person_card(
     problem, picture = "", None
     try:
         picture = image_uri(person_crop_overlay(scored, PERSON_PX, region))
-    except PosesynError as error:  # one vanished image must not cost the whole report
+    except PosesynError as error:  # one missing image must not stop the whole report
         problem = str(error)
     return {
         "name": person.person_id,

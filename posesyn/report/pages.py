@@ -21,7 +21,7 @@ from posesyn.report.embedding import figure_uri
 from posesyn.storage.files import write_bytes
 from posesyn.types import Clip, ErrorReport, ScoredPerson
 
-# A page must open quickly and go by mail: the parts below stay under it with room to spare. Our own choice.
+# A page must open quickly and go by mail: the parts below stay well under it. Our own choice.
 MAX_REPORT_BYTES = 15_000_000
 MAX_CLIPS = 12
 MAX_FRAMES = 12

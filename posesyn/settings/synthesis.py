@@ -74,12 +74,12 @@ class SynthesisSettings:
             too (``grounding``). None leaves it; motions from captions alone are lowered only if ``from_captions`` is
             told to.
         batch_rows: Motions sampled at once.
-        steering: ``"2d"`` lifts the wrong pose toward the person's 2D truth and lets the motions pass through the
-            lifted poses; ``"none"`` is the paper's plain way, which starts from the wrong pose.
+        steering: ``"2d"`` fits the wrong pose to the person's 2D truth and lets the motions pass through the
+            fitted poses; ``"none"`` is the paper's plain way, which starts from the wrong pose.
         fitting: How poses are fitted to the keypoints.
         spread: How far a sample's pose may be drawn from its hypothesis, in standard deviations of what the picture
             leaves open: 0 not at all.
-        blend_frames: Standard deviation in frames of the Gaussian with which a motion bends to its lifted pose.
+        blend_frames: Standard deviation in frames of the Gaussian with which a motion bends to its fitted pose.
         photo_view: Share of the steered motions that ask the renderer for the photo's own view (``meta["camera_yaw"]``
             and ``meta["camera_elevation"]``); the others may be seen from all sides.
     """

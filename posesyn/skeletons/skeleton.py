@@ -146,7 +146,7 @@ def mapping(source: str, target: str, approximate: bool = True) -> np.ndarray:
     Args:
         source, target: Names in :data:`SKELETONS`.
         approximate: Whether a joint some centimetres away may stand in (SMPL hips for COCO hips, mid-shoulders for the
-            LSP neck). The table of stand-ins is ``skeleton_tables.ALIASES``.
+            LSP neck). The table of stand-ins is ``tables.ALIASES``.
 
     Returns:
         (J_target,) int64; ``target[i] = source[result[i]]``, -1 where ``source`` has no such joint.

@@ -208,7 +208,7 @@ def _load_torch(path: Path, config_classes: Sequence[str] = ()) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """The line of PyTorch's long message that says what it stumbled over."""
+    """The line of PyTorch's long message that names the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return next((line for line in lines if any(word in line.lower() for word in _REFUSALS)), lines[0])[:200]
 

@@ -1,4 +1,4 @@
-"""Clips in tar shards: written so that a kill at any moment loses at most the clip at hand, read without trust."""
+"""Clips in tar shards: written so that a kill at any moment loses at most one clip, checked when read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images from files nobody vouches for: decided from the header, bounded, never half-decoded."""
+"""Images from untrusted files: checked by their header, limited in size, decoded as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from posesyn.errors import FileError, InputError, UnsafeFileError
 
-# Only these decoders are ever entered: rarer ones had decompression bombs (FITS in Pillow, CVE-2026-40192).
+# Only these decoders are ever used: rarer ones had decompression bombs (FITS in Pillow, CVE-2026-40192).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # Our own choice: a 64 megapixel photo needs 192 MB decoded, larger ones are not pose data.
 MAX_PIXELS = 64_000_000

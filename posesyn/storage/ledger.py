@@ -1,7 +1,7 @@
 """What a run has planned and what it has finished, so that an interrupted run continues where it stopped.
 
 Folder of a run: ``config.json`` (the settings), ``ledger.sqlite`` (plan, finished and quarantined samples per stage),
-``plan.jsonl`` and ``quarantine.jsonl`` (the same for human eyes), and whatever the stages write beside them.
+``plan.jsonl`` and ``quarantine.jsonl`` (the same for people to read), and whatever the stages write beside them.
 """
 
 from __future__ import annotations

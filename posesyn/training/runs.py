@@ -64,7 +64,7 @@ _LOGGERS = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero")
 
 
 def quiet_lightning() -> None:
-    """Leaves the progress bars to speak, in this process."""
+    """Turns Lightning's own messages off in this process; progress bars stay."""
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (

@@ -96,5 +96,5 @@ def test_other_packages_announce_estimators(announced):
 def test_announced_estimators_that_fail_say_who_is_to_blame(announced):
     with pytest.raises(InputError, match="RuntimeError: no network"):
         posesyn.load_estimator("broken")
-    with pytest.raises(InputError, match="does not fit the TargetEstimator protocol"):
+    with pytest.raises(InputError, match="is no TargetEstimator"):
         posesyn.load_estimator("nonsense")

@@ -71,7 +71,7 @@ def open_dataset(
 
 
 def _check_options(format: str, reader: type, options: Mapping[str, Any]) -> None:
-    """Options come from command lines: what a reader does not take is refused by name, before it stumbles over it."""
+    """Options come from command lines: what a reader does not take is refused by name before it is called."""
     hints = get_type_hints(reader.__init__)
     known = {name: hints[name] for name, default in (reader.__init__.__kwdefaults__ or {}).items()}
     known |= {"captions": hints["captions"]} if "captions" in hints else {}

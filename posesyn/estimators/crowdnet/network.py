@@ -41,7 +41,7 @@ CROWDNET_SPEC = EstimatorSpec(
     rot6d_layout="interleaved",
 )
 _CROP, _GRID = 256, 64
-# Section 2.3: sqrt(f² · 2.5 m² / 256²), the depth at which 2.5 m fill the crop.
+# hongsukchoi/3DCrowdNet_RELEASE: sqrt(f² · 2.5 m² / 256²), the depth at which 2.5 m fill the crop.
 _DEPTH_SCALE = 5000.0 * 2.5 / _CROP
 # The published principal point; the middle of the crop is at 127.5 here.
 _PRINCIPAL = 128.0

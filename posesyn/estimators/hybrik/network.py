@@ -175,7 +175,7 @@ class HybrIK(SmplNetwork):
     """Image → 29 joints, twists, shape and camera → SMPL pose; a ``TrainableEstimator``.
 
     Layers, key names and numbers as in Jeff-sjtu/HybrIK with a ResNet. The inverse kinematics
-    is our own, from the paper's equations (:mod:`posesyn.estimators.hybrik.network`).
+    is our own, from the paper's equations.
 
     Args:
         backbone: ``resnet34``, ``resnet50`` or another plain ResNet of timm.

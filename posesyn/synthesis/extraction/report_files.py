@@ -2,7 +2,7 @@
 
 ``persons.parquet`` holds one row per scored person with its error, rank and annotation, so that later stages need
 neither the data set nor the estimator; ``report.json`` the settings, counts and skipped persons; ``predictions.npz``
-what the estimator said.
+what the estimator predicted.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def estimator_errors(
         batch_size: Frames per call.
 
     Returns:
-        (F,) float64; infinite where the estimator answers with NaN.
+        (F,) float64; infinite where the estimator returns NaN.
     """
     persons = {p.meta["frame"]: p for p in RenderedClips([clip], only_kept=False, min_visible=0)}
     errors = np.full(len(frames), np.inf)

@@ -67,7 +67,7 @@ def describe_pose(joints: np.ndarray) -> str:
 def choose_captions(
     given: str | None, said: str | None, annotated: tuple[str, ...], joints: np.ndarray, where: str
 ) -> tuple[list[str], str]:
-    """The captions to sample with, by trust, and whose they are.
+    """The captions to sample with, by priority, and whose they are.
 
     The user's (``"user"``), else the captioner's (``"model"``), else the annotation's (``"person"``), else the pose
     described (``"pose"``). Empty captions of the annotation are passed over.
@@ -117,7 +117,7 @@ PROMPT = (
 
 
 class VisionCaptioner:
-    """Describes each person by a vision-language model that sees the person's box; fits ``protocols.Captioner``.
+    """Describes each person by a vision-language model that sees the person's box; fits ``interfaces.Captioner``.
 
     Args:
         path: Local folder of a model for the pipeline ``image-text-to-text`` (LLaVA, SmolVLM, Qwen-VL ...). Nothing is
@@ -212,7 +212,7 @@ def caption_persons(
     """Captions by ``person_id`` for ``MotionSynthesizer.synthesize(captions=...)``.
 
     The user's own text always wins. Persons of whom the captioner says nothing are absent: their annotation or pose
-    speaks for them then.
+    is used for them then.
 
     Args:
         persons: Who is to be described.

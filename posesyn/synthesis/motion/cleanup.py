@@ -75,7 +75,7 @@ def feet_locked(joints: np.ndarray) -> np.ndarray:
     """(T, 22, 3) with each foot held level in place while its toe is on the floor, and knees bent to follow.
 
     Between contacts the foot passes smoothly from one correction to the next, and a swinging one is raised off the
-    floor (decoders flatten steps). Bones keep their lengths; a foot out of the leg's reach gives way.
+    floor (decoders flatten steps). Bones keep their lengths; a foot that the leg cannot reach stays as near as it can.
 
     Args:
         joints: Metres, y up, 20 fps.

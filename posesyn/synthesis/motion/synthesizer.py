@@ -77,7 +77,7 @@ class MotionSynthesizer:
 
     @cached_property
     def fitter(self) -> PoseFitter:
-        """Lifts poses toward the 2D truth; with the shipped pose library."""
+        """Fits poses to the 2D truth; with the shipped pose library."""
         return PoseFitter(settings=self.settings.fitting)
 
     @classmethod

@@ -126,7 +126,7 @@ def sample_camera(
     pixels = seen[:, :2] / seen[:, 2:] * focal
     room = np.array([width, height]) / 2 * fill - np.abs(pixels).max(0)
     slide = shift * np.clip(room, 0, None) * seen[:, 2].min() / focal
-    slide[1] = 0  # sliding down could sink it into the floor
+    slide[1] = 0  # sliding down could put it below the floor
     translation[:, :2] += slide
     return CameraPath(
         rotation.astype(np.float32),

@@ -1,4 +1,4 @@
-"""Whether a PoseAug training is well: signs of collapse, the last healthy state, and parts that a step leaves alone."""
+"""Whether a PoseAug training is healthy: signs of collapse, the last healthy state, parts that a step leaves alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What PoseAug trains on: batches of data, views of them, fakes beside them and the pool that they wait in."""
+"""What PoseAug trains on: batches of data, views of them, fakes beside them and the pool that keeps earlier fakes."""
 
 from __future__ import annotations
 

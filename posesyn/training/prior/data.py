@@ -182,7 +182,7 @@ class TokenWindows(Dataset):
         self.clips = [clip for clip in clips if clip.captions]
         if not self.clips:
             raise InputError("no motion has a caption", where="TokenWindows", expected="at least one")
-        if weights is None:  # a long take counts more, but not in proportion: it says the same again
+        if weights is None:  # a long take counts more, but not in proportion: it repeats itself
             weights = [len(clip.phases[0]) ** 0.5 for clip in self.clips]
         self.bounds = np.cumsum(np.asarray(weights, float) / np.sum(weights))
         self.end, self.pad = codes, codes + 1

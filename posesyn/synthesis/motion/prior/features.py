@@ -1,10 +1,12 @@
 """The 263 numbers per frame of HumanML3D: joint positions to features and back.
 
 The representation, its constants and its quirks are those of EricGuo5513/HumanML3D (MIT); the order of the steps is
-listed in ``shared/conformance/humanml3d_features``. Layout of a frame t: 0 half yaw step to t + 1; 1:3 root x, z
-velocity; 3 root height; 4:67 joints 1..21 without heading and root x, z; 67:193 rotations of bones 1..21 (6D, first
-two columns one after the other, swing only: **not** SMPL rotations); 193:259 velocities of 22 joints; 259:263 contacts
-of joints 7, 10, 8, 11. World: metres, y up, 20 fps. Quaternions are (w, x, y, z).
+that of its ``process_file``.
+
+Layout of a frame t: 0 half yaw step to t + 1; 1:3 root x, z velocity; 3 root height; 4:67 joints 1..21 without heading
+and root x, z; 67:193 rotations of bones 1..21 (6D, first two columns one after the other, swing only: **not** SMPL
+rotations); 193:259 velocities of 22 joints; 259:263 contacts of joints 7, 10, 8, 11. World: metres, y up, 20 fps.
+Quaternions are (w, x, y, z).
 """
 
 from __future__ import annotations

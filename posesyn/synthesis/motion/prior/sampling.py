@@ -29,8 +29,8 @@ class SamplingOptions:
         guidance: Classifier-free guidance: scores = without text + guidance * (with text - without text), where the
             embedding of no text is zero (Ho & Salimans 2022). 1 switches it off. Only meaningful for a transformer that
             saw zero embeddings in training, as posesyn's does; the official one did not.
-        max_run: A token can be drawn so many times in a row at most; None for any number. Against a trap of small
-            priors: a token that stands for a pose held still is its own likeliest successor.
+        max_run: A token can be drawn so many times in a row at most; None for any number. Small priors need it:
+            there a token that stands for a pose held still is its own likeliest successor.
         bfloat16: Matrix products in bfloat16 (autocast), half the memory for keys and values; tokens may differ.
         compile: The steps run through ``torch.compile`` (slow at first; worth it for many motions on a GPU).
     """
@@ -126,7 +126,7 @@ def _drawn(
         if position + 1 == options.max_tokens or bool(finished[active].all()):
             break
         going = ~finished[active]
-        if int(going.sum()) * 2 <= len(active):  # half of the lanes idle: pack them
+        if int(going.sum()) * 2 <= len(active):  # half of the rows are finished: go on with the others only
             active, drawn = active[going], drawn[going]
             lanes.select(going)
         scores = lanes.advance(drawn)

@@ -183,7 +183,7 @@ class HashTextEncoder(nn.Module):
     """A bag of hashed words, word pairs, letter groups and action concepts, followed by a small MLP.
 
     Trained together with the transformer; needs no vocabulary file and no download. Unknown words still count through
-    their letters and through :mod:`~posesyn.synthesis.motion.prior.text`.
+    their letters and the concepts they belong to.
     """
 
     def __init__(self, config: HashTextConfig | None = None) -> None:

@@ -35,7 +35,7 @@ _FLIP_Y = np.diag([1.0, -1.0, -1.0])
 
 
 class PoseFitter:
-    """Lifts persons one at a time.
+    """Fits persons one at a time.
 
     Args:
         library: Examples and spread; None takes the shipped ones.

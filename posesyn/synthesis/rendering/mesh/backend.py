@@ -138,7 +138,7 @@ class MeshBackend:
         body: Body to draw; default the small free body.
         backgrounds: Folder of photographs, or ``"procedural"``.
         style: ``"wild"`` or ``"lab"``, see :func:`posesyn.synthesis.rendering.appearance.appearance.sample_appearance`.
-        camera: ``"auto"``, ``"fixed"`` or ``"tracking"``, see :func:`.cameras.sample_camera`.
+        camera: ``"auto"``, ``"fixed"`` or ``"tracking"``, see :func:`.view.sample_camera`.
         supersample: 1 softens the silhouette by one pixel, 2 averages four samples per pixel (about half the speed).
             Labels are those of the pixel centres in both cases.
         frames_per_pass: Frames drawn at once; changes memory and speed, never a byte of the result.
