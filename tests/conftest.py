@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from posesyn.body import load_body
+from tests import factories
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -82,37 +85,23 @@ def vision_model(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def body():
+    """The shipped body in its small size; read only."""
+    return load_body(size="small")
+
+
 @pytest.fixture
 def make_clip():
-    """Factory of small consistent clips: a stick body in front of a camera, labels that project exactly."""
-    return _make_clip
+    """:func:`tests.factories.make_clip`."""
+    return factories.make_clip
 
 
-def _make_clip(clip_id: str = "clip-0", frames: int = 5, size: int = 48, seed: int = 0, **fields):
-    from posesyn.types import Clip
+@pytest.fixture
+def tiny_prior():
+    return factories.make_prior()
 
-    rng = np.random.default_rng(seed)
-    joints = rng.normal(0, 0.25, (frames, 45, 3)) + np.array([0, 0, 3.0])
-    intrinsics = np.array([[1.2 * size, 0, (size - 1) / 2], [0, 1.2 * size, (size - 1) / 2], [0, 0, 1.0]])
-    keypoints = joints[..., :2] / joints[..., 2:] * 1.2 * size + (size - 1) / 2
-    mask = np.zeros((frames, size, size), bool)
-    for index, points in enumerate(keypoints):
-        low = np.clip(points.min(0), 0, size - 2).astype(int)
-        high = np.clip(points.max(0), 1, size - 1).astype(int)
-        mask[index, low[1] : high[1] + 1, low[0] : high[0] + 1] = True
-    rows, columns = np.mgrid[:size, :size]
-    smooth = np.stack([rows * 4 % 255, columns * 4 % 255, (rows + columns) * 2 % 255], -1).astype(np.uint8)
-    values = {
-        "frames": np.stack([np.roll(smooth, index, 1) for index in range(frames)]),
-        "pose_rotvec": rng.normal(0, 0.3, (frames, 24, 3)).astype(np.float32),
-        "betas": rng.normal(0, 1, 10).astype(np.float32),
-        "transl_cam": joints[:, 0].astype(np.float32),
-        "joints_cam": joints.astype(np.float32),
-        "keypoints_px": keypoints.astype(np.float32),
-        "visible": ((keypoints >= 0) & (keypoints < size)).all(-1),
-        "mask": mask,
-        "depth": np.where(mask, 3.0, 0.0).astype(np.float16),
-        "intrinsics": intrinsics.astype(np.float32),
-        "fps": 20.0,
-    }
-    return Clip(clip_id, **{**values, **fields})
+
+@pytest.fixture
+def standing() -> np.ndarray:
+    return factories.standing_joints()

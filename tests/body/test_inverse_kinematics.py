@@ -11,16 +11,10 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 
 from posesyn import skeletons
-from posesyn.body import load_body
 from posesyn.body.inverse_kinematics import body_scale, fit_pose
 from posesyn.errors import InputError
 
 FLIP = list(skeletons.get("humanml3d22").flip)
-
-
-@pytest.fixture(scope="module")
-def body():
-    return load_body("anny", "small")
 
 
 def _motion(seed: int, frames: int = 100) -> tuple[np.ndarray, np.ndarray]:

@@ -11,14 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from posesyn.body import load_body
 from posesyn.estimators.hmr import HMR
 from posesyn.types import ArrayImage, Person
-
-
-@pytest.fixture(scope="session")
-def body():
-    return load_body(size="small")
 
 
 @pytest.fixture(scope="session")

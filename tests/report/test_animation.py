@@ -8,6 +8,7 @@ from PIL import Image, features
 from posesyn.errors import InputError
 from posesyn.report import animation
 from posesyn.report.animation import animation_uri, clip_to_webp, encode_within, motion_frames, motion_to_webp
+from tests.factories import make_clip, make_motion
 
 
 def opened(data: bytes) -> Image.Image:
@@ -31,8 +32,8 @@ def moving(frames: int, size: int = 32) -> np.ndarray:
     return pictures
 
 
-def test_clip_becomes_an_animation_of_the_right_length(make_clip):
-    clip = make_clip(9, 96, fps=30.0)
+def test_clip_becomes_an_animation_of_the_right_length():
+    clip = make_clip(frames=9, size=96, fps=30.0)
     picture = opened(clip_to_webp(clip))
     assert picture.format == "WEBP" and picture.n_frames == 9 and picture.size == (96, 96)
     assert picture.info["loop"] == 0
@@ -50,12 +51,12 @@ def test_colours_arrive():
         assert np.abs(shown[:, 20:28].mean((0, 1)) - frames[index, :, 20:28].mean((0, 1))).max() < 12
 
 
-def test_large_clips_are_downscaled(make_clip):
-    assert opened(clip_to_webp(make_clip(2, 200), max_size=64)).size == (64, 64)
+def test_large_clips_are_downscaled():
+    assert opened(clip_to_webp(make_clip(frames=2, size=200), max_size=64)).size == (64, 64)
 
 
-def test_rejected_frames_are_marked_and_skeletons_drawn(make_clip):
-    clip = make_clip(3, 96, keep=np.array([True, False, True]))
+def test_rejected_frames_are_marked_and_skeletons_drawn():
+    clip = make_clip(frames=3, size=96, keep=np.array([True, False, True]))
     frames = animation.clip_frames(clip)
     assert np.array_equal(frames[0], clip.frames[0])
     assert tuple(frames[1, 0, 0]) == animation._REJECTED
@@ -63,8 +64,8 @@ def test_rejected_frames_are_marked_and_skeletons_drawn(make_clip):
     assert len(animation.clip_frames(clip, max_frames=2)) == 2
 
 
-def test_one_frame_is_a_picture(make_clip):
-    assert getattr(opened(clip_to_webp(make_clip(1))), "n_frames", 1) == 1
+def test_one_frame_is_a_picture():
+    assert getattr(opened(clip_to_webp(make_clip(frames=1))), "n_frames", 1) == 1
 
 
 def test_gif_where_webp_is_missing(monkeypatch):
@@ -85,7 +86,7 @@ def test_budget_is_kept_even_for_noise(rng):
     assert reduced.n_frames < 24 and abs(duration_ms(reduced) - 1200) <= 150
 
 
-def test_motion_is_upright_and_moves(make_motion):
+def test_motion_is_upright_and_moves():
     frames = motion_frames(make_motion(6), 128)
     assert frames.shape == (6, 128, 128, 3)
     assert len({frame.tobytes() for frame in frames}) == 6
@@ -98,13 +99,13 @@ def test_motion_is_upright_and_moves(make_motion):
     assert white[:, 0].mean() < blue[:, 0].mean()
 
 
-def test_motion_to_webp(make_motion):
+def test_motion_to_webp():
     picture = opened(motion_to_webp(make_motion(5, fps=10.0), max_size=96))
     assert picture.n_frames == 5 and duration_ms(picture) == 500
     assert animation_uri(make_motion(3)).startswith("data:image/webp;base64,")
 
 
-def test_long_walks_stay_in_view(make_motion):
+def test_long_walks_stay_in_view():
     motion = make_motion(40)
     joints = motion.joints_world.copy()
     joints[..., 0] += np.linspace(0, 30, 40)[:, None]
@@ -125,7 +126,7 @@ def test_bad_fps():
         animation.encode_animation(moving(2), -1)
 
 
-def test_motion_without_joints_is_posed_by_the_body(make_motion):
+def test_motion_without_joints_is_posed_by_the_body():
     motion = make_motion(2, joints_world=None, transl_world=np.tile([[0.0, 1.15, 0.0]], (2, 1)))
     frames = motion_frames(motion, 128, azimuth=0.0, elevation=0.0).astype(int)
     blue = np.argwhere(np.abs(frames[0] - (86, 180, 233)).sum(-1) < 30)

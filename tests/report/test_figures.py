@@ -14,6 +14,7 @@ from posesyn.errors import FileError, InputError
 from posesyn.report import figures, save_persons_rerun, write_extraction_pages
 from posesyn.report.embedding import encode_figure
 from posesyn.report.figures import mesh_overlay
+from tests.factories import make_report, make_scored
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_the_mesh_lies_where_its_vertices_project(standing):
             mesh_overlay(**{"image": image, "vertices_cam": vertices, "faces": faces, "intrinsics": CAMERA, **bad})
 
 
-def test_every_figure_is_returned_and_can_be_saved(make_scored, standing):
+def test_every_figure_is_returned_and_can_be_saved(standing):
     scored = make_scored()
     vertices, faces = standing
     prediction = replace(scored.prediction, vertices_cam=vertices[None], intrinsics=CAMERA[None])
@@ -82,13 +83,13 @@ def test_the_pck_curve_is_that_of_the_metrics(rng):
     assert float(shown.group(1)) == pytest.approx(metrics.auc3d(pred, true), abs=0.051)
 
 
-def test_heat_colours_follow_the_errors(make_scored):
+def test_heat_colours_follow_the_errors():
     scored = make_scored()
     offsets = figures.joint_heat_figure(scored, largest=1.0).axes[0].collections[0]
     np.testing.assert_allclose(offsets.get_array(), scored.joint_errors[scored.joint_used])
 
 
-def test_pages_link_to_each_other(make_report, tmp_path):
+def test_pages_link_to_each_other(tmp_path):
     report = make_report(12, 6, 4, skipped=(("x<script>", "no joint"),))
     files = write_extraction_pages(tmp_path / "pages", report, per_page=4)
     assert files[0].name == "index.html" and {f.name for f in files[1:4]} == {f"rank-000{i}.html" for i in (1, 2, 3)}
@@ -105,7 +106,7 @@ def test_pages_link_to_each_other(make_report, tmp_path):
         write_extraction_pages(tmp_path / "x", report, per_page=0)
 
 
-def test_a_recording_of_persons(make_scored, tmp_path):
+def test_a_recording_of_persons(tmp_path):
     rr = pytest.importorskip("rerun")
     save_persons_rerun(tmp_path / "hard.rrd", [make_scored(0), make_scored(1)])
     assert (tmp_path / "hard.rrd").stat().st_size > 10_000 and rr is not None

@@ -13,6 +13,7 @@ from PIL import Image
 
 from posesyn.errors import InputError
 from posesyn.report import motion_html, show
+from tests.factories import make_motion
 
 
 def picture(text: str) -> Image.Image:
@@ -20,7 +21,7 @@ def picture(text: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data)))
 
 
-def test_a_motion_shows_itself(make_motion):
+def test_a_motion_shows_itself():
     """As IPython does: the object at the end of a cell is asked for its HTML."""
     from IPython.core.formatters import DisplayFormatter
 
@@ -32,7 +33,7 @@ def test_a_motion_shows_itself(make_motion):
     assert "12 frames" in data["text/html"]
 
 
-def test_captions_are_text_not_markup(make_motion):
+def test_captions_are_text_not_markup():
     from dataclasses import replace
 
     motion = replace(make_motion(frames=2), caption="<script>alert(1)</script>", motion_id='"x" & <b>')
@@ -40,7 +41,7 @@ def test_captions_are_text_not_markup(make_motion):
     assert "<script" not in text and "&lt;script&gt;" in text and "&quot;x&quot; &amp; &lt;b&gt;" in text
 
 
-def test_long_motions_are_thinned_out_and_several_stand_side_by_side(make_motion):
+def test_long_motions_are_thinned_out_and_several_stand_side_by_side():
     motion = make_motion(frames=450)
     assert picture(motion_html(motion, size=48)).n_frames <= 150
     both = show([make_motion(frames=2), make_motion(frames=3)], size=48)._repr_html_()

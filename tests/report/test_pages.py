@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from posesyn.report import pages as html
 from posesyn.report.cards import RunSummary, format_error
 from posesyn.report.pages import MAX_REPORT_BYTES, format_value, write_extraction_report, write_run_report
 from posesyn.types import ArrayImage, ErrorReport
+from tests.factories import make_clip, make_report, make_scored
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)> & {{ 7 * 7 }}"
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source"}
@@ -74,7 +76,7 @@ def check(path: Path) -> Page:
     return page
 
 
-def test_extraction_report(tmp_path, make_report):
+def test_extraction_report(tmp_path):
     report = make_report(
         12, 4, 3, skipped=(("coco/1#2", "no visible joint"),), settings={"k": 4, "weights": {"arm": 1.5}}
     )
@@ -87,7 +89,7 @@ def test_extraction_report(tmp_path, make_report):
     assert len(page.all("picture")) == 3
 
 
-def test_number_of_pictures_is_limited_and_said(tmp_path, make_report):
+def test_number_of_pictures_is_limited_and_said(tmp_path):
     write_extraction_report(tmp_path / "report.html", make_report(12, 6, 6), max_persons=2)
     page = check(tmp_path / "report.html")
     assert sum("estimator's prediction" in a["alt"] for a in page.all("img")) == 4
@@ -95,7 +97,7 @@ def test_number_of_pictures_is_limited_and_said(tmp_path, make_report):
 
 
 @pytest.mark.parametrize("counts", [(0, 0, 0), (1, 0, 0), (1, 1, 1), (3, 0, 2), (3, 2, 0)])
-def test_extraction_report_of_little(tmp_path, make_report, counts):
+def test_extraction_report_of_little(tmp_path, counts):
     persons, challenging, easy = counts
     report = make_report(persons, challenging, easy) if persons else ErrorReport((), (), ())
     write_extraction_report(tmp_path / "report.html", report)
@@ -103,11 +105,11 @@ def test_extraction_report_of_little(tmp_path, make_report, counts):
     assert ("No person was selected as challenging." in page.words) == (challenging == 0)
 
 
-def test_markup_in_names_is_shown_and_never_run(tmp_path, make_scored, make_clip):
+def test_markup_in_names_is_shown_and_never_run(tmp_path):
     scored = make_scored(0, person_id=EVIL, captions=(EVIL,))
     report = ErrorReport((scored,), (scored,), (scored,), ((EVIL, EVIL),), {EVIL: EVIL})
     write_extraction_report(tmp_path / "extraction.html", report, title=EVIL)
-    clip = make_clip(3, 64, clip_id=EVIL, caption=EVIL, person_id=EVIL, keep=np.array([True, False, True]))
+    clip = make_clip(frames=3, size=64, clip_id=EVIL, caption=EVIL, person_id=EVIL, keep=np.array([True, False, True]))
     summary = RunSummary(
         EVIL,
         EVIL,
@@ -130,7 +132,7 @@ def test_markup_in_names_is_shown_and_never_run(tmp_path, make_scored, make_clip
         assert not [a for a in page.all("img") if a.get("src") == "x"]
 
 
-def test_unreadable_image_costs_one_picture_only(tmp_path, make_scored):
+def test_unreadable_image_costs_one_picture_only(tmp_path):
     class Gone:
         name = "gone.jpg"
 
@@ -146,7 +148,7 @@ def test_unreadable_image_costs_one_picture_only(tmp_path, make_scored):
     assert sum("estimator's prediction" in a["alt"] for a in page.all("img")) == 1
 
 
-def test_run_report(tmp_path, make_report, make_clip, rng):
+def test_run_report(tmp_path, rng):
     found = make_report(8, 3, 3)
     rows = [
         {"model": "before", "MPJPE": 131.31, "difference": None},
@@ -161,8 +163,8 @@ def test_run_report(tmp_path, make_report, make_clip, rng):
         improved=list(zip(found.challenging, found.non_challenging)),
         worst=found.challenging,
         best=found.non_challenging,
-        clips=[make_clip(6, 96, clip_id="a"), make_clip(6, 96, clip_id="b", keep=np.arange(6) < 4)],
-        rejected=[make_clip(2, 64, clip_id="c", keep=np.zeros(2, bool))],
+        clips=[make_clip("a", 6, 96), make_clip("b", 6, 96, keep=np.arange(6) < 4)],
+        rejected=[make_clip("c", 2, 64, keep=np.zeros(2, bool))],
         timings={"extract": 12.34, "train": 200.0},
         notes=["The held-out part was not seen."],
     )
@@ -192,9 +194,10 @@ def test_empty_run_report(tmp_path):
     assert "No clips were synthesized." in check(tmp_path / "run.html").words
 
 
-def test_the_largest_report_stays_within_the_limit(tmp_path, make_clip, make_scored):
+def test_the_largest_report_stays_within_the_limit(tmp_path):
     # Noise is the worst case for every encoder. Three clips and three persons stand for the most that are shown.
-    clips = [make_clip(24, 224, noise=True, clip_id=str(i)) for i in range(3)]
+    noise = np.random.default_rng(0).integers(0, 256, (3, 24, 224, 224, 3), np.uint8)
+    clips = [replace(make_clip(str(i), 24, 224), frames=pixels) for i, pixels in enumerate(noise)]
     size = write_run_report(tmp_path / "run.html", RunSummary("noise", clips=clips))
     assert size / 3 < 1.5 * html._CLIP_BYTES
     pixels = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
@@ -204,13 +207,13 @@ def test_the_largest_report_stays_within_the_limit(tmp_path, make_clip, make_sco
     assert size / 3 * html.MAX_CLIPS + (2 * persons + pairs) / 3 * 24 < MAX_REPORT_BYTES
 
 
-def test_number_of_clips_is_limited(tmp_path, make_clip):
-    clips = [make_clip(1, 32, clip_id=str(i)) for i in range(html.MAX_CLIPS + 2)]
+def test_number_of_clips_is_limited(tmp_path):
+    clips = [make_clip(frames=1, size=32, clip_id=str(i)) for i in range(html.MAX_CLIPS + 2)]
     write_run_report(tmp_path / "run.html", RunSummary("many", clips=clips))
     assert f"Showing {html.MAX_CLIPS} of {len(clips)}." in check(tmp_path / "run.html").words
 
 
-def test_same_input_gives_the_same_bytes(tmp_path, make_report, make_clip):
+def test_same_input_gives_the_same_bytes(tmp_path):
     report, clip = make_report(3, 1, 1), make_clip()
     for name in ("1.html", "2.html"):
         write_extraction_report(tmp_path / name, report)
@@ -219,7 +222,7 @@ def test_same_input_gives_the_same_bytes(tmp_path, make_report, make_clip):
     assert (tmp_path / "run1.html").read_bytes() == (tmp_path / "run2.html").read_bytes()
 
 
-def test_written_whole_or_not_at_all(tmp_path, make_report, monkeypatch):
+def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "größe 報告.html"
     path.write_text("old")
     monkeypatch.setattr(html, "MAX_REPORT_BYTES", 10)

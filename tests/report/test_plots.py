@@ -8,6 +8,7 @@ from posesyn.errors import InputError
 from posesyn.report import plots
 from posesyn.report.embedding import encode_figure
 from posesyn.types import ErrorReport
+from tests.factories import make_report, make_scored
 
 
 def test_histogram_shares_add_up_and_medians_are_told(rng):
@@ -41,7 +42,7 @@ def test_not_finite_is_refused():
         plots.error_histogram({"ours": np.array([1.0, np.nan])})
 
 
-def test_mean_joint_errors_skips_unused_joints(make_scored):
+def test_mean_joint_errors_skips_unused_joints():
     first, second = make_scored(0), make_scored(1)
     second.joint_used[:] = False
     second.joint_used[0] = True
@@ -59,7 +60,7 @@ def test_bars_have_the_right_lengths_and_order():
     encode_figure(plots.joint_error_bars({}))
 
 
-def test_error_by_rank(make_report):
+def test_error_by_rank():
     report = make_report(10, 3, 2)
     axes = plots.error_by_rank(report).axes[0]
     assert np.allclose(axes.lines[0].get_ydata(), [one.error for one in report.scored])
@@ -68,7 +69,7 @@ def test_error_by_rank(make_report):
     encode_figure(plots.error_by_rank(ErrorReport((), (), ()), dark=True))
 
 
-def test_no_global_state_is_touched(make_report, rng):
+def test_no_global_state_is_touched(rng):
     before = dict(matplotlib.rcParams)
     encode_figure(plots.error_by_rank(make_report()))
     encode_figure(plots.error_histogram({"a": rng.random(5)}, dark=True))

@@ -9,9 +9,10 @@ import pytest
 
 from posesyn.errors import FileError, InputError, MissingDependencyError
 from posesyn.report import save_rerun
+from tests.factories import make_motion
 
 
-def test_recordings_hold_joints_and_surface(make_motion, tmp_path):
+def test_recordings_hold_joints_and_surface(tmp_path):
     pytest.importorskip("rerun")
     from posesyn.body import load_body
 
@@ -23,7 +24,7 @@ def test_recordings_hold_joints_and_surface(make_motion, tmp_path):
     assert (tmp_path / "b.rrd").stat().st_size < len(data)
 
 
-def test_what_is_logged(make_motion, tmp_path, monkeypatch):
+def test_what_is_logged(tmp_path, monkeypatch):
     """The numbers on their way to rerun."""
     rerun = pytest.importorskip("rerun")
     logged = []
@@ -48,7 +49,7 @@ def test_what_is_logged(make_motion, tmp_path, monkeypatch):
     assert ((vertices - vertices.mean(0)) * normals).sum(1).mean() > 0  # they point outwards
 
 
-def test_bad_input(make_motion, tmp_path, monkeypatch):
+def test_bad_input(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="no motion"):
         save_rerun(tmp_path / "a.rrd", [])
     with pytest.raises(FileError, match="folder"):

@@ -8,17 +8,11 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
-from posesyn.body import load_body
 from posesyn.data.motions.bvh import bvh_joints, bvh_to_motion, continuous_angles, write_bvh
 from posesyn.data.motions.bvh_file import read_bvh
 from posesyn.data.motions.bvh_skeletons import SMPL_NAMES, bvh_skeleton
 from posesyn.errors import FileError, InputError
 from posesyn.types import Motion
-
-
-@pytest.fixture(scope="module")
-def body():
-    return load_body("anny", size="small")
 
 
 def made(rng, frames=30, **fields) -> Motion:

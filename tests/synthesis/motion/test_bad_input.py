@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from posesyn import load_body
 from posesyn.body.inverse_kinematics import fit_pose
 from posesyn.data.motions.bvh import write_bvh
 from posesyn.errors import CheckpointError, InputError
@@ -18,11 +17,6 @@ from posesyn.synthesis.motion.prior.transformer import MotionTransformer, Transf
 from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer, SynthesisSettings
 from posesyn.types import Motion
-
-
-@pytest.fixture(scope="module")
-def body():
-    return load_body("anny", size="small")
 
 
 @pytest.fixture

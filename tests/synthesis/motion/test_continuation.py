@@ -6,16 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from posesyn import load_body
 from posesyn.errors import InputError
 from posesyn.synthesis.motion.continuation import continue_codes, long_motions, seam_jump
 from posesyn.synthesis.motion.prior.features import motion_features, recover_joints
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer, SynthesisSettings
-
-
-@pytest.fixture(scope="module")
-def body():
-    return load_body("anny", size="small")
 
 
 def test_codes_have_the_length_asked_for(tiny_prior):

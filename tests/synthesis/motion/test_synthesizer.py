@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from posesyn import load_body, skeletons
+from posesyn import skeletons
 from posesyn.errors import FileError, InputError
 from posesyn.synthesis.motion.captions import choose_captions, describe_pose
 from posesyn.synthesis.motion.cleanup import clearance, settled
@@ -28,11 +28,6 @@ def make_scored(joints_world, name="a", skeleton="humanml3d22", captions=(), yaw
     pixels, _ = skeletons.convert(keypoints, "humanml3d22", skeleton)
     prediction = PoseBatch((name,), skeleton, points[None].astype(np.float32), pixels[None].astype(np.float32))
     return ScoredPerson(person, prediction, 0.5, np.zeros(17), visible)
-
-
-@pytest.fixture(scope="module")
-def body():
-    return load_body("anny", size="small")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from posesyn import load_body, skeletons
+from posesyn import skeletons
 from posesyn.errors import InputError
 from posesyn.synthesis.motion.cleanup import settled
 from posesyn.synthesis.motion.prior.features import PARENTS, body_offsets, motion_features, recover_joints
@@ -45,11 +45,6 @@ def make_scored(pose, wrong, name="a", hide=()):
     person = Person(name, ArrayImage(np.zeros((4, 4, 3), np.uint8)), box, keypoints, visible, "coco17", ("dance",))
     prediction = PoseBatch((name,), "smpl45", seen(wrong)[None].astype(np.float32), np.zeros((1, 45, 2), np.float32))
     return ScoredPerson(person, prediction, 0.4, np.zeros(17), visible)
-
-
-@pytest.fixture(scope="module")
-def body():
-    return load_body("anny", size="small")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from posesyn import skeletons
-from posesyn.body import load_body
 from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.synthesis.rendering.appearance.appearance import Appearance, Garment
 from posesyn.synthesis.rendering.appearance.likeness import likeness
@@ -26,11 +25,6 @@ LOOK = Appearance(
     shoes=(20, 20, 20),
     background=np.full((300, 300, 3), (90, 160, 90), np.uint8),
 )
-
-
-@pytest.fixture(scope="module")
-def body():
-    return load_body("anny", size="small")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from posesyn import skeletons
-from posesyn.body import load_body
 from posesyn.errors import InputError
 from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.synthesis.rendering.mesh.backend import MeshBackend
@@ -19,11 +18,6 @@ from posesyn.types import Motion
 
 NAMES = skeletons.get("smpl45").joints
 BETAS = np.linspace(-1, 1, 10).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def body():
-    return load_body("anny", size="small")
 
 
 @pytest.fixture(scope="module")
