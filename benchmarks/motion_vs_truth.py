@@ -57,7 +57,7 @@ from posesyn.pipeline.run import thin_motion
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.clip_writer import ClipWriter
 from posesyn.storage.files import read_json, write_json
-from posesyn.storage.ledger import rng_of
+from posesyn.storage.seeds import rng_of
 from posesyn.synthesis.extraction.extractor import ErrorExtractor
 from posesyn.synthesis.motion import synthesizer as synthesizer_module
 from posesyn.synthesis.motion.prior.prior import SHIPPED

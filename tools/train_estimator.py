@@ -35,7 +35,7 @@ from posesyn.evaluation.scoring import evaluate
 from posesyn.geometry.cameras import apply_affine, crop_affine, crop_intrinsics
 from posesyn.geometry.rotations import matrix_to_rot6d
 from posesyn.storage.checkpoints import save_weights
-from posesyn.storage.ledger import rng_of
+from posesyn.storage.seeds import rng_of
 from posesyn.synthesis.rendering.mesh.backend import MeshBackend
 from posesyn.training.estimators.fine_tuning import PoseEstimatorModule
 from posesyn.training.estimators.mixed_data import MixedPoseDataModule

@@ -14,7 +14,7 @@ from posesyn.data.persons.rendered import RenderedClips
 from posesyn.demo import world as captions
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.clip_writer import ClipWriter
-from posesyn.storage.ledger import rng_of, sample_seed
+from posesyn.storage.seeds import rng_of, seed_of
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
 from posesyn.types import Motion, Person
@@ -134,7 +134,7 @@ def _render_part(
     with ClipWriter(folder, plan=list(ids), config={"part": name, "seed": seed, **asdict(settings)}) as writer:
         pending = [ids[clip] for clip in writer.pending()]
         if pending:
-            motions = _motions(synthesizer, list(ids.values()), texts, settings, sample_seed(seed, name), progress)
+            motions = _motions(synthesizer, list(ids.values()), texts, settings, seed_of(seed, name), progress)
             todo = [motion for motion in motions if motion.motion_id in set(pending)]
             stream = renderer.render(todo, seed=seed, progress=False)
             made = count - len(todo)

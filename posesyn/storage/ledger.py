@@ -7,7 +7,6 @@ Folder of a run: ``config.json`` (the settings), ``ledger.sqlite`` (plan, finish
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import math
 import os
@@ -18,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from posesyn.errors import FileError, InputError, RunError
 from posesyn.storage.files import PARTIAL_SUFFIX, dump_json, read_json, write_bytes, write_json
 
@@ -29,16 +26,6 @@ CREATE TABLE IF NOT EXISTS plan (stage TEXT, position INTEGER, id TEXT, PRIMARY 
 CREATE TABLE IF NOT EXISTS done (stage TEXT, id TEXT, file TEXT, sha256 TEXT, PRIMARY KEY (stage, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS quarantine (stage TEXT, id TEXT, reason TEXT, PRIMARY KEY (stage, id)) WITHOUT ROWID;
 """
-
-
-def sample_id(config: Mapping[str, Any], anchor: str, index: int) -> str:
-    """Name of the ``index``-th sample made for ``anchor`` under ``config``: the same in every run and worker."""
-    return hashlib.sha256(dump_json([config, anchor, index]).encode()).hexdigest()[:32]
-
-
-def sample_seed(run_seed: int, sample: str) -> int:
-    """Seed of one sample, from the run's seed and the sample's name, never from worker order; below 2**63."""
-    return int.from_bytes(hashlib.sha256(f"{run_seed}/{sample}".encode()).digest()[:8], "big") >> 1
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -302,8 +289,3 @@ def check_budget(bad: int, total: int, budget: float | int, where: str, reason: 
 
 def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(dump_json(config))
-
-
-def rng_of(run_seed: int, sample: str) -> np.random.Generator:
-    """NumPy generator of one sample, see :func:`sample_seed`."""
-    return np.random.default_rng(sample_seed(run_seed, sample))

@@ -25,7 +25,7 @@ from posesyn.estimators.weights import OfficialWeights
 from posesyn.geometry.cameras import apply_affine
 from posesyn.geometry.rotations import matrix_to_rotvec, rot6d_to_matrix
 from posesyn.interfaces import BodyModel, EstimatorSpec
-from posesyn.storage.ledger import rng_of
+from posesyn.storage.seeds import rng_of
 from posesyn.types import Person
 
 # No mean and std; box cut at the image, square, x 1.25; COCO joints, pelvis and neck, as in 3DCrowdNet_RELEASE.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from posesyn.errors import InputError
 from posesyn.interfaces import BodyModel, RenderBackend
+from posesyn.storage.seeds import seed_of
 from posesyn.synthesis.rendering.appearance.appearance import Appearance, check_style
 from posesyn.synthesis.rendering.appearance.likeness import likeness
 from posesyn.types import Clip, Motion, Person, ScoredPerson
@@ -160,7 +160,7 @@ class AnimationRenderer:
         frame_stride: int = 1,
     ) -> Clip:
         """One motion as a clip; the same bytes as within a longer :meth:`render`."""
-        own_seed = clip_seed(seed, motion.motion_id)
+        own_seed = seed_of(seed, motion.motion_id)
         look = self._look(appearances, own_seed, seed) if appearances else None
         motion = _strided(motion, frame_stride)
         clip = self.backend.render(motion, look, seed=own_seed)
@@ -179,7 +179,7 @@ class AnimationRenderer:
         key = (person.person_id, run_seed)
         if key not in self._looks:
             # A person keeps one look throughout a run, also in what its picture does not tell.
-            rng = np.random.default_rng((clip_seed(run_seed, person.person_id), 2))
+            rng = np.random.default_rng((seed_of(run_seed, person.person_id), 2))
             self._looks[key] = likeness(chosen, rng, self.style, getattr(self.backend, "body", None))
             if len(self._looks) > _KEPT_LOOKS:
                 self._looks.popitem(last=False)
@@ -219,12 +219,6 @@ class ClipStream:
 def clip_id(motion_id: str, seed: int) -> str:
     """Name of the clip that :meth:`AnimationRenderer.render` makes of a motion, known before it is rendered."""
     return f"{motion_id}/s{seed}"
-
-
-def clip_seed(seed: int, motion_id: str) -> int:
-    """Seed of one clip: a hash of the run's seed and the motion's id, the same on every machine."""
-    digest = hashlib.sha256(f"{seed}/{motion_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def _strided(motion: Motion, stride: int) -> Motion:

@@ -16,7 +16,7 @@ from posesyn.data.persons.rendered import RenderedClips
 from posesyn.errors import InputError, RunError
 from posesyn.interfaces import EstimatorSpec
 from posesyn.storage.clip_store import ClipStore
-from posesyn.storage.ledger import rng_of
+from posesyn.storage.seeds import rng_of
 from posesyn.types import Clip, Person
 
 REAL, SYNTHETIC = 0, 1
