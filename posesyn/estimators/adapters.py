@@ -21,6 +21,7 @@ from posesyn.geometry.cameras import (
     invert_affine,
     project,
 )
+from posesyn.geometry.devices import device_of
 from posesyn.interfaces import EstimatorSpec, TargetEstimator
 from posesyn.types import ArrayImage, Person, PoseBatch
 
@@ -81,8 +82,7 @@ class CallableEstimator(nn.Module):
 
     def _predict(self, persons: Sequence[Person]) -> dict[str, np.ndarray]:
         crops = crop_persons(persons, self.spec)
-        parameter = next(self.parameters(), None)
-        images = torch.from_numpy(crops.images).to("cpu" if parameter is None else parameter.device)
+        images = torch.from_numpy(crops.images).to(device_of(self))
         output = self._checked(self.fn(images), len(persons))
         extra = {name: output[name].numpy() for name in _OPTIONAL if name in output}
         joints = output["joints"]

@@ -15,8 +15,9 @@ from posesyn.body import load_body
 from posesyn.data.crops import CropBatch, crop_persons
 from posesyn.errors import InputError
 from posesyn.geometry.cameras import crop_to_full_translation, full_image_focal, intrinsics, project
+from posesyn.geometry.devices import halving, on_cpu
 from posesyn.interfaces import BodyModel, EstimatorSpec
-from posesyn.types import Person, PoseBatch, batched
+from posesyn.types import Person, PoseBatch
 
 
 def require(batch: Mapping[str, Any], needed: tuple[str, ...]) -> None:
@@ -40,6 +41,9 @@ def predict_in_chunks(
 ) -> PoseBatch:
     """Calls ``predict`` on at most ``size`` persons at a time; ``module`` is left in the mode it was in.
 
+    A batch that does not fit into the device's memory is halved (:func:`posesyn.geometry.devices.halving`), in the end
+    predicted on the CPU.
+
     Args:
         predict: Persons → arrays by field name of :class:`PoseBatch`, one row per person.
 
@@ -52,7 +56,7 @@ def predict_in_chunks(
     module.eval()
     try:
         with torch.inference_mode():
-            parts = [predict(list(chunk)) for chunk in batched(persons, size)]
+            parts = halving(predict, persons, size, last=on_cpu(module, predict))
     finally:
         module.train(was_training)
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

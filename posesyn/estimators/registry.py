@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from posesyn.errors import InputError, PosesynError
 from posesyn.interfaces import TargetEstimator
+
+if TYPE_CHECKING:
+    import torch
 
 # Third parties announce a callable ``make(checkpoint: path | None) -> TargetEstimator`` in this entry point group.
 ENTRY_POINTS = "posesyn.estimators"
@@ -85,8 +89,10 @@ def estimator_names() -> list[str]:
     return sorted({*_BUILT_IN, *_announced()})
 
 
-def load_estimator(name: str = "hmr_small", checkpoint: Checkpoint = None) -> TargetEstimator:
-    """An estimator by name, in eval mode.
+def load_estimator(
+    name: str = "hmr_small", checkpoint: Checkpoint = None, device: str | torch.device | None = "auto"
+) -> TargetEstimator:
+    """An estimator by name, in eval mode, on a device.
 
     Args:
         name: ``"hmr_small"`` (shipped with its weights); ``"hmr"``, ``"hmr2"``, ``"crowdnet"`` or ``"hybrik"``, and the
@@ -94,12 +100,21 @@ def load_estimator(name: str = "hmr_small", checkpoint: Checkpoint = None) -> Ta
             need ``checkpoint``; or a name that another package announces in the entry point group
             ``posesyn.estimators``. Built-in names win.
         checkpoint: Weights to load: an official file, or one that posesyn saved.
+        device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``. An estimator of
+            another package is moved if it is a ``torch.nn.Module``, and left where it is otherwise.
 
     Raises:
-        InputError: Unknown name, or a checkpoint is needed.
+        InputError: Unknown name, a checkpoint is needed, or this machine has no such device.
         FileError: The checkpoint cannot be read.
         CheckpointError: The checkpoint belongs to another model.
     """
+    from posesyn.geometry.devices import moved, resolve_device  # loads torch, which a list of names need not
+
+    place = resolve_device(device)
+    return moved(_made(name, checkpoint), place)
+
+
+def _made(name: str, checkpoint: Checkpoint) -> TargetEstimator:
     if name in _BUILT_IN:
         return _BUILT_IN[name](checkpoint)
     announced = _announced()

@@ -68,6 +68,16 @@ def device_of(thing: object) -> torch.device:
     return torch.device("cpu")
 
 
+def moved(thing: Item, device: str | torch.device | None) -> Item:
+    """``thing`` itself, on a device if it is a ``torch.nn.Module``; whatever else stays as it is.
+
+    Raises:
+        InputError: As :func:`resolve_device`.
+    """
+    place = resolve_device(device)
+    return thing.to(place) if isinstance(thing, torch.nn.Module) else thing
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that an accelerator's memory is full: CUDA, ROCm, MPS, cuBLAS and cuDNN."""
     if isinstance(error, torch.OutOfMemoryError):
@@ -144,7 +154,7 @@ def on_cpu(module: object, work: Callable[[list[Item]], Result]) -> Callable[[li
     if not isinstance(module, torch.nn.Module) or device_of(module).type == "cpu":
         return None
 
-    def moved(batch: list[Item]) -> Result:
+    def work_on_cpu(batch: list[Item]) -> Result:
         home = device_of(module)
         # Weights that are moved in inference mode could not be trained afterwards.
         with torch.inference_mode(False):
@@ -155,4 +165,4 @@ def on_cpu(module: object, work: Callable[[list[Item]], Result]) -> Callable[[li
             with torch.inference_mode(False):
                 module.to(home)
 
-    return moved
+    return work_on_cpu
