@@ -6,34 +6,40 @@ Public names load on first use, so that ``import posesyn`` is quick and loads no
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from posesyn.lazy import lazy_names
 
 __version__ = "0.1.0"
 
-__getattr__, _, _names = lazy_names(
-    __name__,
-    {
-        "AnimationRenderer": "synthesis.rendering.renderer",
-        "CallableEstimator": "estimators.adapters",
-        "Clip": "types",
-        "ClipFilter": "synthesis.filtering.clip_filter",
-        "ErrorExtractor": "synthesis.extraction.extractor",
-        "ErrorReport": "types",
-        "EstimatorSpec": "interfaces",
-        "Motion": "types",
-        "MotionSynthesizer": "synthesis.motion.synthesizer",
-        "Person": "types",
-        "PoseBatch": "types",
-        "PosesynError": "errors",
-        "ScoredPerson": "types",
-        "TargetEstimator": "interfaces",
-        "load_body": "body",
-        "load_estimator": "estimators",
-    },
-    ("body", "data", "estimators", "geometry", "metrics", "skeletons", "synthesis", "training"),
-)
-__all__ = ["__version__", *_names]
+if TYPE_CHECKING:
+    from posesyn import body as body
+    from posesyn import data as data
+    from posesyn import estimators as estimators
+    from posesyn import geometry as geometry
+    from posesyn import metrics as metrics
+    from posesyn import skeletons as skeletons
+    from posesyn import synthesis as synthesis
+    from posesyn import training as training
+    from posesyn.body import load_body as load_body
+    from posesyn.errors import PosesynError as PosesynError
+    from posesyn.estimators import load_estimator as load_estimator
+    from posesyn.estimators.adapters import CallableEstimator as CallableEstimator
+    from posesyn.interfaces import EstimatorSpec as EstimatorSpec
+    from posesyn.interfaces import TargetEstimator as TargetEstimator
+    from posesyn.synthesis.extraction.extractor import ErrorExtractor as ErrorExtractor
+    from posesyn.synthesis.filtering.clip_filter import ClipFilter as ClipFilter
+    from posesyn.synthesis.motion.synthesizer import MotionSynthesizer as MotionSynthesizer
+    from posesyn.synthesis.rendering.renderer import AnimationRenderer as AnimationRenderer
+    from posesyn.types import Clip as Clip
+    from posesyn.types import ErrorReport as ErrorReport
+    from posesyn.types import Motion as Motion
+    from posesyn.types import Person as Person
+    from posesyn.types import PoseBatch as PoseBatch
+    from posesyn.types import ScoredPerson as ScoredPerson
+else:
+    __getattr__, _, _names = lazy_names(__name__)
+    __all__ = ["__version__", *_names]
 
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __dir__() -> list[str]:
+        return sorted(__all__)

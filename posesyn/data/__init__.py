@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from posesyn.lazy import lazy_names
 
-__getattr__, __dir__, __all__ = lazy_names(
-    __name__,
-    {
-        "AgoraPersons": "persons.bedlam",
-        "BedlamPersons": "persons.bedlam",
-        "CocoKeypoints": "persons.coco",
-        "Crop": "crops",
-        "CropAugmentation": "crops",
-        "CropBatch": "crops",
-        "Emdb": "persons.emdb",
-        "H36MPoses": "pose_pairs.h36m",
-        "H36MSequence": "pose_pairs.h36m",
-        "Jhmdb": "persons.jhmdb",
-        "LspExtended": "persons.lspet",
-        "MotionCaptions": "motions.captions",
-        "Mpi3dhpTest": "persons.mpi_inf_3dhp",
-        "Mpi3dhpTrain": "persons.mpi_inf_3dhp",
-        "MpiiKeypoints": "persons.mpii",
-        "RenderedClips": "persons.rendered",
-        "SpinPersons": "persons.spin",
-        "ThreeDPW": "persons.threedpw",
-        "bvh_to_motion": "motions.bvh",
-        "crop_person": "crops",
-        "crop_persons": "crops",
-        "load_mocap": "motions.captions",
-        "load_motion": "motions.amass",
-        "open_dataset": "persons.formats",
-        "read_bvh": "motions.bvh",
-        "save_motion": "motions.amass",
-        "write_bvh": "motions.bvh",
-    },
-)
+if TYPE_CHECKING:
+    from posesyn.data.crops import Crop as Crop
+    from posesyn.data.crops import CropAugmentation as CropAugmentation
+    from posesyn.data.crops import CropBatch as CropBatch
+    from posesyn.data.crops import crop_person as crop_person
+    from posesyn.data.crops import crop_persons as crop_persons
+    from posesyn.data.motions.amass import load_motion as load_motion
+    from posesyn.data.motions.amass import save_motion as save_motion
+    from posesyn.data.motions.bvh import bvh_to_motion as bvh_to_motion
+    from posesyn.data.motions.bvh import read_bvh as read_bvh
+    from posesyn.data.motions.bvh import write_bvh as write_bvh
+    from posesyn.data.motions.captions import MotionCaptions as MotionCaptions
+    from posesyn.data.motions.captions import load_mocap as load_mocap
+    from posesyn.data.persons.bedlam import AgoraPersons as AgoraPersons
+    from posesyn.data.persons.bedlam import BedlamPersons as BedlamPersons
+    from posesyn.data.persons.coco import CocoKeypoints as CocoKeypoints
+    from posesyn.data.persons.emdb import Emdb as Emdb
+    from posesyn.data.persons.formats import open_dataset as open_dataset
+    from posesyn.data.persons.jhmdb import Jhmdb as Jhmdb
+    from posesyn.data.persons.lspet import LspExtended as LspExtended
+    from posesyn.data.persons.mpi_inf_3dhp import Mpi3dhpTest as Mpi3dhpTest
+    from posesyn.data.persons.mpi_inf_3dhp import Mpi3dhpTrain as Mpi3dhpTrain
+    from posesyn.data.persons.mpii import MpiiKeypoints as MpiiKeypoints
+    from posesyn.data.persons.rendered import RenderedClips as RenderedClips
+    from posesyn.data.persons.spin import SpinPersons as SpinPersons
+    from posesyn.data.persons.threedpw import ThreeDPW as ThreeDPW
+    from posesyn.data.pose_pairs.h36m import H36MPoses as H36MPoses
+    from posesyn.data.pose_pairs.h36m import H36MSequence as H36MSequence
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from posesyn.lazy import lazy_names
 
-__getattr__, __dir__, __all__ = lazy_names(
-    __name__,
-    {
-        "AnimationRenderer": "rendering.renderer",
-        "ClipFilter": "filtering.clip_filter",
-        "ErrorExtractor": "extraction.extractor",
-        "MotionSynthesizer": "motion.synthesizer",
-        "load_report": "extraction.report_files",
-        "save_report": "extraction.report_files",
-    },
-)
+if TYPE_CHECKING:
+    from posesyn.synthesis.extraction.extractor import ErrorExtractor as ErrorExtractor
+    from posesyn.synthesis.extraction.report_files import load_report as load_report
+    from posesyn.synthesis.extraction.report_files import save_report as save_report
+    from posesyn.synthesis.filtering.clip_filter import ClipFilter as ClipFilter
+    from posesyn.synthesis.motion.synthesizer import MotionSynthesizer as MotionSynthesizer
+    from posesyn.synthesis.rendering.renderer import AnimationRenderer as AnimationRenderer
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from posesyn.lazy import lazy_names
 
-__getattr__, __dir__, __all__ = lazy_names(
-    __name__,
-    {
-        "LifterModule": "lifters.lifter",
-        "MixedPoseDataModule": "estimators.mixed_data",
-        "MotionTransformerModule": "prior.modules",
-        "MotionVQVAEModule": "prior.modules",
-        "PoseAugModule": "lifters.poseaug",
-        "PoseEstimatorModule": "estimators.fine_tuning",
-        "fine_tune": "estimators.fine_tuning",
-        "score": "lifters.lifter",
-        "train_lifter": "lifters.lifter",
-        "train_poseaug": "lifters.poseaug_run",
-    },
-)
+if TYPE_CHECKING:
+    from posesyn.training.estimators.fine_tuning import PoseEstimatorModule as PoseEstimatorModule
+    from posesyn.training.estimators.fine_tuning import fine_tune as fine_tune
+    from posesyn.training.estimators.mixed_data import MixedPoseDataModule as MixedPoseDataModule
+    from posesyn.training.lifters.lifter import LifterModule as LifterModule
+    from posesyn.training.lifters.lifter import score as score
+    from posesyn.training.lifters.lifter import train_lifter as train_lifter
+    from posesyn.training.lifters.poseaug import PoseAugModule as PoseAugModule
+    from posesyn.training.lifters.poseaug_run import train_poseaug as train_poseaug
+    from posesyn.training.prior.modules import MotionTransformerModule as MotionTransformerModule
+    from posesyn.training.prior.modules import MotionVQVAEModule as MotionVQVAEModule
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from posesyn.lazy import lazy_names
 
-__getattr__, __dir__, __all__ = lazy_names(
-    __name__,
-    {
-        "Augmented": "augmentor",
-        "Augmentor": "augmentor",
-        "FeedbackWeights": "losses",
-        "JointLimits": "joint_range",
-        "JointRange": "joint_range",
-        "PartDiscriminator": "discriminators",
-        "ProjectionDiscriminator": "discriminators",
-        "ViewRange": "augmentor",
-        "project_normalised": "bones",
-    },
-)
+if TYPE_CHECKING:
+    from posesyn.synthesis.augmentation.augmentor import Augmented as Augmented
+    from posesyn.synthesis.augmentation.augmentor import Augmentor as Augmentor
+    from posesyn.synthesis.augmentation.augmentor import ViewRange as ViewRange
+    from posesyn.synthesis.augmentation.bones import project_normalised as project_normalised
+    from posesyn.synthesis.augmentation.discriminators import PartDiscriminator as PartDiscriminator
+    from posesyn.synthesis.augmentation.discriminators import ProjectionDiscriminator as ProjectionDiscriminator
+    from posesyn.synthesis.augmentation.joint_range import JointLimits as JointLimits
+    from posesyn.synthesis.augmentation.joint_range import JointRange as JointRange
+    from posesyn.synthesis.augmentation.losses import FeedbackWeights as FeedbackWeights
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__)
