@@ -37,9 +37,8 @@ from poseaug_scenarios import scenarios
 from posesyn.estimators.lifters.registry import load_lifter, make_lifter
 from posesyn.settings.lifters import LifterSettings, PoseAugSettings
 from posesyn.storage.files import write_bytes
-from posesyn.training.lifters.lifter import score, train_lifter
-from posesyn.training.lifters.poseaug_run import train_poseaug
-from posesyn.training.runs import quiet_lightning
+from posesyn.training.lifters.lifter import score
+from posesyn.training.lifters.run import train_lifter, train_poseaug
 
 LIFTERS = ("mlp", "videopose", "semgcn", "stgcn")
 # A quarter of the published width, half for SemGCN: at the published one the cells of this file take days of two cores.
@@ -205,7 +204,6 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.work / "cells"
     folder.mkdir(parents=True, exist_ok=True)
-    quiet_lightning()
     torch.set_num_threads(options.threads)
     if not options.table:
         sets = scenarios(options.data, options.work / "pairs")

@@ -31,7 +31,7 @@ def train_lifter(
         synthesized: Clips that posesyn made (folder ``clips`` of ``posesyn run``), trained on beside the data.
         progress: Show a progress bar.
     """
-    from posesyn.training.lifters.lifter import train_lifter as run_training
+    from posesyn.training.lifters.run import train_lifter as run_training
 
     network = _lifter(lifter, seed)
     pairs, held = _pairs(data, validation, seed, synthesized)
@@ -63,7 +63,7 @@ def train_poseaug(
             data.
         progress: Show a progress bar.
     """
-    from posesyn.training.lifters.poseaug_run import train_poseaug as run_training
+    from posesyn.training.lifters.run import train_poseaug as run_training
 
     network = _lifter(lifter, seed)
     if network.name == "stgcn" and "dropout" not in lifter.options:

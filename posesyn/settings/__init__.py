@@ -5,7 +5,7 @@ from posesyn.settings.lifters import CameraRig, LifterChoice, LifterSettings, Po
 from posesyn.settings.run import RunSettings
 from posesyn.settings.stages import ExtractionSettings, FilterSettings, RenderingSettings
 from posesyn.settings.synthesis import FittingSettings, SynthesisSettings
-from posesyn.settings.training import EvaluationSettings, FineTuningSettings
+from posesyn.settings.training import EvaluationSettings, FineTuningSettings, TrainerSettings
 
 __all__ = [
     "CameraRig",
@@ -24,4 +24,5 @@ __all__ = [
     "RenderingSettings",
     "RunSettings",
     "SynthesisSettings",
+    "TrainerSettings",
 ]

@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from posesyn.errors import InputError
 from posesyn.settings.base import FREE, check_choices, check_least
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """Where and how precisely a training computes; passed through to ``pytorch_lightning.Trainer``.
+
+    Args:
+        accelerator: ``auto`` (an accelerator if there is one), ``cpu``, ``gpu``, ``cuda``, ``mps`` ...
+        devices: How many, or which: ``2``, ``[1]``, ``auto``. With several each takes its share of every batch.
+        strategy: How several devices work together: ``auto``, ``ddp`` ...
+        precision: ``32-true``, ``16-mixed``, ``bf16-mixed`` ...; it changes results, so a resumed training must have
+            the same.
+    """
+
+    accelerator: str = field(default="auto", metadata=FREE)
+    devices: int | str | list[int] = field(default=1, metadata=FREE)
+    strategy: str = field(default="auto", metadata=FREE)
+    precision: str = "32-true"
+
+    def __post_init__(self) -> None:
+        if self.devices in (0, []):
+            raise InputError("a training needs at least one device", where="TrainerSettings", got=self.devices)
+
+    @classmethod
+    def on(cls, device: str = "auto", **changes: Any) -> TrainerSettings:
+        """One device by the name that torch and ``--device`` have for it: ``auto``, ``cpu``, ``mps``, ``cuda:1``.
+
+        >>> TrainerSettings.on("cuda:1").arguments()["devices"]
+        [1]
+        """
+        kind, _, number = str(device).partition(":")
+        if kind not in ("auto", "cpu", "cuda", "mps") or (number and not number.isdigit()):
+            raise InputError("unknown device", expected="auto, cpu, cuda, cuda:N or mps", got=device)
+        # One CPU is a number of processes to Lightning, not a name.
+        return cls(accelerator=kind, devices=[int(number)] if number and kind != "cpu" else 1, **changes)
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of ``pytorch_lightning.Trainer``."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 @dataclass(frozen=True)

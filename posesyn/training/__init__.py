@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from posesyn.training.estimators.mixed_data import MixedPoseDataModule as MixedPoseDataModule
     from posesyn.training.lifters.lifter import LifterModule as LifterModule
     from posesyn.training.lifters.lifter import score as score
-    from posesyn.training.lifters.lifter import train_lifter as train_lifter
     from posesyn.training.lifters.poseaug import PoseAugModule as PoseAugModule
-    from posesyn.training.lifters.poseaug_run import train_poseaug as train_poseaug
+    from posesyn.training.lifters.run import train_lifter as train_lifter
+    from posesyn.training.lifters.run import train_poseaug as train_poseaug
     from posesyn.training.prior.modules import MotionTransformerModule as MotionTransformerModule
     from posesyn.training.prior.modules import MotionVQVAEModule as MotionVQVAEModule
 else:

@@ -12,18 +12,16 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
-from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from posesyn.errors import InputError, PosesynError
+from posesyn.errors import InputError, PosesynError, RunError
 from posesyn.evaluation.scoring import evaluate
 from posesyn.interfaces import EstimatorSpec, TrainableEstimator
-from posesyn.settings.training import FineTuningSettings
+from posesyn.settings.training import FineTuningSettings, TrainerSettings
 from posesyn.storage.checkpoints import fingerprint, load_into, load_weights, save_weights
-from posesyn.storage.ledger import RunLedger
 from posesyn.training.estimators.mixed_data import MixedPoseDataModule
-from posesyn.training.runs import fit, is_quiet, quiet_lightning
+from posesyn.training.runs import run_training
 from posesyn.types import Person
 
 # SPIN's rate (nkolot/SPIN), which PoseGen keeps for fine-tuning (mgholamikn/PoseGen).
@@ -179,6 +177,9 @@ def fine_tune(
     name: str = "fine-tuning",
     progress: bool = True,
     bar_row: int = 0,
+    trainer: TrainerSettings | None = None,
+    logger: Any = False,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> Path:
     """Trains ``estimator`` in place and saves its weights; a killed run continues from its last checkpoint.
 
@@ -186,10 +187,11 @@ def fine_tune(
         estimator: A ``torch.nn.Module`` that is a TrainableEstimator.
         real: One real data set or several.
         synthetic: Rendered persons, or None for training on real data only.
-        out: Folder for the weights, checkpoints and ``metrics.csv``.
+        out: Folder for the weights, ``last.ckpt`` and ``curves.csv``.
         seed: Decides the order of the data and its augmentation.
         name: Shown beside the progress bar.
         bar_row: Line of the progress bar, for several trainings at once.
+        trainer, logger, callbacks: See :func:`posesyn.training.runs.run_training`.
 
     Returns:
         The file with the weights. If it is there already it is loaded and nothing is trained.
@@ -207,7 +209,9 @@ def fine_tune(
             fix="derive it from torch.nn.Module, or train it with PoseEstimatorModule and a Trainer of your own",
         )
     out = Path(out)
-    weights = out / WEIGHTS
+    if (out / "checkpoints").is_dir() and not (out / WEIGHTS).exists():
+        raise RunError("the folder holds a training of an earlier version of posesyn", where=out,
+                       fix="choose another folder")  # fmt: skip
     config = {
         "kind": "fine-tuning",
         "settings": asdict(settings),
@@ -217,15 +221,36 @@ def fine_tune(
         "real": _size(real),
         "synthetic": None if synthetic is None else _size(synthetic),
     }
-    # The ledger refuses a folder that holds a training with other settings.
-    with RunLedger(out, config):
-        if weights.exists():
-            load_into(estimator, load_weights(weights), where=weights)
-        else:
-            bar = _NamedProgressBar(name, bar_row) if progress else None
-            _train(estimator, real, synthetic, out, settings, seed, bar)
-            save_weights(weights, estimator.state_dict(), {"estimator": estimator.spec.name, "steps": settings.steps})
-    return weights
+    pl.seed_everything(seed, verbose=False)
+    data = MixedPoseDataModule(
+        real=real,
+        synthetic=synthetic,
+        synthetic_fraction=settings.synthetic_fraction if synthetic is not None else 0.0,
+        batch_size=settings.batch_size,
+        spec=estimator.spec,
+        seed=seed,
+        num_workers=settings.num_workers,
+    )
+    return run_training(
+        PoseEstimatorModule(estimator, settings.learning_rate, schedule=settings.schedule),
+        estimator,
+        out,
+        config,
+        weights=WEIGHTS,
+        save=lambda path, _: save_weights(
+            path, estimator.state_dict(), {"estimator": estimator.spec.name, "steps": settings.steps}
+        ),
+        load=lambda path: load_into(estimator, load_weights(path), where=path),
+        data=data,
+        steps=settings.steps,
+        every=settings.checkpoint_every,
+        trainer=trainer,
+        logger=logger,
+        callbacks=callbacks,
+        progress=progress,
+        name=name,
+        row=bar_row,
+    )
 
 
 def train_side_by_side(jobs: Sequence[Mapping[str, Any]], processes: int) -> list[Path]:
@@ -238,9 +263,13 @@ def train_side_by_side(jobs: Sequence[Mapping[str, Any]], processes: int) -> lis
     threads = max(1, torch.get_num_threads() // processes)
     others = set(multiprocessing.active_children())
     # A forked process would hang in the thread pools that torch has already started here.
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    # The lock keeps their bars from writing into each other's lines.
+    with ProcessPoolExecutor(
+        processes, mp_context=context, initializer=_start_process, initargs=(context.RLock(), threads)
+    ) as pool:
         try:
-            running = [pool.submit(_train_job, dict(job), threads, row, is_quiet()) for row, job in enumerate(jobs)]
+            running = [pool.submit(fine_tune, **{**job, "bar_row": row}) for row, job in enumerate(jobs)]
             return [job.result() for job in running]
         except BaseException:
             # The pool would wait for them to the end; their checkpoints are on disk.
@@ -249,63 +278,10 @@ def train_side_by_side(jobs: Sequence[Mapping[str, Any]], processes: int) -> lis
             raise
 
 
-def _train_job(job: dict[str, Any], threads: int, row: int, quiet: bool) -> Path:
+def _start_process(lock: Any, threads: int) -> None:
+    tqdm.set_lock(lock)
     torch.set_num_threads(threads)
-    if quiet:
-        quiet_lightning()
-    return fine_tune(**job, bar_row=row)
 
 
 def _size(data: Sequence) -> int:
     return sum(len(part) for part in data) if len(data) and not isinstance(data[0], Person) else len(data)
-
-
-def _train(
-    estimator: TrainableEstimator,
-    real: Sequence[Person] | Sequence[Sequence[Person]],
-    synthetic: Sequence[Person] | None,
-    out: Path,
-    settings: FineTuningSettings,
-    seed: int,
-    bar: TQDMProgressBar | None,
-) -> None:
-    pl.seed_everything(seed, verbose=False)
-    data = MixedPoseDataModule(
-        real=real,
-        synthetic=synthetic,
-        synthetic_fraction=settings.synthetic_fraction if synthetic is not None else 0.0,
-        batch_size=settings.batch_size,
-        spec=estimator.spec,
-        seed=seed,
-        num_workers=settings.num_workers,
-    )
-    module = PoseEstimatorModule(estimator, settings.learning_rate, schedule=settings.schedule)
-    checkpoint = ModelCheckpoint(
-        dirpath=out / "checkpoints", save_last=True, every_n_train_steps=settings.checkpoint_every, save_top_k=0
-    )
-    trainer = pl.Trainer(
-        max_steps=settings.steps,
-        max_epochs=-1,
-        accelerator="auto",
-        devices=1,
-        logger=CSVLogger(out, name="", version=""),
-        log_every_n_steps=10,
-        callbacks=[checkpoint, *([bar] if bar else [])],
-        enable_progress_bar=bar is not None,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-    )
-    last = out / "checkpoints" / "last.ckpt"
-    fit(trainer, module, data, last if last.exists() else None)
-
-
-class _NamedProgressBar(TQDMProgressBar):
-    def __init__(self, name: str, row: int) -> None:
-        super().__init__(refresh_rate=5, process_position=row)
-        self._name = name
-
-    def init_train_tqdm(self):
-        bar = super().init_train_tqdm()
-        bar.set_description(self._name)
-        return bar

@@ -1,11 +1,9 @@
-"""A lifter trained alone, as a Lightning module; its score; one run with selection on validation data."""
+"""A lifter trained alone, as a Lightning module, and its score."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -171,41 +169,3 @@ def score(lifter: Lifter, pairs: PosePairs, flip: bool = False) -> dict[str, flo
         "pck150": float(metrics.pck3d(made, truth)),
         "auc": float(metrics.auc3d(made, truth)),
     }
-
-
-def train_lifter(
-    lifter: Lifter,
-    pairs: PosePairs,
-    out: str | os.PathLike[str],
-    settings: LifterSettings | None = None,
-    validation: PosePairs | None = None,
-    seed: int = 0,
-    progress: bool = True,
-) -> Path:
-    """Trains a lifter, keeps the epoch that is best on validation data, and writes ``lifter.safetensors``.
-
-    A run that was interrupted goes on from its last epoch (``last.ckpt``). The published schedule of the rate does not
-    depend on the number of epochs, so that a training may be made longer; everything else must be as it was.
-
-    Args:
-        lifter: The network, changed in place.
-        pairs: Training data; without ``validation`` a fifth of its subjects is held out, the same for every seed.
-        out: Folder.
-        settings: As published by default.
-        validation: Never test data.
-        seed: Decides the order.
-        progress: Show a progress bar.
-
-    Returns:
-        Path of the weights.
-
-    Raises:
-        RunError: The folder holds another training.
-    """
-    from posesyn.training.runs import fit_module
-
-    if validation is None:
-        pairs, validation = pairs.split_by_subject()
-    torch.manual_seed(seed)
-    module = LifterModule(lifter, pairs, validation, settings, seed)
-    return fit_module(module, pairs, Path(out), progress)

@@ -7,6 +7,7 @@ differently is told in :class:`~posesyn.settings.lifters.PoseAugSettings`.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -94,10 +95,13 @@ class PoseAugModule(pl.LightningModule):
 
     # Lightning
 
-    @property
-    def selectable(self) -> bool:
-        """Whether this epoch's lifter may be kept: not in the warm-up, which does not train it."""
-        return self.current_epoch >= self.settings.warmup
+    def offers(self, metrics: Mapping[str, float]) -> list[tuple[float, dict[str, Tensor]]]:
+        """(validation error, weights) of this epoch's lifters that may be kept: none in the warm-up, which does not
+        train it; two in the official recipe, which scores in the middle of an epoch too."""
+        if "val/mpjpe" not in metrics or self.current_epoch < self.settings.warmup:
+            return []
+        found = [(metrics["val/mpjpe"], self.lifter.state_dict())]
+        return found if self.candidate is None else [*found, self.candidate]
 
     def train_dataloader(self) -> DataLoader:
         # A generator of its own: the loader draws from it when it starts, before or within the epoch's seed.

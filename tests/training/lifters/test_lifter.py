@@ -12,9 +12,9 @@ from posesyn.errors import RunError
 from posesyn.estimators.lifters.registry import make_lifter
 from posesyn.settings.lifters import LifterSettings, PoseAugSettings
 from posesyn.storage.checkpoints import fingerprint, load_metadata, load_weights
-from posesyn.training.lifters import lifter as lifter_module
-from posesyn.training.lifters.lifter import LifterModule, train_lifter
-from posesyn.training.lifters.poseaug_run import train_poseaug
+from posesyn.training.lifters import run as lifter_run
+from posesyn.training.lifters.lifter import LifterModule
+from posesyn.training.lifters.run import train_lifter, train_poseaug
 from tests.training.lifters.test_poseaug import made_pairs
 
 
@@ -96,7 +96,7 @@ def test_interrupted_it_gives_the_weights_back_and_goes_on(tmp_path, pairs, monk
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         # By name: the ledger tells kinds of trainings apart by the class.
         Interrupted.__name__ = "LifterModule"
-        patch.setattr(lifter_module, "LifterModule", Interrupted)
+        patch.setattr(lifter_run, "LifterModule", Interrupted)
         train_lifter(lifter, pairs, tmp_path / "parts", settings(), pairs, progress=False)
     assert fingerprint(lifter) == before
     assert signal.getsignal(signal.SIGINT) is handler

@@ -19,9 +19,9 @@ from posesyn.synthesis.augmentation.augmentor import Augmentor
 from posesyn.training.lifters import poseaug
 from posesyn.training.lifters import source as poseaug_batches
 from posesyn.training.lifters.health import frozen, in_picture, measure
-from posesyn.training.lifters.lifter import LifterModule, score, train_lifter
+from posesyn.training.lifters.lifter import LifterModule, score
 from posesyn.training.lifters.poseaug import PoseAugModule
-from posesyn.training.lifters.poseaug_run import train_poseaug
+from posesyn.training.lifters.run import train_lifter, train_poseaug
 from posesyn.training.lifters.source import PoseAugBatches, PoseAugSource
 
 # x, y up, z of poseaug16, metres
@@ -257,11 +257,11 @@ def test_resumed_equals_uninterrupted(tmp_path, pairs, recipe):
                 raise Stop
             return super().training_step(work, index)
 
-    from posesyn.training.lifters import poseaug_run
+    from posesyn.training.lifters import run as lifter_run
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
         Interrupted.__name__ = "PoseAugModule"  # the folder tells kinds of trainings apart
-        patch.setattr(poseaug_run, "PoseAugModule", Interrupted)
+        patch.setattr(lifter_run, "PoseAugModule", Interrupted)
         train_poseaug(small(), pairs, tmp_path / "parts", chosen, pairs, seed=4, progress=False)
     begun: list[int] = []
 
@@ -272,7 +272,7 @@ def test_resumed_equals_uninterrupted(tmp_path, pairs, recipe):
 
     with pytest.MonkeyPatch.context() as patch:
         Watched.__name__ = "PoseAugModule"
-        patch.setattr(poseaug_run, "PoseAugModule", Watched)
+        patch.setattr(lifter_run, "PoseAugModule", Watched)
         parts = train_poseaug(small(), pairs, tmp_path / "parts", chosen, pairs, seed=4, progress=False)
     assert begun == [2]
     for name in ("lifter.safetensors", "augmentor.safetensors"):
