@@ -339,7 +339,7 @@ _KNOWN = (
     "The number of training batches",
     "The .*dataloader.* does not have many workers",
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
-    "Checkpoint directory .* exists and is not empty",
+    "Total length of `list` across ranks is zero",
 )
 
 
