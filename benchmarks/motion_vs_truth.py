@@ -54,6 +54,7 @@ from posesyn.demo.world import as_2d_annotation
 from posesyn.estimators import load_estimator
 from posesyn.geometry.procrustes import similarity_align
 from posesyn.pipeline.run import thin_motion
+from posesyn.settings.synthesis import SynthesisSettings
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.clip_writer import ClipWriter
 from posesyn.storage.files import read_json, write_json
@@ -63,7 +64,7 @@ from posesyn.synthesis.motion import synthesizer as synthesizer_module
 from posesyn.synthesis.motion.prior.prior import SHIPPED
 from posesyn.synthesis.motion.ranking import reproject
 from posesyn.synthesis.motion.steering.estimator_pose import CAM_TO_WORLD
-from posesyn.synthesis.motion.synthesizer import MotionSynthesizer, SynthesisSettings
+from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
 from posesyn.types import Motion, ScoredPerson
 
@@ -283,7 +284,7 @@ def main() -> None:
     print(f"prediction: PA-MPJPE {predicted.mean():.1f} mm (standard error {error:.1f})")
     print(f"{'mean, best':<12} | {'anchor':<31} | {'rendered':<31} | {'nearest':<31} | divers | CPU s")
     steered = MotionSynthesizer.from_pretrained()
-    plain = MotionSynthesizer(steered.prior, steered.body, replace(SynthesisSettings(), steering="none"))
+    plain = MotionSynthesizer(steered.prior, replace(SynthesisSettings(), steering="none"), body=steered.body)
     samples, seed = options.samples, options.seed
     ways: dict[str, Callable[[ScoredPerson], list[Motion]]] = {
         "ours": lambda scored: steered.synthesize([scored], samples, seed, progress=False),

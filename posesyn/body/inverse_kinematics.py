@@ -19,6 +19,7 @@ from posesyn.body.files import NUM_BETAS, smpl_parents
 from posesyn.body.model import Body
 from posesyn.errors import InputError
 from posesyn.geometry import kinematics, rotations
+from posesyn.geometry.devices import exact_device, resolve_device
 
 NUM_POSITIONS = 22
 PELVIS, SPINE1, SPINE2, CHEST, NECK, HEAD = 0, 3, 6, 9, 12, 15
@@ -53,6 +54,7 @@ def fit_pose(
     weights: np.ndarray | None = None,
     iterations: int = 6,
     twist_smoothing: float = 2.0,
+    device: str | torch.device = "cpu",
 ) -> PoseFit:
     """Finds the SMPL motion whose joints are nearest to the given ones.
 
@@ -65,6 +67,7 @@ def fit_pose(
         weights: (22,) importance of each joint, 1 if None; 0 ignores a joint in the refinement.
         iterations: Levenberg-Marquardt steps; 0 keeps the directions of the bones and lets differing lengths add up.
         twist_smoothing: Standard deviation in frames of the running mean over twists.
+        device: Where it is computed, in float64 (on the CPU for Apple's GPUs, which have none).
 
     Returns:
         Rotations, translation and shape. Hands have identity rotations.
@@ -72,7 +75,7 @@ def fit_pose(
     Raises:
         InputError: Wrong shapes, no frame, NaN or infinite values.
     """
-    target = _checked_joints(joints_world)
+    target = _checked_joints(joints_world).to(exact_device(resolve_device(device)))
     shape = np.zeros(NUM_BETAS) if betas is None else np.asarray(betas, np.float64)
     if shape.shape != (NUM_BETAS,) or not np.isfinite(shape).all():
         raise InputError("betas must be finite", where="fit_pose", expected=f"({NUM_BETAS},)", got=np.shape(betas))
@@ -83,16 +86,18 @@ def fit_pose(
             raise InputError("weights must be (22,) and not negative", where="fit_pose", got=weights)
     with torch.no_grad():
         if fit_betas:
-            shape = _fit_shape(target, body, shape)
-        rest = _rest_joints(body, shape)
+            shape = _fit_shape(target.cpu(), body, shape)
+        rest = _rest_joints(body, shape).to(target.device)
         offsets = kinematics.offsets_from_joints(rest, smpl_parents())
         start = _analytic_rotations(target, offsets, twist_smoothing)
         local = kinematics.global_to_local(start, smpl_parents())
-        local, root = refine(local, target, offsets, importance, iterations)
+        local, root = refine(local, target, offsets, importance.to(target.device), iterations)
     rotvec = rotations.matrix_to_rotvec(local)
     rotvec[:, NUM_POSITIONS:] = 0.0
     return PoseFit(
-        rotvec.numpy().astype(np.float32), (root - rest[0]).numpy().astype(np.float32), shape.astype(np.float32)
+        rotvec.cpu().numpy().astype(np.float32),
+        (root - rest[0]).cpu().numpy().astype(np.float32),
+        shape.astype(np.float32),
     )
 
 
@@ -179,7 +184,7 @@ def _running_mean(values: Tensor, sigma: float) -> Tensor:
     if sigma <= 0 or len(values) == 1:
         return values
     reach = max(1, round(3 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=values.dtype) / sigma) ** 2)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=values.dtype, device=values.device) / sigma) ** 2)
     padded = torch.cat([values[:1].expand(reach, -1), values, values[-1:].expand(reach, -1)])
     return torch.nn.functional.conv1d(padded.T[:, None], (kernel / kernel.sum())[None, None])[:, 0].T
 
@@ -199,7 +204,7 @@ def _analytic_rotations(target: Tensor, offsets: Tensor, smoothing: float) -> Te
     def register(joint: int, points: tuple[int, ...], rest: Tensor) -> Tensor:
         wanted = target[:, list(points)] - target[:, joint : joint + 1]
         covariance = torch.einsum("tkc,kd->tcd", wanted, rest)
-        return roma.special_procrustes(covariance + 1e-9 * torch.eye(3, dtype=target.dtype))
+        return roma.special_procrustes(covariance + 1e-9 * torch.eye(3, dtype=target.dtype, device=target.device))
 
     turn[PELVIS] = register(PELVIS, (1, 2, 3), offsets[[1, 2, 3]])
     # Shoulders carry the heading of the chest better than the short collar bones, although they move by themselves.
@@ -208,7 +213,7 @@ def _analytic_rotations(target: Tensor, offsets: Tensor, smoothing: float) -> Te
     wanted = target[:, list(CHEST_CHILDREN)] - target[:, CHEST : CHEST + 1]
     wanted = wanted * wanted.new_tensor([1, 1, 1, 0.5, 0.5])[:, None]
     turn[CHEST] = roma.special_procrustes(
-        torch.einsum("tkc,kd->tcd", wanted, chest_rest) + 1e-9 * torch.eye(3, dtype=target.dtype)
+        torch.einsum("tkc,kd->tcd", wanted, chest_rest) + 1e-9 * torch.eye(3, dtype=target.dtype, device=target.device)
     )
     between = rotations.matrix_to_rotvec(turn[PELVIS].transpose(-1, -2) @ turn[CHEST])
     for joint, child, share in ((SPINE1, SPINE2, 1 / 3), (SPINE2, CHEST, 2 / 3)):
@@ -317,12 +322,13 @@ def refine(
     worse is not taken and the next one is shorter (bones of foreign length make plain Gauss-Newton swing to and fro).
     """
     frames, count = len(target), len(TURNING)
-    below, turning, parents = _ancestors(), list(TURNING), smpl_parents()
-    stiffness = torch.tensor([STIFF if j in STIFF_JOINTS else LOOSE for j in TURNING], dtype=torch.float64)
-    prior = torch.cat([torch.full((3,), 1e-9, dtype=torch.float64), stiffness.repeat_interleave(3)])
+    below, turning, parents = _ancestors().to(target.device), list(TURNING), smpl_parents()
+    like = {"dtype": torch.float64, "device": target.device}
+    stiffness = torch.tensor([STIFF if j in STIFF_JOINTS else LOOSE for j in TURNING], **like)
+    prior = torch.cat([torch.full((3,), 1e-9, **like), stiffness.repeat_interleave(3)])
     weights = importance[:, None].expand(NUM_POSITIONS, 3).reshape(-1)
     above = [parents[j] for j in turning]
-    basis = torch.eye(3, dtype=torch.float64)
+    basis = torch.eye(3, **like)
     unmoved = basis[:, None].expand(frames, 3, NUM_POSITIONS, 3)
 
     def posed(state: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -331,9 +337,9 @@ def refine(
         residual = (target - joints).flatten(1)
         return joints, turned, residual, (weights * residual**2).sum(1) + (prior * state[2] ** 2).sum(1)
 
-    state = (local, target[:, 0].clone(), torch.zeros(frames, 3 + 3 * count, dtype=torch.float64))
+    state = (local, target[:, 0].clone(), torch.zeros(frames, 3 + 3 * count, **like))
     joints, turned, residual, cost = posed(state)
-    damping = torch.full((frames,), FIRST_DAMPING, dtype=torch.float64)
+    damping = torch.full((frames,), FIRST_DAMPING, **like)
     for _ in range(iterations):
         lever = (joints[:, None] - joints[:, turning, None]) * below[..., None]  # (T, 17, 22, 3)
         columns = torch.linalg.cross(basis[None, None, :, None], lever[:, :, None], dim=-1)  # (T, 17, 3 axes, 22, 3)

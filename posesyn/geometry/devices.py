@@ -78,6 +78,16 @@ def moved(thing: Item, device: str | torch.device | None) -> Item:
     return thing.to(place) if isinstance(thing, torch.nn.Module) else thing
 
 
+def exact_device(device: torch.device) -> torch.device:
+    """Where float64 is computed for a device: on itself, but for Apple's GPUs, which have none, on the CPU.
+
+    Example:
+        >>> exact_device(torch.device("mps"))
+        device(type='cpu')
+    """
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that an accelerator's memory is full: CUDA, ROCm, MPS, cuBLAS and cuDNN."""
     if isinstance(error, torch.OutOfMemoryError):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from posesyn.errors import InputError
+from posesyn.settings.base import FREE, check_choices, check_least
 
 MAX_FRAMES = 100_000  # 83 minutes; beyond this a length is taken for a mistake. Our own choice.
 
@@ -96,12 +97,24 @@ class SynthesisSettings:
     yaw_search: tuple[float, ...] = (0.0, -0.26, 0.26, -0.52, 0.52)
     smoothing: float = 1.0
     airborne: int | None = 16
-    batch_rows: int = 64
+    batch_rows: int = field(default=64, metadata=FREE)
     steering: Literal["2d", "none"] = "2d"
     fitting: FittingSettings = field(default_factory=FittingSettings)
     spread: float = 0.4
     blend_frames: float = 6.0
     photo_view: float = 0.5
+
+    def __post_init__(self) -> None:
+        where = "SynthesisSettings"
+        check_choices(self)
+        check_least(self, num_motions=1, min_frames=0, oversample=1, smoothing=0, airborne=1, batch_rows=1, top_k=1)
+        check_least(self, spread=0, blend_frames=0, photo_view=0)
+        if not self.temperature > 0:
+            raise InputError("temperature must be positive", where=where, got=self.temperature)
+        if not self.yaw_search:
+            raise InputError("yaw_search must not be empty", where=where, fix="(0.0,) searches nothing")
+        if self.photo_view > 1:
+            raise InputError("photo_view is a share", where=where, expected="0 to 1", got=self.photo_view)
 
     def checked(self, step: int, most_tokens: int) -> SynthesisSettings:
         """Itself, if a prior with ``step`` frames per token and so many tokens can do it; else :class:`InputError`."""
@@ -126,19 +139,5 @@ class SynthesisSettings:
                 where=where,
                 expected=f"{self.prefix_frames} (the prefix) to {MAX_FRAMES} frames",
                 got=self.max_frames,
-            )
-        if self.oversample < 1 or self.batch_rows < 1 or not self.smoothing >= 0 or not self.yaw_search:
-            raise InputError(
-                "oversample and batch_rows must be positive, and yaw_search not empty", where=where, got=self
-            )
-        if self.airborne is not None and self.airborne < 1:
-            raise InputError("airborne must be positive or None", where=where, got=self.airborne)
-        if self.steering not in ("2d", "none"):
-            raise InputError("unknown steering", where=where, expected="'2d' or 'none'", got=self.steering)
-        if not (self.spread >= 0 and self.blend_frames >= 0 and 0 <= self.photo_view <= 1):
-            raise InputError(
-                "spread and blend_frames must not be negative, and photo_view a share",
-                where=where,
-                got=(self.spread, self.blend_frames, self.photo_view),
             )
         return replace(self, min_frames=min(self.min_frames, self.max_frames))

@@ -9,19 +9,20 @@ import torch
 from posesyn.body.inverse_kinematics import fit_pose
 from posesyn.data.motions.bvh import write_bvh
 from posesyn.errors import CheckpointError, InputError
+from posesyn.settings.synthesis import SynthesisSettings
 from posesyn.synthesis.motion.captions import choose_captions, describe_pose
 from posesyn.synthesis.motion.prior.features import motion_features
 from posesyn.synthesis.motion.prior.normalizer import Normalizer
 from posesyn.synthesis.motion.prior.prior import MotionPriorModel
 from posesyn.synthesis.motion.prior.transformer import MotionTransformer, TransformerConfig
 from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig
-from posesyn.synthesis.motion.synthesizer import MotionSynthesizer, SynthesisSettings
+from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.types import Motion
 
 
 @pytest.fixture
 def synthesizer(tiny_prior, body):
-    return MotionSynthesizer(tiny_prior, body, SynthesisSettings(max_frames=16, min_frames=8))
+    return MotionSynthesizer(tiny_prior, SynthesisSettings(max_frames=16, min_frames=8), body=body)
 
 
 @pytest.mark.parametrize("caption", ["", "   ", "\n\t", "?!…", None, 7])
@@ -98,7 +99,7 @@ def test_prefixes_longer_than_the_context(synthesizer, tiny_prior):
     full = tiny_prior.sample(text, [torch.zeros(50, dtype=torch.int64)])[0]
     assert full.tolist() == [0] * 50  # nothing is left to draw
     with pytest.raises(InputError, match="prefix is too long"):
-        MotionSynthesizer(tiny_prior, synthesizer.body, SynthesisSettings(prefix_frames=204))
+        MotionSynthesizer(tiny_prior, SynthesisSettings(prefix_frames=204), body=synthesizer.body)
 
 
 def test_checkpoints_of_another_size(tmp_path):

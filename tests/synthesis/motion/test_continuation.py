@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from posesyn.errors import InputError
-from posesyn.synthesis.motion.continuation import continue_codes, long_motions, seam_jump
+from posesyn.settings.synthesis import SynthesisSettings
+from posesyn.synthesis.motion.continuation import continue_codes
+from posesyn.synthesis.motion.long_motions import long_motions, seam_jump
 from posesyn.synthesis.motion.prior.features import motion_features, recover_joints
-from posesyn.synthesis.motion.synthesizer import MotionSynthesizer, SynthesisSettings
+from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 
 
 def test_codes_have_the_length_asked_for(tiny_prior):
@@ -55,7 +57,7 @@ def test_captions_follow_each_other(tiny_prior, monkeypatch):
 
 
 def test_long_motions(tiny_prior, body):
-    synthesizer = MotionSynthesizer(tiny_prior, body, SynthesisSettings(max_frames=24, min_frames=16))
+    synthesizer = MotionSynthesizer(tiny_prior, SynthesisSettings(max_frames=24, min_frames=16), body=body)
     motions = long_motions(synthesizer, ["a person walks", ["walk", "sit"]], 333, num_motions=2, seed=3)
     assert [len(motion) for motion in motions] == [333] * 4
     assert motions[0].meta["seams"] == [200, 300] and motions[2].caption == "walk, then sit"
@@ -81,7 +83,7 @@ def test_real_walking_has_no_seam_and_a_cut_has_one(shared, body):
 
 
 def test_bad_input(tiny_prior, body):
-    synthesizer = MotionSynthesizer(tiny_prior, body, SynthesisSettings(max_frames=24, min_frames=16))
+    synthesizer = MotionSynthesizer(tiny_prior, SynthesisSettings(max_frames=24, min_frames=16), body=body)
     for frames in (0, -5, 2.5, 10**9):
         with pytest.raises(InputError, match="frames is out of range"):
             long_motions(synthesizer, ["walk"], frames)

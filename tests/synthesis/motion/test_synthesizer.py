@@ -7,10 +7,11 @@ import pytest
 
 from posesyn import skeletons
 from posesyn.errors import FileError, InputError
+from posesyn.settings.synthesis import SynthesisSettings
 from posesyn.synthesis.motion.captions import choose_captions, describe_pose
 from posesyn.synthesis.motion.cleanup import clearance, settled
 from posesyn.synthesis.motion.steering.estimator_pose import CAM_TO_WORLD, joints22, turned, yaw_between
-from posesyn.synthesis.motion.synthesizer import MotionSynthesizer, SynthesisSettings
+from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.types import ArrayImage, Person, PoseBatch, ScoredPerson
 
 SHORT = SynthesisSettings(max_frames=24, min_frames=16)
@@ -32,7 +33,7 @@ def make_scored(joints_world, name="a", skeleton="humanml3d22", captions=(), yaw
 
 @pytest.fixture
 def synthesizer(tiny_prior, body):
-    return MotionSynthesizer(tiny_prior, body, SHORT)
+    return MotionSynthesizer(tiny_prior, SHORT, body=body)
 
 
 def test_every_person_gets_its_motions_best_first(synthesizer, standing):
@@ -88,14 +89,14 @@ def decode_faithfully(synthesizer, pose, monkeypatch):
     """As if the codebook held the pose exactly: what is decoded is what the prefix encodes."""
     from posesyn.synthesis.motion.prior.features import motion_features, recover_joints
 
-    features = motion_features(np.repeat(pose[None], 26, 0), synthesizer.offsets, continuous_heading=True)[1:]
+    features = motion_features(np.repeat(pose[None], 26, 0), synthesizer.sampler.offsets, continuous_heading=True)[1:]
     decoded = settled(recover_joints(features), 0.0)
-    monkeypatch.setattr(synthesizer, "_decode", lambda codes, settings: decoded)
+    monkeypatch.setattr(synthesizer.sampler, "joints", lambda codes, *settings: decoded)
 
 
 @pytest.mark.parametrize("yaw", [0.0, 1.2, -2.5])
 def test_the_motion_faces_where_the_photo_shows_the_person(tiny_prior, body, pointing, yaw, monkeypatch):
-    synthesizer = MotionSynthesizer(tiny_prior, body, replace(PLAIN, yaw_search=(0.0,)))
+    synthesizer = MotionSynthesizer(tiny_prior, replace(PLAIN, yaw_search=(0.0,)), body=body)
     seen = turned(pointing, yaw)
     decode_faithfully(synthesizer, seen, monkeypatch)
     motion = synthesizer.synthesize([make_scored(pointing, yaw=yaw)], num_motions=1, progress=False)[0]
@@ -105,7 +106,7 @@ def test_the_motion_faces_where_the_photo_shows_the_person(tiny_prior, body, poi
 
 def test_yaw_search_turns_towards_the_truth(tiny_prior, body, pointing, monkeypatch):
     """The estimator is wrong by 0.4 rad about the vertical; the 2D truth corrects it."""
-    synthesizer = MotionSynthesizer(tiny_prior, body, replace(PLAIN, yaw_search=(0.0, 0.4, -0.4)))
+    synthesizer = MotionSynthesizer(tiny_prior, replace(PLAIN, yaw_search=(0.0, 0.4, -0.4)), body=body)
     decode_faithfully(synthesizer, turned(pointing, 0.5), monkeypatch)
     truth, wrong = make_scored(pointing, yaw=0.9), make_scored(pointing, yaw=0.5)
     motion = synthesizer.synthesize([replace(truth, prediction=wrong.prediction)], num_motions=1, progress=False)[0]
@@ -127,8 +128,8 @@ def test_yaw_between_is_the_least_squares_turn(rng):
 
 def test_oversampling_keeps_the_best(tiny_prior, body, standing):
     persons = [make_scored(standing, captions=("walk",))]
-    few = MotionSynthesizer(tiny_prior, body, SHORT).synthesize(persons, 2, progress=False)
-    many = MotionSynthesizer(tiny_prior, body, replace(SHORT, oversample=4)).synthesize(persons, 2, progress=False)
+    few = MotionSynthesizer(tiny_prior, SHORT, body=body).synthesize(persons, 2, progress=False)
+    many = MotionSynthesizer(tiny_prior, replace(SHORT, oversample=4), body=body).synthesize(persons, 2, progress=False)
     assert len(many) == 2
     assert many[0].reprojection_error <= few[0].reprojection_error
 
@@ -194,7 +195,7 @@ def test_captions_make_motions_without_a_pose(synthesizer):
 
 
 def test_motions_from_captions_float_only_if_let(tiny_prior, body, monkeypatch):
-    synthesizer = MotionSynthesizer(tiny_prior, body, SynthesisSettings(max_frames=64, min_frames=64))
+    synthesizer = MotionSynthesizer(tiny_prior, SynthesisSettings(max_frames=64, min_frames=64), body=body)
     decode = tiny_prior.decode
 
     def rising(codes):
@@ -252,7 +253,7 @@ def test_bad_input_is_refused(synthesizer, standing):
 )
 def test_settings_the_prior_cannot_fulfil_are_refused(tiny_prior, body, settings):
     with pytest.raises(InputError, match="SynthesisSettings"):
-        MotionSynthesizer(tiny_prior, body, SynthesisSettings(**settings))
+        MotionSynthesizer(tiny_prior, SynthesisSettings(**settings), body=body)
 
 
 def test_unknown_priors_are_refused(tmp_path):
@@ -320,3 +321,24 @@ def test_predictions_without_limbs_are_refused(synthesizer, standing, monkeypatc
     monkeypatch.setattr(completion.skeletons, "convert", without_hips)
     with pytest.raises(InputError, match="left_hip"):
         joints22(PoseBatch(("x",), "humanml3d22", np.zeros((1, 22, 3)), np.zeros((1, 22, 2))))
+
+
+def test_settings_whole_or_one_by_one(tiny_prior, body, standing, tmp_path):
+    tiny_prior.save(tmp_path / "prior.safetensors", half=False)
+    whole = MotionSynthesizer(tiny_prior, replace(SHORT, num_motions=3), body=body)
+    options = {"body": body, "max_frames": 24, "min_frames": 16, "num_motions": 3}
+    named = SynthesisSettings(prior=tmp_path / "prior.safetensors")
+    loaded = MotionSynthesizer.from_pretrained(settings=named, **options)
+    shipped = MotionSynthesizer.from_pretrained(body=body)
+    assert loaded.prior.name == "tiny" != shipped.prior.name
+    assert MotionSynthesizer.from_pretrained(tmp_path / "prior.safetensors", **options).settings == whole.settings
+    made = [one.synthesize([make_scored(standing)], seed=2, progress=False) for one in (whole, loaded)]
+    assert [len(motions) for motions in made] == [3, 3]
+    for one, other in zip(*made):
+        np.testing.assert_array_equal(one.pose_rotvec, other.pose_rotvec)
+    with pytest.raises(InputError, match=r"no 'max_frame'.*max_frames"):
+        MotionSynthesizer(tiny_prior, max_frame=24, body=body)
+    with pytest.raises(InputError, match="num_motions"):
+        MotionSynthesizer(tiny_prior, num_motions=0, body=body)
+    with pytest.raises(InputError, match="device"):
+        MotionSynthesizer(tiny_prior, body=body, device="abacus")

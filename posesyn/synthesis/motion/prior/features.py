@@ -18,6 +18,7 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 
 from posesyn.errors import InputError
+from posesyn.geometry.devices import device_of
 from posesyn.synthesis.motion.prior.normalizer import FEATURE_DIM, Normalizer
 
 __all__ = [
@@ -200,6 +201,7 @@ def body_offsets(body, betas=None) -> np.ndarray:
         betas: (10,) shape; None is the mean shape.
     """
     shape = torch.zeros(10) if betas is None else torch.as_tensor(betas, dtype=torch.float32)
+    shape = shape.to(device_of(body))
     with torch.no_grad():
         rest = body.rest_joints(shape.reshape(1, 10))[0, :JOINTS].cpu().numpy()
     return bone_offsets(rest)

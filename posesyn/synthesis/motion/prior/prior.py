@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from posesyn.errors import CheckpointError, FileError, InputError
+from posesyn.geometry.devices import device_of
 from posesyn.interfaces import TextEncoder
 from posesyn.storage.checkpoints import load_into, load_metadata, load_weights, save_weights
 from posesyn.synthesis.motion.prior.normalizer import Normalizer
@@ -71,6 +72,11 @@ class MotionPriorModel(nn.Module):
         self.eval()
 
     @property
+    def device(self) -> torch.device:
+        """Where the networks are; codes, features and embeddings that come out are there too."""
+        return device_of(self.transformer)
+
+    @property
     def frames_per_token(self) -> int:
         return self.vqvae.config.frames_per_token
 
@@ -80,15 +86,15 @@ class MotionPriorModel(nn.Module):
 
     def encode(self, features: Tensor) -> Tensor:
         """(B, T, 263) features, not normalised → codes (B, T // 4); with several codebooks (B, T // 4, quantizers)."""
-        return self.vqvae.encode(self.normalizer.normalize(features))
+        return self.vqvae.encode(self.normalizer.normalize(features.to(self.device)))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes as of :meth:`encode` → (B, 4 N, 263) features, not normalised; rows are independent."""
-        return self.normalizer.denormalize(self.vqvae.decode(codes))
+        return self.normalizer.denormalize(self.vqvae.decode(codes.to(self.device)))
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """B texts → (B, text_dim)."""
-        return self.text_encoder.encode(texts)
+        return self.text_encoder.encode(texts).to(self.device)
 
     @torch.no_grad()
     def sample(

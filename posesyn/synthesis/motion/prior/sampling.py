@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from posesyn.errors import InputError
+from posesyn.geometry.devices import exact_device
 from posesyn.synthesis.motion.prior.transformer import KeyValueCache, MotionTransformer
 
 _WHERE = "sample_tokens"
@@ -101,7 +102,7 @@ def _drawn(
     """The tokens of each row, all rows at once."""
     config = transformer.config
     rows, device = len(embedding), embedding.device
-    exact = torch.device("cpu") if device.type == "mps" else device  # Apple's GPUs have no float64
+    exact = exact_device(device)
     dice = None if options.greedy else _dice(seed, rows, options.max_tokens).to(exact)
 
     lengths = torch.tensor([len(prefix) for prefix in prefixes], device=device)

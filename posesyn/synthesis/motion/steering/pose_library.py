@@ -53,6 +53,10 @@ class PoseLibrary:
     points: Tensor
     spread: Tensor
 
+    def to(self, device: torch.device) -> PoseLibrary:
+        """The same on a device."""
+        return PoseLibrary(self.points.to(device), self.spread.to(device))
+
     def save(self, path: str | Path, about: str = "") -> None:
         """Writes safetensors, half precision."""
         save_weights(

@@ -100,10 +100,9 @@ class Refinement:
         self.seen = torch.nonzero(torch.isfinite(evidence.noise))[:, 0]
         self.told = torch.nonzero(evidence.predicted)[:, 0]
         starts, self.width = len(examples), self.spread.shape[-1]
+        self.like = {"dtype": torch.float64, "device": evidence.keypoints.device}
         self.start = State(
-            torch.zeros(starts, self.width, dtype=torch.float64),
-            views.double(),
-            torch.zeros(starts, 4, dtype=torch.float64),
+            torch.zeros(starts, self.width, **self.like), views.double(), torch.zeros(starts, 4, **self.like)
         )
         self.start.rest[:, 3] = self.settings.closeness
         self._place()
@@ -171,7 +170,7 @@ class Refinement:
         width, spread = self.width, self.spread
         turning = -_cross_matrix(posed)  # (S, 27, 3, 3): d posed / d turn
         moving = torch.einsum("sij,pjk->spik", state.views, spread)  # (S, 27, 3, K)
-        camera = torch.zeros(count, len(self.seen), 2, 3, dtype=torch.float64)
+        camera = torch.zeros(count, len(self.seen), 2, 3, **self.like)
         camera[..., 0, 0] = camera[..., 1, 1] = scale * shrink
         camera[..., 2] = -(scale * shrink.square() * close)[..., None] * seen[..., :2]
         of_keypoints = (
@@ -180,27 +179,27 @@ class Refinement:
                     camera @ moving[:, self.seen],
                     camera @ turning[:, self.seen],
                     flat[..., None],
-                    torch.eye(2, dtype=torch.float64).expand(count, len(self.seen), 2, 2),
+                    torch.eye(2, **self.like).expand(count, len(self.seen), 2, 2),
                     (-shrink * seen[..., 2])[..., None, None] * flat[..., None],
                 ],
                 -1,
             )
             * (soft / noise)[..., None]
         )
-        of_prediction = torch.zeros(count, len(self.told), 3, width + 7, dtype=torch.float64)
+        of_prediction = torch.zeros(count, len(self.told), 3, width + 7, **self.like)
         of_prediction[..., : width + 3] = torch.cat([moving[:, self.told], turning[:, self.told]], -1)
         of_prediction *= trust[..., None] / settings.prediction_noise
-        of_bones = torch.zeros(count, len(_CHILDREN), width + 7, dtype=torch.float64)
+        of_bones = torch.zeros(count, len(_CHILDREN), width + 7, **self.like)
         difference = spread[_CHILDREN] - spread[_PARENTS]
         of_bones[..., :width] = torch.einsum("sbc,bck->sbk", bones / lengths[..., None], difference)
         of_bones /= settings.bone_noise
-        of_tilt = torch.zeros(count, 3, width + 7, dtype=torch.float64)
+        of_tilt = torch.zeros(count, 3, width + 7, **self.like)
         leaning = -_cross_matrix(up)
         of_tilt[:, 0, width : width + 3] = leaning[:, 0] / settings.roll
         of_tilt[:, 1, width : width + 3] = leaning[:, 2] / settings.elevation_noise
         of_tilt[:, 2, -1] = 1 / settings.closeness_noise
-        of_prior = torch.zeros(count, width, width + 7, dtype=torch.float64)
-        of_prior[..., :width] = torch.eye(width, dtype=torch.float64)
+        of_prior = torch.zeros(count, width, width + 7, **self.like)
+        of_prior[..., :width] = torch.eye(width, **self.like)
         slopes_of = [of_keypoints.flatten(1, 2), of_prediction.flatten(1, 2), of_bones, of_tilt, of_prior]
         return values, torch.cat(slopes_of, 1), cost
 
@@ -214,9 +213,9 @@ class Refinement:
 
     def run(self) -> Fitted:
         """Refined, sorted by cost, no two alike."""
-        state, damping = self.start, torch.full((len(self.mean),), 0.3, dtype=torch.float64)
+        state, damping = self.start, torch.full((len(self.mean),), 0.3, **self.like)
         values, slopes, cost = self.residuals(state)
-        identity = torch.eye(self.width + 7, dtype=torch.float64)
+        identity = torch.eye(self.width + 7, **self.like)
         for _ in range(self.settings.iterations):
             gram = slopes.transpose(1, 2) @ slopes
             moment = slopes.transpose(1, 2) @ values[..., None]
@@ -242,20 +241,25 @@ class Refinement:
                 float(distance[row, other]) > self.settings.distinct / 2 for other in kept
             ):
                 kept.append(row)
-        gram = slopes[kept].transpose(1, 2) @ slopes[kept] + 1e-6 * torch.eye(self.width + 7, dtype=torch.float64)
-        identity = torch.eye(self.width + 7, dtype=torch.float64).expand(len(kept), -1, -1)
+        gram = slopes[kept].transpose(1, 2) @ slopes[kept] + 1e-6 * torch.eye(self.width + 7, **self.like)
+        identity = torch.eye(self.width + 7, **self.like).expand(len(kept), -1, -1)
         # Columns of the inverse transposed Cholesky factor: independent directions of one standard deviation.
         open_ways = torch.linalg.solve_triangular(torch.linalg.cholesky(gram).transpose(1, 2), identity, upper=True)
         spread = torch.einsum("pck,hkd->hdpc", self.spread, open_ways[:, : self.width])
         turns = open_ways[:, self.width : self.width + 3].transpose(1, 2)
         state = State(*(value[kept] for value in state))
         return Fitted(
-            points[kept].numpy(),
-            state.views.numpy(),
-            cost[kept].numpy(),
-            spread.numpy(),
-            turns.numpy(),
-            self._reprojection(state, posed[kept]).numpy(),
+            *(
+                value.cpu().numpy()
+                for value in (
+                    points[kept],
+                    state.views,
+                    cost[kept],
+                    spread,
+                    turns,
+                    self._reprojection(state, posed[kept]),
+                )
+            )
         )
 
     def _reprojection(self, state: State, posed: Tensor) -> Tensor:

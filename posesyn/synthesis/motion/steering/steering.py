@@ -15,12 +15,14 @@ from torch import Tensor
 
 from posesyn import skeletons
 from posesyn.errors import InputError
+from posesyn.geometry.devices import exact_device, resolve_device
 from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.metrics.pose2d_error import person_size
+from posesyn.settings.synthesis import FittingSettings
 from posesyn.synthesis.motion.prior.features import PARENTS
 from posesyn.synthesis.motion.steering.estimator_pose import turned
 from posesyn.synthesis.motion.steering.pose_library import POINTS, ROWS, PoseLibrary, shipped_library
-from posesyn.synthesis.motion.steering.pose_refinement import Evidence, Fitted, FittingSettings, Refinement
+from posesyn.synthesis.motion.steering.pose_refinement import Evidence, Fitted, Refinement
 from posesyn.types import ScoredPerson
 
 MIN_JOINTS = 6  # keypoints at hips, shoulders and limbs; fewer say too little about 66 coordinates
@@ -35,16 +37,23 @@ _FLIP_Y = np.diag([1.0, -1.0, -1.0])
 
 
 class PoseFitter:
-    """Fits persons one at a time.
+    """Fits poses to the keypoints of persons, one person at a time.
 
     Args:
         library: Examples and spread; None takes the shipped ones.
         settings: See :class:`FittingSettings`.
+        device: Where it is computed, in float64 (on the CPU for Apple's GPUs, which have none).
     """
 
-    def __init__(self, library: PoseLibrary | None = None, settings: FittingSettings | None = None) -> None:
-        self.library, self.settings = library or shipped_library(), settings or FittingSettings()
-        self.views = _views(self.settings)
+    def __init__(
+        self,
+        library: PoseLibrary | None = None,
+        settings: FittingSettings | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.device, self.settings = exact_device(resolve_device(device)), settings or FittingSettings()
+        self.library = (library or shipped_library()).to(self.device)
+        self.views = _views(self.settings).to(self.device)
         seen = torch.einsum("vij,npj->ivnp", self.views, self.library.points[:, list(_COMPARED)])
         self._table = seen.flatten(1, 2).contiguous()  # (3, views * examples, points)
 
@@ -82,12 +91,8 @@ class PoseFitter:
                 "the predicted joints have NaN or infinite values", where=f"the prediction of '{person.person_id}'"
             )
         root = points[0] if present[0] else points[[1, 2]].mean(0)
-        return Evidence(
-            torch.from_numpy(keypoints),
-            torch.from_numpy(noise),
-            torch.from_numpy(np.where(present[:, None], points - root, 0.0)),
-            torch.from_numpy(present),
-        )
+        found = (keypoints, noise, np.where(present[:, None], points - root, 0.0), present)
+        return Evidence(*(torch.from_numpy(array).to(self.device) for array in found))
 
     @torch.no_grad()
     def fit(self, scored: ScoredPerson) -> Fitted | None:
@@ -139,7 +144,7 @@ class PoseFitter:
     def _distinct(self, order: Tensor) -> tuple[Tensor, Tensor]:
         posed = self._table[:, order].permute(1, 2, 0)
         distance = (posed[:, None] - posed[None]).square().sum(-1).mean(-1).sqrt()
-        free, kept = torch.ones(len(order), dtype=torch.bool), []
+        free, kept = torch.ones(len(order), dtype=torch.bool, device=order.device), []
         while len(kept) < self.settings.starts and bool(free.any()):
             row = int(free.float().argmax())
             kept.append(row)

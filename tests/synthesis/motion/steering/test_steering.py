@@ -8,6 +8,7 @@ import torch
 
 from posesyn import skeletons
 from posesyn.errors import InputError
+from posesyn.settings.synthesis import SynthesisSettings
 from posesyn.synthesis.motion.cleanup import settled
 from posesyn.synthesis.motion.prior.features import PARENTS, body_offsets, motion_features, recover_joints
 from posesyn.synthesis.motion.prior.sampling import row_seed
@@ -16,7 +17,7 @@ from posesyn.synthesis.motion.steering.estimator_pose import CAM_TO_WORLD, joint
 from posesyn.synthesis.motion.steering.pose_library import ROWS, shipped_library
 from posesyn.synthesis.motion.steering.pose_refinement import FittingSettings
 from posesyn.synthesis.motion.steering.steering import bent_to, nearest_frame
-from posesyn.synthesis.motion.synthesizer import MotionSynthesizer, SynthesisSettings
+from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.types import ArrayImage, Person, PoseBatch, ScoredPerson
 
 SHORT = SynthesisSettings(
@@ -54,7 +55,7 @@ def poses():
 
 @pytest.fixture
 def synthesizer(tiny_prior, body):
-    return MotionSynthesizer(tiny_prior, body, SHORT)
+    return MotionSynthesizer(tiny_prior, SHORT, body=body)
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def test_a_persons_motions_depend_on_seed_person_and_number_only(synthesizer, po
 @pytest.mark.parametrize("steering", ["2d", "none"])
 def test_motions_longer_than_the_prior_holds(tiny_prior, body, poses, steering):
     persons = [make_scored(turned(poses[i], 0.4), poses[i - 1], name) for i, name in enumerate("ab")]
-    synthesizer = MotionSynthesizer(tiny_prior, body, replace(SHORT, max_frames=243, steering=steering))
+    synthesizer = MotionSynthesizer(tiny_prior, replace(SHORT, max_frames=243, steering=steering), body=body)
     motions = synthesizer.synthesize(persons, num_motions=2, seed=5, progress=False)
     assert [len(motion) for motion in motions] == [240] * 4  # whole tokens
     assert [motion.person_id for motion in motions] == ["a", "a", "b", "b"]
@@ -168,15 +169,17 @@ def view_of(motion):
 
 def test_persons_with_few_joints_are_treated_the_plain_way(tiny_prior, body, poses):
     scored = make_scored(poses[1], poses[2], hide=range(5, 13))
-    steered = MotionSynthesizer(tiny_prior, body, SHORT).synthesize([scored], 2, progress=False)
-    plain = MotionSynthesizer(tiny_prior, body, replace(SHORT, steering="none")).synthesize([scored], 2, progress=False)
+    steered = MotionSynthesizer(tiny_prior, SHORT, body=body).synthesize([scored], 2, progress=False)
+    plain = MotionSynthesizer(tiny_prior, replace(SHORT, steering="none"), body=body).synthesize(
+        [scored], 2, progress=False
+    )
     for one, other in zip(steered, plain):
         assert "steering" not in one.meta and one.anchor_frame == other.anchor_frame
         np.testing.assert_array_equal(one.joints_world, other.joints_world)
 
 
 def test_plain_mode_starts_from_the_wrong_pose_and_never_lifts(tiny_prior, body, poses, monkeypatch):
-    synthesizer = MotionSynthesizer(tiny_prior, body, replace(SHORT, steering="none"))
+    synthesizer = MotionSynthesizer(tiny_prior, replace(SHORT, steering="none"), body=body)
     monkeypatch.setattr(type(synthesizer), "fitter", property(lambda self: pytest.fail("fitted")))
     scored = make_scored(poses[1], turned(poses[2], 0.3))
     motions = synthesizer.synthesize([scored], num_motions=2, progress=False)
@@ -187,7 +190,7 @@ def test_plain_mode_starts_from_the_wrong_pose_and_never_lifts(tiny_prior, body,
 def test_plain_mode_is_the_published_order_step_by_step(tiny_prior, body, poses):
     """An independent loop: wrong pose held still → codes → one sample at a time → best frame by reprojection."""
     settings = replace(SHORT, steering="none", smoothing=0.0, airborne=None)
-    synthesizer = MotionSynthesizer(tiny_prior, body, settings)
+    synthesizer = MotionSynthesizer(tiny_prior, settings, body=body)
     scored = make_scored(turned(poses[1], 0.2), turned(poses[2], 0.3), "p")
     motions = {m.motion_id: m for m in synthesizer.synthesize([scored], 3, seed=4, progress=False)}
     pose = joints22(scored.prediction)
@@ -210,7 +213,7 @@ def test_plain_mode_is_the_published_order_step_by_step(tiny_prior, body, poses)
 def test_a_share_of_the_motions_asks_for_the_photos_view(tiny_prior, body, poses):
     scored = make_scored(poses[1], poses[2])
     settings = replace(SHORT, photo_view=0.5)
-    motions = MotionSynthesizer(tiny_prior, body, settings).synthesize([scored], 12, progress=False)
+    motions = MotionSynthesizer(tiny_prior, settings, body=body).synthesize([scored], 12, progress=False)
     asked = [motion for motion in motions if "camera_yaw" in motion.meta]
     assert 2 <= len(asked) <= 10
     assert all(m.meta["camera_yaw"] == 0.0 and m.meta["camera_elevation"] == m.meta["elevation"] for m in asked)
@@ -221,4 +224,4 @@ def test_a_share_of_the_motions_asks_for_the_photos_view(tiny_prior, body, poses
 )
 def test_bad_settings_are_refused(tiny_prior, body, settings):
     with pytest.raises(InputError, match="SynthesisSettings"):
-        MotionSynthesizer(tiny_prior, body, SynthesisSettings(**settings))
+        MotionSynthesizer(tiny_prior, SynthesisSettings(**settings), body=body)
