@@ -22,10 +22,13 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "own_choices",
+    "module_pages",
 ]
 exclude_patterns = ["_build", "_ext", "jupyter_execute", "**.ipynb_checkpoints"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+# Docstrings name their own attributes ("low, high: ..."), which several classes have: no reference is meant.
+suppress_warnings = ["ref.python"]
 
 # The notebook is stored without outputs; the pictures on the page are made while the documentation is built.
 nb_execution_mode = os.environ.get("POSESYN_DOCS_EXECUTE", "auto")

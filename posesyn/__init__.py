@@ -1,5 +1,5 @@
-"""posesyn: find the images on which a 3D human pose estimator fails, synthesize training data for exactly those poses,
-retrain the estimator and prove the gain.
+"""posesyn: find the images on which a 3D human pose estimator fails, synthesize training data for exactly those poses
+and retrain the estimator on it.
 
 Public names load on first use, so that ``import posesyn`` is quick and loads no torch.
 """

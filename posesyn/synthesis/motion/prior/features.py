@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from posesyn.errors import InputError
 from posesyn.geometry.devices import device_of
-from posesyn.synthesis.motion.prior.normalizer import FEATURE_DIM, Normalizer
+from posesyn.synthesis.motion.prior.normalizer import FEATURE_DIM
 
 __all__ = [
     "FEATURE_DIM",
@@ -27,7 +27,6 @@ __all__ = [
     "JOINTS",
     "PARENTS",
     "RAW_OFFSETS",
-    "Normalizer",
     "body_offsets",
     "bone_offsets",
     "motion_features",

@@ -13,13 +13,13 @@ from scipy.spatial.transform import Rotation
 
 from posesyn.errors import InputError
 from posesyn.synthesis.motion.prior.features import (
-    Normalizer,
     bone_offsets,
     motion_features,
     recover_joints,
     recover_joints_from_rotations,
     recover_root,
 )
+from posesyn.synthesis.motion.prior.normalizer import Normalizer
 
 CHAINS = [[0, 2, 5, 8, 11], [0, 1, 4, 7, 10], [0, 3, 6, 9, 12, 15], [9, 14, 17, 19, 21], [9, 13, 16, 18, 20]]
 REST = np.array(
