@@ -78,7 +78,7 @@ def test_predicts_on_a_device_as_on_the_cpu(name, labelled):
     for key, values in expected.items():
         if name in ("crowdnet", "hybrik"):
             # A way of their own for the CPU sums in another order, which random weights enlarge for some joints.
-            assert np.median(np.abs(found[key] - values)) < 1e-4, key
+            assert np.median(np.abs(found[key] - values) / (1 + np.abs(values))) < 1e-3, key
         else:
             np.testing.assert_array_equal(found[key], values, err_msg=key)
 
