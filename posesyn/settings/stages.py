@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from posesyn.errors import InputError
 from posesyn.settings.base import FREE, check_choices, check_least
 
 Normalizer = Literal["box", "area", "keypoints", "torso", "head"]
 Style = Literal["wild", "lab"]
+
+
+def check_style(style: str) -> None:
+    """Raises InputError unless ``style`` names a family of appearances."""
+    if style not in get_args(Style):
+        raise InputError("unknown style", where="rendering", expected=" or ".join(get_args(Style)), got=style)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from posesyn.errors import InputError
 from posesyn.interfaces import BodyModel, RenderBackend
+from posesyn.settings.stages import check_style
 from posesyn.storage.seeds import seed_of
-from posesyn.synthesis.rendering.appearance.appearance import Appearance, check_style
-from posesyn.synthesis.rendering.appearance.likeness import likeness
+from posesyn.synthesis.rendering.appearance.appearance import Appearance
+from posesyn.synthesis.rendering.likeness import likeness
 from posesyn.types import Clip, Motion, Person, ScoredPerson
 
 ENTRY_POINT_GROUP = "posesyn.render_backends"

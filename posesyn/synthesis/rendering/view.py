@@ -9,7 +9,7 @@ import torch
 
 from posesyn.errors import InputError
 from posesyn.geometry.cameras import in_plane_rotation, intrinsics, look_at
-from posesyn.synthesis.rendering.appearance.appearance import check_style
+from posesyn.settings.stages import check_style
 
 MODES = ("auto", "fixed", "tracking")
 

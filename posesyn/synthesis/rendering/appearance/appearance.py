@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from posesyn.errors import InputError
+from posesyn.settings.stages import check_style
 
 Colour = tuple[int, int, int]
-Style = Literal["lab", "wild"]
-STYLES: tuple[str, ...] = ("lab", "wild")
 PATTERNS = ("plain", "stripes", "pinstripes", "checks", "dots", "camouflage", "block", "logo", "raglan")
 HAIR_STYLES = ("bald", "short", "medium", "long", "cap")
 
@@ -142,12 +141,6 @@ class Appearance:
         values = asdict(self)
         values["background"] = None if self.background is None else list(self.background.shape[:2])
         return values
-
-
-def check_style(style: str) -> None:
-    """Raises InputError unless ``style`` names a family of appearances."""
-    if style not in STYLES:
-        raise InputError("unknown style", where="rendering", expected=" or ".join(STYLES), got=style)
 
 
 def sample_appearance(rng: np.random.Generator, style: str = "wild") -> Appearance:

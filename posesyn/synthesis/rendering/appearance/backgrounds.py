@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 
 from posesyn.errors import FileError, InputError
+from posesyn.settings.stages import check_style
 from posesyn.storage.images import ImageFile
 from posesyn.synthesis.rendering.appearance import scenes
-from posesyn.synthesis.rendering.appearance.appearance import check_style, from_hsv
+from posesyn.synthesis.rendering.appearance.appearance import from_hsv
 from posesyn.synthesis.rendering.appearance.scenes import Flat, Scene, sample_outdoors, sample_room
 from posesyn.synthesis.rendering.view import CameraPath
 

@@ -13,7 +13,8 @@ from posesyn.body import load_body
 from posesyn.errors import InputError
 from posesyn.geometry.rotations import matrix_to_rotvec, rotvec_to_matrix
 from posesyn.interfaces import BodyModel
-from posesyn.synthesis.rendering.appearance.appearance import Appearance, check_style, sample_appearance
+from posesyn.settings.stages import check_style
+from posesyn.synthesis.rendering.appearance.appearance import Appearance, sample_appearance
 from posesyn.synthesis.rendering.appearance.backgrounds import Backgrounds
 from posesyn.synthesis.rendering.appearance.scenes import Flat, Scene
 from posesyn.synthesis.rendering.mesh.film import FilmDeveloper, feathered, halved, place_background, sample_film

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from posesyn.synthesis.rendering.appearance.appearance import check_style
+from posesyn.settings.stages import check_style
 
 
 def place_background(

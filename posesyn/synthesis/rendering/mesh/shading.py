@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from posesyn.synthesis.rendering.appearance.appearance import check_style
+from posesyn.settings.stages import check_style
 from posesyn.synthesis.rendering.view import CameraPath
 
 # Irradiance as a quadratic form of the normal: Ramamoorthi and Hanrahan, "An Efficient Representation for Irradiance

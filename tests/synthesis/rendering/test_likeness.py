@@ -10,7 +10,7 @@ import pytest
 from posesyn import skeletons
 from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.synthesis.rendering.appearance.appearance import Appearance, Garment
-from posesyn.synthesis.rendering.appearance.likeness import likeness
+from posesyn.synthesis.rendering.likeness import likeness
 from posesyn.synthesis.rendering.mesh.backend import MeshBackend
 from posesyn.types import ArrayImage, Motion, Person, PoseBatch, ScoredPerson
 
