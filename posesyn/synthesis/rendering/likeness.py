@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from posesyn import skeletons
+from posesyn.geometry.devices import device_of
 from posesyn.interfaces import BodyModel
 from posesyn.synthesis.rendering.appearance.appearance import Appearance, Colour, Garment, sample_appearance
 from posesyn.synthesis.rendering.mesh.rasterizer import rasterize
@@ -237,8 +238,10 @@ def _body_mask(prediction: PoseBatch, body, scale: float, size: tuple[int, int])
     if body is None or any(part is None for part in parts):
         return np.zeros(size, np.uint8)
     rotations, betas, translation, matrix = (torch.from_numpy(np.asarray(part, np.float32)) for part in parts)
+    place = device_of(body)
     with torch.no_grad():
-        vertices = body(rotations, betas, translation).vertices
+        # One body, drawn once: the picture that it masks is on the CPU.
+        vertices = body(rotations.to(place), betas.to(place), translation.to(place)).vertices.cpu()
     matrix = matrix.clone()
     matrix[:, :2, 2] = (matrix[:, :2, 2] + 0.5) * scale - 0.5
     matrix[:, [0, 1], [0, 1]] *= scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from posesyn.body import load_body
 from posesyn.errors import InputError
+from posesyn.geometry.devices import device_of, halving, moved, resolve_device
 from posesyn.geometry.rotations import matrix_to_rotvec, rotvec_to_matrix
 from posesyn.interfaces import BodyModel
 from posesyn.settings.stages import check_style
@@ -61,7 +63,8 @@ def camera_labels(body: BodyModel, motion: Motion, joints_world: np.ndarray, cam
     pose = motion.pose_rotvec.copy()
     pose[:, 0] = matrix_to_rotvec(torch.from_numpy(rotation) @ root).float().numpy()
     with torch.no_grad():
-        pelvis = body.rest_joints(torch.from_numpy(motion.betas)[None])[0, 0].double().numpy()
+        betas = torch.from_numpy(motion.betas)[None].to(device_of(body))
+        pelvis = body.rest_joints(betas)[0, 0].cpu().double().numpy()
     translation = (pelvis + motion.transl_world) @ rotation.T + shift - pelvis
     joints = joints_world @ rotation.T + shift[:, None]
     matrix = camera.intrinsics.astype(np.float64)
@@ -142,10 +145,14 @@ class MeshBackend:
         camera: ``"auto"``, ``"fixed"`` or ``"tracking"``, see :func:`.view.sample_camera`.
         supersample: 1 softens the silhouette by one pixel, 2 averages four samples per pixel (about half the speed).
             Labels are those of the pixel centres in both cases.
-        frames_per_pass: Frames drawn at once; changes memory and speed, never a byte of the result.
+        frames_per_pass: Frames drawn at once; changes memory and speed, never a byte of the result. Fewer where they do
+            not fit into a GPU's memory; a clip of which not even one does is drawn on the CPU.
+        device: Where triangles and pixels are computed: ``"auto"`` (an NVIDIA or AMD GPU, else the CPU), ``"cpu"`` or
+            ``"cuda"``. The z-buffer needs 64-bit numbers, which Apple's GPU lacks. Pictures of two devices may differ
+            by the rounding of their arithmetic.
 
     Raises:
-        InputError: Bad settings. FileError: A background folder that cannot be used.
+        InputError: Bad settings, or no such device. FileError: A background folder that cannot be used.
     """
 
     def __init__(
@@ -157,6 +164,7 @@ class MeshBackend:
         camera: str = "auto",
         supersample: int = 1,
         frames_per_pass: int = 16,
+        device: str | torch.device | None = "auto",
     ) -> None:
         check_style(style)
         if len(image_size) != 2 or min(image_size) < 16 or max(image_size) > 4096:
@@ -172,13 +180,16 @@ class MeshBackend:
                 got=(supersample, frames_per_pass),
             )
         self.image_size = (int(image_size[0]), int(image_size[1]))
-        self.body = load_body("anny", size="small") if body is None else body
+        self.device = _device(device)
+        body = load_body("anny", size="small") if body is None else body
+        # A body of the caller stays where it is.
+        self.body = body if device_of(body) == self.device else moved(copy.deepcopy(body), self.device)
         self.style, self.camera_mode, self.supersample = style, camera, supersample
         self.frames_per_pass = frames_per_pass
         self.backgrounds = Backgrounds(backgrounds, style)
-        self.surface = BodySurface(self.body)
-        self._faces = torch.from_numpy(self.surface.faces)
-        self._normals = VertexNormals(self.surface.faces, len(self.surface.rest_vertices))
+        self.surface = BodySurface(self.body, self.device)
+        self._faces = torch.from_numpy(self.surface.faces).to(self.device)
+        self._normals = VertexNormals(self.surface.faces, len(self.surface.rest_vertices), self.device)
         self._visibility = JointVisibility(
             self.surface.rest_joints,
             self.surface.rest_vertices,
@@ -187,7 +198,21 @@ class MeshBackend:
             self.body.parents,
         )
 
-    @torch.no_grad()
+    def on(self, device: str | torch.device) -> MeshBackend:
+        """The same backend on another device."""
+        twin = MeshBackend(
+            self.image_size,
+            self.body,
+            None,
+            self.style,
+            self.camera_mode,
+            self.supersample,
+            self.frames_per_pass,
+            device,
+        )
+        twin.backgrounds = self.backgrounds
+        return twin
+
     def render(self, motion: Motion, appearance: Appearance | None = None, *, seed: int) -> Clip:
         """Renders one motion.
 
@@ -200,6 +225,12 @@ class MeshBackend:
         Returns:
             A clip with as many frames as the motion.
         """
+        here = self.device.type == "cpu"
+        last = None if here else lambda motions: self.on("cpu")._render(motions[0], appearance, seed)
+        return halving(lambda motions: self._render(motions[0], appearance, seed), [motion], 1, last)[0]
+
+    @torch.no_grad()
+    def _render(self, motion: Motion, appearance: Appearance | None, seed: int) -> Clip:
         streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(6)]
         if appearance is None:
             appearance = sample_appearance(streams[0], self.style)
@@ -219,33 +250,28 @@ class MeshBackend:
         labels = camera_labels(self.body, motion, joints, camera)
         scene, background = self._scene(appearance, streams[2], camera, joints, floor, labels.keypoints_px)
         stage = self._set_stage(appearance, streams, camera, scene, floor)
-        swell = torch.from_numpy(thickness(self.surface.vertex_points, appearance))
-        frames, masks, depths, visible = [], [], [], []
-        for start in range(0, len(motion), self.frames_per_pass):
-            rows = slice(start, min(start + self.frames_per_pass, len(motion)))
+        swell = torch.from_numpy(thickness(self.surface.vertex_points, appearance)).to(self.device)
+
+        def draw(numbers: list[int]) -> tuple[np.ndarray, ...]:
+            rows = slice(numbers[0], numbers[-1] + 1)
             image, fragments = self._draw(stage, vertices[rows], swell, rows)
-            frames.append(image)
-            masks.append(fragments.mask.numpy())
-            depths.append(fragments.depth.half().numpy())
-            visible.append(
-                self._visibility(
-                    labels.joints_cam[rows],
-                    labels.keypoints_px[rows],
-                    fragments.face_index.numpy(),
-                    fragments.depth.numpy(),
-                )
-            )
+            index, depth = fragments.face_index.cpu().numpy(), fragments.depth.cpu()
+            seen = self._visibility(labels.joints_cam[rows], labels.keypoints_px[rows], index, depth.numpy())
+            return image, fragments.mask.cpu().numpy(), depth.half().numpy(), seen
+
+        parts = halving(draw, range(len(motion)), self.frames_per_pass)
+        frames, masks, depths, visible = (np.concatenate(part) for part in zip(*parts))
         return Clip(
             clip_id=f"{motion.motion_id}/{seed}",
-            frames=np.concatenate(frames),
+            frames=frames,
             pose_rotvec=labels.pose_rotvec,
             betas=motion.betas,
             transl_cam=labels.transl_cam,
             joints_cam=labels.joints_cam,
             keypoints_px=labels.keypoints_px,
-            visible=np.concatenate(visible),
-            mask=np.concatenate(masks),
-            depth=np.concatenate(depths),
+            visible=visible,
+            mask=masks,
+            depth=depths,
             intrinsics=camera.intrinsics,
             fps=motion.fps,
             caption=motion.caption,
@@ -264,15 +290,19 @@ class MeshBackend:
 
     def _pose(self, motion: Motion) -> tuple[torch.Tensor, np.ndarray]:
         """World vertices (T, V, 3) and joints (T, 45, 3)."""
-        rotations = rotvec_to_matrix(torch.from_numpy(motion.pose_rotvec))
-        translations, betas = torch.from_numpy(motion.transl_world), torch.from_numpy(motion.betas)[None]
+        # A body that is no torch module computes on the CPU.
+        rotvec, translations, betas = (
+            torch.from_numpy(value).to(device_of(self.body))
+            for value in (motion.pose_rotvec, motion.transl_world, motion.betas[None])
+        )
+        rotations = rotvec_to_matrix(rotvec)
         vertices, joints = [], []
         for start in range(0, len(motion), _BODY_PASS):
             rows = slice(start, start + _BODY_PASS)
             posed = self.body(rotations[rows], betas.expand(len(rotations[rows]), -1), translations[rows])
             vertices.append(posed.vertices.float())
-            joints.append(posed.joints.double())
-        return torch.cat(vertices), torch.cat(joints).numpy()
+            joints.append(posed.joints.cpu().double())
+        return torch.cat(vertices).to(self.device), torch.cat(joints).numpy()
 
     def _scene(self, appearance, rng, camera, joints, floor, keypoints) -> tuple[Scene, str]:
         if appearance.background is None:
@@ -299,10 +329,12 @@ class MeshBackend:
             lighting.lamp_direction,
             lighting.shadow,
             np.logical_and.reduce([ground for _, ground in views]),
+            self.device,
         )
-        film = FilmDeveloper(sample_film(streams[4], self.style), self.image_size, int(streams[5].integers(2**31)))
-        colours = torch.from_numpy(paint(self.surface.points, appearance))
-        return _Stage(camera, lighting, shadow, colours, torch.from_numpy(pictures), film)
+        settings, grain = sample_film(streams[4], self.style), int(streams[5].integers(2**31))
+        film = FilmDeveloper(settings, self.image_size, grain, self.device)
+        colours = torch.from_numpy(paint(self.surface.points, appearance)).to(self.device)
+        return _Stage(camera, lighting, shadow, colours, torch.from_numpy(pictures).to(self.device), film)
 
     def _draw(
         self, stage: _Stage, vertices: torch.Tensor, swell: torch.Tensor, rows: slice
@@ -311,8 +343,12 @@ class MeshBackend:
         height, width = self.image_size
         normals = self._normals(vertices)
         dressed = vertices + swell[:, None] * normals
-        seen = _turned(dressed, stage.camera.rotation) + torch.from_numpy(stage.camera.translation[rows])[:, None]
-        matrix = torch.from_numpy(stage.camera.intrinsics).expand(len(seen), 3, 3)
+        shift, matrix = (
+            torch.from_numpy(value).to(self.device)
+            for value in (stage.camera.translation[rows], stage.camera.intrinsics)
+        )
+        seen = _turned(dressed, stage.camera.rotation) + shift[:, None]
+        matrix = matrix.expand(len(seen), 3, 3)
         labels = rasterize(seen, self._faces, matrix, self.image_size, cull_back_faces=True)
         fragments, fine = labels, matrix
         if self.supersample == 2:
@@ -321,7 +357,7 @@ class MeshBackend:
             fine[:, :2] *= 2
             fine[:, :2, 2] += 0.5
             fragments = rasterize(seen, self._faces, fine, (2 * height, 2 * width), cull_back_faces=True)
-        layer = torch.zeros(fragments.face_index.numel(), 4)
+        layer = torch.zeros(fragments.face_index.numel(), 4, device=self.device)
         where, weights = barycentrics(fragments, seen, self._faces, fine)
         face = fragments.face_index.view(-1)[where]
         pixels = fragments.face_index[0].numel()
@@ -335,7 +371,21 @@ class MeshBackend:
         layer = halved(layer) if self.supersample == 2 else feathered(layer)
         pictures = stage.pictures[rows] if len(stage.pictures) > 1 else stage.pictures
         ground = pictures * stage.shadow(vertices, rows)[..., None]
-        return stage.film(layer[..., :3] + (1 - layer[..., 3:]) * ground, rows.start).numpy(), labels
+        return stage.film(layer[..., :3] + (1 - layer[..., 3:]) * ground, rows.start).cpu().numpy(), labels
+
+
+def _device(name: str | torch.device | None) -> torch.device:
+    device = resolve_device(name)
+    if device.type != "mps":
+        return device
+    if name in (None, "auto"):
+        return torch.device("cpu")
+    raise InputError(
+        "the z-buffer needs 64-bit numbers, which this device lacks",
+        where="MeshBackend",
+        got=device,
+        fix="use device='auto' or 'cpu'",
+    )
 
 
 def _turned(points: torch.Tensor, rotation: np.ndarray) -> torch.Tensor:

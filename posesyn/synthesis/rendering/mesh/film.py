@@ -65,7 +65,7 @@ def feathered(layer: Float[torch.Tensor, "T H W 4"]) -> Float[torch.Tensor, "T H
     rim[:, :, [0, -1]] = False
     index = torch.nonzero(rim.view(-1))[:, 0]
     flat = layer.view(-1, 4)
-    soft = torch.zeros(len(index), 4)
+    soft = layer.new_zeros(len(index), 4)
     weights = (0.2, 0.6, 0.2)
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):
@@ -116,14 +116,14 @@ def sample_film(rng: np.random.Generator, style: str = "wild") -> Film:
 class FilmDeveloper:
     """Applies one clip's settings; the grain of a frame depends on the seed and the frame number only."""
 
-    def __init__(self, film: Film, image_size: tuple[int, int], seed: int) -> None:
+    def __init__(self, film: Film, image_size: tuple[int, int], seed: int, device: str | torch.device = "cpu") -> None:
         self._film, self._size = film, image_size
         rng = np.random.default_rng(seed)
         height, width = image_size
         self._tile = None
         if film.grain > 0:
             tile = rng.standard_normal((height + _GRAIN_SIDE, width + _GRAIN_SIDE, 3), np.float32) * film.grain
-            self._tile = torch.from_numpy(tile)
+            self._tile = torch.from_numpy(tile).to(device)
         self._seed = seed
 
     def __call__(self, images: Float[torch.Tensor, "T H W 3"], first_frame: int) -> UInt8[torch.Tensor, "T H W 3"]:
@@ -132,7 +132,7 @@ class FilmDeveloper:
         if film.softness > 0:
             for axis in (1, 2):
                 images = _soften(images, film.softness, axis)
-        scale = torch.tensor(film.gain) * film.contrast
+        scale = torch.tensor(film.gain, device=images.device) * film.contrast
         images = images * scale + 127.5 * (1 - film.contrast)
         if film.saturation != 1:
             grey = images[..., :1] * 0.299 + images[..., 1:2] * 0.587 + images[..., 2:] * 0.114
@@ -147,7 +147,8 @@ class FilmDeveloper:
 
 def _soften(images: torch.Tensor, weight: float, axis: int) -> torch.Tensor:
     size = images.shape[axis]
-    before = images.index_select(axis, torch.arange(size).sub(1).clamp_min(0))
-    after = images.index_select(axis, torch.arange(size).add(1).clamp_max(size - 1))
+    rows = torch.arange(size, device=images.device)
+    before = images.index_select(axis, rows.sub(1).clamp_min(0))
+    after = images.index_select(axis, rows.add(1).clamp_max(size - 1))
     side = weight / (1 + 2 * weight)
     return (1 - 2 * side) * images + side * (before + after)

@@ -25,7 +25,7 @@ class VertexNormals:
     depend on threads or batches.
     """
 
-    def __init__(self, faces: np.ndarray, vertices: int) -> None:
+    def __init__(self, faces: np.ndarray, vertices: int, device: str | torch.device = "cpu") -> None:
         faces = np.asarray(faces, np.int64)
         owner = faces.reshape(-1)
         order = np.argsort(owner, kind="stable")
@@ -34,7 +34,7 @@ class VertexNormals:
         table = np.full((vertices, int(counts.max())), len(faces), np.int64)
         slot = np.arange(len(owner)) - starts[owner[order]]
         table[owner[order], slot] = order // 3
-        self._faces, self._table = torch.from_numpy(faces), torch.from_numpy(table)
+        self._faces, self._table = torch.from_numpy(faces).to(device), torch.from_numpy(table).to(device)
 
     def __call__(self, vertices: Float[torch.Tensor, "B V 3"]) -> Float[torch.Tensor, "B V 3"]:
         """Unit normals that point outwards for faces counter-clockwise from outside."""
@@ -77,7 +77,7 @@ class Lighting:
         terms = (x, y, z, x * x - y * y, z * z, x * y, x * z, y * z)
         towards = self.lamp_direction
         lamp = (x * float(towards[0]) + y * float(towards[1]) + z * float(towards[2])).clamp_min(0)
-        out = torch.empty(len(normals), 3)
+        out = normals.new_empty(len(normals), 3)
         for channel in range(3):
             soft = torch.full_like(x, float(self.surround[0, channel]))
             for term, weight in zip(terms, self.surround[1:, channel]):
@@ -161,6 +161,7 @@ class GroundShadow:
         lamp_direction: (3,) towards the lamp.
         strength: Share of light that the lamp's shadow takes away.
         visible: (H, W) bool, pixels where the floor may be seen; default: all below the horizon.
+        device: Where the vertices are.
     """
 
     def __init__(
@@ -173,12 +174,13 @@ class GroundShadow:
         lamp_direction: np.ndarray,
         strength: float,
         visible: np.ndarray | None = None,
+        device: str | torch.device = "cpu",
     ) -> None:
         corners = np.asarray(vertices)[faces]
         areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
         share = np.zeros(len(vertices))
         np.add.at(share, np.asarray(faces), areas[:, None] / 3)
-        self._weight = torch.from_numpy(share / _CELL**2).float()
+        self._weight = torch.from_numpy(share / _CELL**2).float().to(device)
         self._floor, self._strength = float(floor), float(strength)
         slant = lamp_direction[[0, 2]] / max(lamp_direction[1], 1e-3)
         length = np.linalg.norm(slant)
@@ -189,10 +191,10 @@ class GroundShadow:
         if visible is not None:
             below &= visible
         reach = drop / np.where(below, -rays[..., 1], 1)
-        self._pixels = torch.from_numpy(np.flatnonzero(below))
+        self._pixels = torch.from_numpy(np.flatnonzero(below)).to(device)
         offsets = (rays[..., (0, 2)] * reach[..., None]).reshape(-1, 2)[below.reshape(-1)]
-        self._offsets = torch.from_numpy((offsets.T / _CELL).astype(np.float32).copy())  # (2, P) cells
-        self._eyes = torch.from_numpy(camera.position[:, (0, 2)].astype(np.float32))
+        self._offsets = torch.from_numpy((offsets.T / _CELL).astype(np.float32).copy()).to(device)  # (2, P) cells
+        self._eyes = torch.from_numpy(camera.position[:, (0, 2)].astype(np.float32)).to(device)
         self._size = image_size
 
     def __call__(self, vertices_world: Float[torch.Tensor, "T V 3"], frames: slice) -> Float[torch.Tensor, "T H W"]:
@@ -206,7 +208,7 @@ class GroundShadow:
         flat = vertices_world[..., (0, 2)]
         # The mean of the rounded coordinates of a few vertices would do; min and max do not depend on summation order.
         centre = (flat.amin(1) + flat.amax(1)) / 2
-        slant = torch.tensor(self._slant, dtype=torch.float32)
+        slant = torch.tensor(self._slant, dtype=torch.float32, device=flat.device)
         cast = self._spread(flat - slant * height[..., None], centre, self._weight.expand_as(height))
         touch = self._spread(flat, centre, self._weight * torch.exp(-height / _CONTACT_HEIGHT))
         # A closed skin covers every spot about twice.
@@ -215,7 +217,7 @@ class GroundShadow:
         shift = (self._eyes[frames] - centre) / _CELL + (_CELLS - 1) / 2
         seen = _bilinear(light, self._offsets[0] + shift[:, :1], self._offsets[1] + shift[:, 1:])
         rows, columns = self._size
-        out = torch.ones(len(light), rows * columns)
+        out = light.new_ones(len(light), rows * columns)
         out[:, self._pixels] = seen
         return out.view(-1, rows, columns)
 
@@ -225,10 +227,10 @@ class GroundShadow:
         cell = torch.round((position - centre[:, None]) / _CELL + (_CELLS - 1) / 2).long()
         inside = ((cell >= 2) & (cell < _CELLS - 2)).all(-1)
         cell = cell.clamp(0, _CELLS - 1)
-        start = torch.arange(frames)[:, None] * _CELLS**2
+        start = torch.arange(frames, device=position.device)[:, None] * _CELLS**2
         index = (start + cell[..., 1] * _CELLS + cell[..., 0]).reshape(-1)
         amount = (weight * inside * _UNIT).long().reshape(-1)
-        total = torch.zeros(frames * _CELLS**2, dtype=torch.int64).index_add_(0, index, amount)
+        total = amount.new_zeros(frames * _CELLS**2).index_add_(0, index, amount)
         image = (total.float() / _UNIT).view(frames, _CELLS, _CELLS)
         for axis in (1, 2):
             image = sum(weight * image.roll(step - 2, axis) for step, weight in enumerate(_BLUR))
@@ -251,7 +253,7 @@ def _bilinear(
 ) -> Float[torch.Tensor, "T P"]:
     """Values at cell coordinates; 1 outside the map."""
     size = images.shape[1]
-    out = torch.ones(x.shape)
+    out = x.new_ones(x.shape)
     inside: Bool[torch.Tensor, "T P"] = (torch.minimum(x, y) >= 0) & (torch.maximum(x, y) <= size - 1)
     index = torch.nonzero(inside.view(-1))[:, 0]
     frame = torch.div(index, x.shape[1], rounding_mode="floor")

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from posesyn.geometry.devices import device_of
 from posesyn.interfaces import BodyModel
 from posesyn.synthesis.rendering.appearance.appearance import Appearance, Garment
 
@@ -78,6 +79,7 @@ class BodySurface:
 
     Args:
         body: A SMPL-format body with ``faces``, ``weights`` (V, 24) and the 45 joints of smplx.
+        device: Where :meth:`sample_index` is asked.
 
     Attributes:
         faces: (F, 3) int64.
@@ -87,11 +89,12 @@ class BodySurface:
         vertex_points: The same for the vertices.
     """
 
-    def __init__(self, body: BodyModel) -> None:
+    def __init__(self, body: BodyModel, device: str | torch.device = "cpu") -> None:
         self.faces = np.asarray(body.faces, np.int64)
         weights = torch.as_tensor(body.weights).detach().cpu().float().numpy()
         with torch.no_grad():
-            rest = body(torch.eye(3).expand(1, 24, 3, 3), torch.zeros(1, 10))
+            place = device_of(body)
+            rest = body(torch.eye(3, device=place).expand(1, 24, 3, 3), torch.zeros(1, 10, device=place))
         vertices = rest.vertices[0].cpu().float().numpy()
         joints = rest.joints[0].cpu().float().numpy()
         self.rest_joints, self.rest_vertices, self.weights = joints, vertices, weights
@@ -105,7 +108,7 @@ class BodySurface:
             for j in range(self.steps + 1):
                 excess = max(i + j - self.steps, 0)
                 table[i, j] = lattice.index((i - (excess + 1) // 2, j - excess // 2))
-        self._table = torch.from_numpy(table)
+        self._table = torch.from_numpy(table).to(device)
         self.points = _locate(
             np.einsum("kc,fcx->fkx", share, vertices[self.faces]).reshape(-1, 3),
             np.einsum("kc,fcx->fkx", share, weights[self.faces]).reshape(-1, 24),
