@@ -2,74 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Any
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from posesyn.errors import InputError
 from posesyn.interfaces import BodyModel, RenderBackend
-from posesyn.settings.stages import check_style
-from posesyn.storage.seeds import seed_of
+from posesyn.registry import Registry
+from posesyn.settings.base import with_changes
+from posesyn.settings.stages import RenderingSettings
+from posesyn.storage.seeds import rng_of, seed_of
 from posesyn.synthesis.rendering.appearance.appearance import Appearance
 from posesyn.synthesis.rendering.likeness import likeness
 from posesyn.types import Clip, Motion, Person, ScoredPerson
 
-ENTRY_POINT_GROUP = "posesyn.render_backends"
+if TYPE_CHECKING:
+    import torch
 
-_FACTORIES: dict[str, Callable[..., RenderBackend]] = {}
-
-
-def register_backend(name: str, factory: Callable[..., RenderBackend]) -> None:
-    """Makes ``AnimationRenderer(name, ...)`` call ``factory`` with the renderer's settings as keyword arguments.
-
-    Args:
-        name: Short name; a taken one is refused.
-        factory: Takes ``image_size, body, backgrounds, style`` and options of its own, returns an object with
-            ``render(motion, appearance, *, seed) -> Clip``.
-
-    Raises:
-        InputError: The name is taken by another factory.
-    """
-    if _FACTORIES.get(name, factory) is not factory:
-        raise InputError("a render backend of this name exists", where=name, fix="choose another name")
-    _FACTORIES[name] = factory
-
-
-def make_backend(name: str, **settings: Any) -> RenderBackend:
-    """Builds the backend of a name, looking into the entry points ``posesyn.render_backends`` last.
-
-    Raises:
-        InputError: Unknown name; the message lists the known ones.
-    """
-    if name in _FACTORIES:
-        return _FACTORIES[name](**settings)
-    found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-    if name in found:
-        return found[name].load()(**settings)
-    known = sorted({*_FACTORIES, *found})
-    raise InputError(
-        "unknown render backend",
-        where=repr(name),
-        expected=" or ".join(known),
-        fix="register it with posesyn.synthesis.rendering.renderer.register_backend",
-    )
-
-
-def _mesh(**settings: Any) -> RenderBackend:
-    from posesyn.synthesis.rendering.mesh.backend import MeshBackend  # loads torch
-
-    return MeshBackend(**settings)
-
-
-register_backend("mesh", _mesh)
-
-
+# A backend is made by calling the thing of its name with ``image_size`` (height, width), ``body``, ``backgrounds``,
+# ``style``, ``device`` and options of its own; it has ``render(motion, appearance, *, seed) -> Clip``.
+BACKENDS: Registry[Callable[..., RenderBackend]] = Registry(
+    "render backend",
+    {"mesh": "posesyn.synthesis.rendering.mesh.backend:MeshBackend"},
+    group="posesyn.render_backends",
+    fix="register one with posesyn.synthesis.rendering.renderer.BACKENDS.register(name, factory)",
+)
 _KEPT_LOOKS = 64  # own choice: persons whose look (with their picture) is kept in memory
 
 
@@ -77,16 +39,21 @@ class AnimationRenderer:
     """Renders motions as clips with exact labels.
 
     Args:
-        backend: ``"mesh"``, another registered name, or an object with ``render(motion, appearance, *, seed)``.
-        image_size: (height, width) or one side, pixels.
+        backend: ``"mesh"``, another name of :data:`BACKENDS`, or an object with ``render(...)`` of that kind;
+            None takes the settings' one.
+        settings: What is drawn, and how; see :class:`~posesyn.settings.stages.RenderingSettings`.
         body: Body to draw; default the small free body, which looks the same as the full one up to 256 px.
-        backgrounds: Folder with photographs, or ``"procedural"`` (default).
-        style: ``"wild"`` (all appearances, scenes, lights and cameras) or ``"lab"`` (few and plain).
-        options: Passed to the backend; the mesh backend takes ``camera`` ("auto", "fixed", "tracking"),
-            ``supersample`` (1 or 2) and ``frames_per_pass``.
+        device: ``"auto"`` (a GPU if there is one that the backend can use), ``"cpu"`` or ``"cuda"``.
+        changes: Single settings in place of those of ``settings``, ``image_size`` also as (height, width); and options
+            of the backend. The mesh backend has ``camera`` ("auto", "fixed", "tracking"), ``supersample`` (1 or 2) and
+            ``frames_per_pass``.
+
+    Attributes:
+        settings: As given, with the changes.
+        image_size: (height, width) in pixels.
 
     Raises:
-        InputError: Unknown backend or bad settings.
+        InputError: Unknown backend, bad settings, or no such device.
         FileError: A background folder that cannot be used.
 
     Example:
@@ -98,24 +65,63 @@ class AnimationRenderer:
 
     def __init__(
         self,
-        backend: str | RenderBackend = "mesh",
-        image_size: int | tuple[int, int] = (256, 256),
+        backend: str | RenderBackend | None = None,
+        settings: RenderingSettings | None = None,
+        *,
         body: BodyModel | None = None,
-        backgrounds: str | Path | None = None,
-        style: str = "wild",
-        **options: Any,
+        device: str | torch.device | None = "auto",
+        **changes: Any,
     ) -> None:
-        check_style(style)
-        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        self.style = style
         if isinstance(backend, str):
-            settings = {"image_size": size, "body": body, "backgrounds": backgrounds, "style": style}
-            self.backend: RenderBackend = make_backend(backend, **settings, **options)
-        elif hasattr(backend, "render"):
-            self.backend = backend
-        else:
+            changes["backend"] = backend
+        size = changes.get("image_size")
+        if size is not None and not isinstance(size, int):
+            changes["image_size"] = max(size)
+        factory = None
+        if backend is None or isinstance(backend, str):
+            factory = BACKENDS[changes.get("backend") or (settings or RenderingSettings()).backend]
+        elif not hasattr(backend, "render"):
             raise InputError("a render backend needs a method render(motion, appearance, *, seed)", got=type(backend))
+        # What the backend does not take must be a setting: with_changes names the nearest one.
+        options = {name: changes.pop(name) for name in list(changes) if _takes(factory, name)}
+        self.settings = with_changes(RenderingSettings, settings, changes)
+        side = self.settings.image_size
+        self.image_size = (side, side) if size is None or isinstance(size, int) else tuple(size)
+        self.style = self.settings.style
+        self.backend: RenderBackend = backend  # type: ignore[assignment]
+        if factory is not None:
+            self.backend = factory(
+                image_size=self.image_size,
+                body=body,
+                backgrounds=self.settings.backgrounds,
+                style=self.style,
+                device=device,
+                **options,
+            )
         self._looks: OrderedDict[tuple[str, int], Appearance] = OrderedDict()
+
+    def prepare(self, motion: Motion, seed: int = 0) -> Motion:
+        """What the settings ask to be drawn of a motion: some of its frames, on a body drawn at random.
+
+        Args:
+            motion: In the world frame.
+            seed: With the motion's id, decides the body.
+
+        Returns:
+            Frames ``frame_stride`` apart, at most ``frames_per_motion`` and as evenly around the anchor frame (else the
+            middle) as the ends allow, with betas of deviation ``shape_spread``.
+        """
+        settings, length = self.settings, len(motion)
+        anchor = length // 2 if motion.anchor_frame is None else motion.anchor_frame
+        rows = np.arange(anchor % settings.frame_stride, length, settings.frame_stride)
+        count = len(rows) if settings.frames_per_motion is None else settings.frames_per_motion
+        start = max(0, min(int(np.searchsorted(rows, anchor)) - count // 2, len(rows) - count))
+        some = motion.take(rows[start : start + count])
+        if settings.shape_spread == 0:
+            return some
+        betas = rng_of(seed, motion.motion_id).normal(0, settings.shape_spread, 10).astype(np.float32)
+        # The joints were those of another body.
+        return replace(some, betas=betas, joints_world=None)
 
     def render(
         self,
@@ -215,6 +221,14 @@ class ClipStream:
     def to_list(self) -> list[Clip]:
         """All clips at once. A clip of 100 frames at 256 px takes about 40 MB."""
         return list(self)
+
+
+def _takes(factory: Callable[..., RenderBackend] | None, option: str) -> bool:
+    """Whether a backend has an option that is no setting."""
+    if factory is None or option in {one.name for one in fields(RenderingSettings)}:
+        return False
+    parameters = inspect.signature(factory).parameters
+    return option in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
 
 def clip_id(motion_id: str, seed: int) -> str:

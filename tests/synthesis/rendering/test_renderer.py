@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from posesyn.errors import InputError
-from posesyn.synthesis.rendering import renderer as backends
-from posesyn.synthesis.rendering.renderer import AnimationRenderer
+from posesyn.settings.stages import RenderingSettings
+from posesyn.storage.seeds import rng_of
+from posesyn.synthesis.rendering.renderer import BACKENDS, AnimationRenderer
 from posesyn.types import ArrayImage, Motion, Person
 
 
@@ -80,11 +81,11 @@ def test_other_backends_register_by_name(renderer):
         made.update(settings)
         return renderer.backend
 
-    backends.register_backend("test-diffusion", factory)
+    BACKENDS.register("test-diffusion", factory)
     clip = AnimationRenderer("test-diffusion", image_size=(48, 48), steps=3).render([motion("a")], progress=False)[0]
     assert made["steps"] == 3 and made["image_size"] == (48, 48) and len(clip) == 4
     with pytest.raises(InputError, match="exists"):
-        backends.register_backend("mesh", factory)
+        BACKENDS.register("mesh", factory)
 
 
 def test_bad_input_is_refused(renderer):
@@ -94,8 +95,56 @@ def test_bad_input_is_refused(renderer):
         AnimationRenderer(backend=object())
     with pytest.raises(InputError, match="style"):
         AnimationRenderer(style="comic")
+    with pytest.raises(InputError, match=r"no 'imagesize'.*[Dd]id you mean image_size"):
+        AnimationRenderer(imagesize=64)
+    with pytest.raises(InputError, match="no 'camera'"):
+        AnimationRenderer(renderer.backend, camera="fixed")
+    with pytest.raises(InputError, match="no such device"):
+        AnimationRenderer(device="cuda:99")
+    with pytest.raises(InputError, match="must be RenderingSettings"):
+        AnimationRenderer("mesh", 64)
     with pytest.raises(InputError, match="differ"):
         renderer.render([motion("a"), motion("a")])
     with pytest.raises(InputError, match="frame_stride"):
         renderer.render([motion("a")], frame_stride=0)
     assert renderer.render([], progress=False).to_list() == []
+
+
+def test_settings_and_single_changes_are_one():
+    settings = RenderingSettings(image_size=32, style="lab", shape_spread=0.5)
+    whole = AnimationRenderer(settings=settings)
+    single = AnimationRenderer("mesh", image_size=32, style="lab", shape_spread=0.5)
+    assert whole.settings == single.settings == settings and whole.image_size == (32, 32)
+    clips = [one.render([motion("a")], progress=False)[0] for one in (whole, single)]
+    assert same(*clips)
+    wide = AnimationRenderer(None, settings, image_size=(32, 48), camera="fixed", supersample=2)
+    assert wide.image_size == (32, 48) and wide.settings.style == "lab"
+    assert (wide.backend.camera_mode, wide.backend.supersample) == ("fixed", 2)
+    assert wide.render([motion("a")], progress=False)[0].frames.shape == (4, 32, 48, 3)
+
+
+@pytest.mark.parametrize(
+    ("length", "anchor", "frames", "stride", "expected"),
+    [
+        (50, 25, 7, 8, [1, 9, 17, 25, 33, 41, 49]),
+        (50, 3, 3, 8, [3, 11, 19]),
+        (50, 49, 3, 8, [33, 41, 49]),
+        (10, None, 2, 3, [2, 5]),
+        (10, 4, None, 2, [0, 2, 4, 6, 8]),
+        (5, 2, 7, 1, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_prepare_takes_frames_around_the_anchor(length, anchor, frames, stride, expected):
+    renderer = AnimationRenderer(image_size=16, frames_per_motion=frames, frame_stride=stride)
+    long = motion("long", frames=length, anchor_frame=anchor)
+    some = renderer.prepare(long, seed=4)
+    np.testing.assert_array_equal(some.pose_rotvec, long.pose_rotvec[expected])
+    assert some.fps == long.fps / stride
+    np.testing.assert_array_equal(some.betas, rng_of(4, "long").normal(0, 0.8, 10).astype(np.float32))
+    assert some.joints_world is None
+
+
+def test_prepare_leaves_the_body_without_a_spread():
+    own = replace(motion("own"), betas=np.linspace(-1, 1, 10))
+    some = AnimationRenderer(image_size=16, shape_spread=0.0).prepare(own)
+    np.testing.assert_array_equal(some.betas, own.betas)

@@ -10,11 +10,14 @@ import pytest
 import torch
 
 from posesyn import skeletons
+from posesyn.body import load_body
 from posesyn.errors import InputError
+from posesyn.geometry.devices import device_of
 from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.synthesis.rendering.mesh.backend import MeshBackend
 from posesyn.synthesis.rendering.mesh.rasterizer import rasterize
 from posesyn.types import Motion
+from tests.spying_device import SPY, SpyingDevice
 
 NAMES = skeletons.get("smpl45").joints
 BETAS = np.linspace(-1, 1, 10).astype(np.float32)
@@ -193,3 +196,50 @@ def test_z_buffer_on_the_body_equals_a_float64_loop(body):
 def test_bad_settings_are_refused(body, settings, message):
     with pytest.raises(InputError, match=message):
         MeshBackend(body=body, **settings)
+
+
+def test_draws_on_a_device_as_on_the_cpu(walking):
+    for options in ({"style": "lab", "supersample": 2}, {"style": "wild"}):
+        expected = MeshBackend((48, 64), device="cpu", **options).render(walking, seed=9)
+        with SpyingDevice():
+            backend = MeshBackend((48, 64), device=SPY, **options)
+            assert device_of(backend.body) == SPY
+            found = backend.render(walking, seed=9)
+        for name in ("frames", "mask", "depth", "visible", "joints_cam", "keypoints_px", "pose_rotvec", "transl_cam"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+
+
+def test_a_body_of_the_caller_stays_where_it_is():
+    body = load_body(size="small")
+    with SpyingDevice():
+        backend = MeshBackend((32, 32), body, device=SPY)
+        assert device_of(backend.body) == SPY and device_of(body) == torch.device("cpu")
+        assert MeshBackend((32, 32), body, device="cpu").body is body
+
+
+@pytest.mark.filterwarnings("ignore:the device's memory is full", "ignore:one item fills")
+@pytest.mark.parametrize("fits", [2, 0])
+def test_a_full_device_draws_fewer_frames_at_once(walking, monkeypatch, fits):
+    expected, draw, sizes = MeshBackend((48, 48), device="cpu").render(walking, seed=9), MeshBackend._draw, []
+
+    def fills(self, stage, vertices, swell, rows):
+        if self.device == SPY:
+            sizes.append(len(vertices))
+            if len(vertices) > fits:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return draw(self, stage, vertices, swell, rows)
+
+    monkeypatch.setattr(MeshBackend, "_draw", fills)
+    with SpyingDevice():
+        found = MeshBackend((48, 48), device=SPY).render(walking, seed=9)
+    assert sizes == ([9, 5, 3, 2, 2, 2, 2, 1] if fits else [9, 5, 3, 2, 1])
+    for name in ("frames", "mask", "depth", "visible"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+
+
+def test_a_device_without_64_bit_numbers_is_left_alone(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert MeshBackend((32, 32)).device == torch.device("cpu")
+    with pytest.raises(InputError, match="64-bit"):
+        MeshBackend((32, 32), device="mps")
