@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PosesynError(Exception):
     """Base of every error that posesyn raises on purpose.
@@ -32,12 +34,14 @@ class PosesynError(Exception):
             message += f". {fix[0].upper()}{fix[1:]}"
         super().__init__(message)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # Keyword-only arguments are lost by the default pickling, and worker processes send errors back.
         return _rebuild, (type(self), self.what, self.where, self.expected, self.got, self.fix)
 
 
-def _rebuild(cls, what, where, expected, got, fix):
+def _rebuild(
+    cls: type[PosesynError], what: str, where: object, expected: object, got: object, fix: str | None
+) -> PosesynError:
     return cls(what, where=where, expected=expected, got=got, fix=fix)
 
 
@@ -49,7 +53,7 @@ class FileError(PosesynError, OSError):
     """A file that is missing, damaged or not of the format it claims."""
 
     def __str__(self) -> str:  # OSError would print the arguments as a tuple.
-        return self.args[0]
+        return str(self.args[0])
 
 
 class UnsafeFileError(FileError):

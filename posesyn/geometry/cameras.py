@@ -51,7 +51,8 @@ def unproject(
 ) -> Float[Tensor, "... J 3"]:
     """Inverse of :func:`project` at known depth (z, metres)."""
     homogeneous = torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1)
-    return (homogeneous @ torch.linalg.inv(intrinsics).transpose(-1, -2)) * depth[..., None]
+    inverse: Tensor = torch.linalg.inv(intrinsics)
+    return (homogeneous @ inverse.transpose(-1, -2)) * depth[..., None]
 
 
 def intrinsics(focal: float | Tensor, width: float | Tensor, height: float | Tensor) -> Float[Tensor, "... 3 3"]:
@@ -117,7 +118,7 @@ def padded_box(
 
 
 def _input_size(input_size: int | tuple[int, int]) -> tuple[int, int]:
-    height, width = (input_size, input_size) if np.ndim(input_size) == 0 else input_size
+    height, width = (input_size, input_size) if isinstance(input_size, int | float | np.number) else input_size
     if not (height > 0 and width > 0):
         raise InputError("input_size must be positive", expected="a side or (height, width)", got=input_size)
     return height, width
@@ -158,7 +159,8 @@ def apply_affine(affine: np.ndarray, points_px: np.ndarray) -> np.ndarray:
     if affine.shape != (2, 3) or points.shape[-1:] != (2,):
         raise InputError("affine must be (2, 3) and points (..., 2)", got=f"{affine.shape} and {points.shape}")
     dtype = points.dtype if np.issubdtype(points.dtype, np.floating) else np.float64
-    return (points @ affine[:, :2].T + affine[:, 2]).astype(dtype)
+    moved: np.ndarray = (points @ affine[:, :2].T + affine[:, 2]).astype(dtype)
+    return moved
 
 
 def invert_affine(affine: np.ndarray) -> np.ndarray:

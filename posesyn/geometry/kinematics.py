@@ -19,7 +19,7 @@ def _levels(parents: tuple[int, ...]) -> tuple[tuple[tuple[int, ...], tuple[int,
     roots = tuple(j for j, parent in enumerate(parents) if parent < 0)
     if len(roots) != 1:
         raise InputError("parents must have exactly one root (-1)", got=parents)
-    levels = [(roots, ())]
+    levels: list[tuple[tuple[int, ...], tuple[int, ...]]] = [(roots, ())]
     placed = 1
     while placed < len(parents):
         above = levels[-1][0]
@@ -72,8 +72,8 @@ def forward_kinematics(
     for joints, above in levels[1:]:
         turned = global_rotmat[..., [parents[j] for j in joints], :, :] @ offsets[..., list(joints), :, None]
         positions.append(positions[-1][..., list(above), :] + turned[..., 0])
-    joints = torch.cat(positions, dim=-2)[..., _original_order(levels), :]
-    return joints, global_rotmat.expand(*batch, len(parents), 3, 3)
+    joints_at = torch.cat(positions, dim=-2)[..., _original_order(levels), :]
+    return joints_at, global_rotmat.expand(*batch, len(parents), 3, 3)
 
 
 def local_to_global(

@@ -31,13 +31,15 @@ def _check(value: Tensor, shape: tuple[int, ...], name: str) -> None:
 def rotvec_to_matrix(rotvec: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Rotation vectors (axis times angle in radians) to matrices; exact and differentiable at zero."""
     _check(rotvec, (3,), "rotvec")
-    return roma.rotvec_to_rotmat(rotvec)
+    matrix: Tensor = roma.rotvec_to_rotmat(rotvec)
+    return matrix
 
 
 def matrix_to_rotvec(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
     """Rotation matrices to rotation vectors with angle in [0, pi]."""
     _check(matrix, (3, 3), "matrix")
-    return roma.rotmat_to_rotvec(matrix)
+    rotvec: Tensor = roma.rotmat_to_rotvec(matrix)
+    return rotvec
 
 
 def rot6d_to_matrix(x: Float[Tensor, "*batch 6"], layout: Layout = "interleaved") -> Float[Tensor, "*batch 3 3"]:
@@ -93,20 +95,22 @@ def _normalise_or(vector: Tensor, fallback: Tensor) -> Tensor:
     """Unit vectors; ``fallback`` (normalised) where a vector is too short to have a direction."""
     tiny = vector.detach().norm(dim=-1, keepdim=True) < 1e-12
     vector = torch.where(tiny, fallback, vector)
-    return vector / vector.norm(dim=-1, keepdim=True)
+    unit: Tensor = vector / vector.norm(dim=-1, keepdim=True)
+    return unit
 
 
 def matrix_to_quat(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
     """Matrices to unit quaternions (w, x, y, z) with w >= 0."""
     _check(matrix, (3, 3), "matrix")
-    quat = roma.quat_xyzw_to_wxyz(roma.rotmat_to_unitquat(matrix))
+    quat: Tensor = roma.quat_xyzw_to_wxyz(roma.rotmat_to_unitquat(matrix))
     return torch.where(quat[..., :1] < 0, -quat, quat)
 
 
 def quat_to_matrix(quat: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
     """Quaternions (w, x, y, z), normalised here, to matrices."""
     _check(quat, (4,), "quat")
-    return roma.unitquat_to_rotmat(roma.quat_normalize(roma.quat_wxyz_to_xyzw(quat)))
+    matrix: Tensor = roma.unitquat_to_rotmat(roma.quat_normalize(roma.quat_wxyz_to_xyzw(quat)))
+    return matrix
 
 
 def quat_multiply(first: Float[Tensor, "... 4"], second: Float[Tensor, "... 4"]) -> Float[Tensor, "... 4"]:
@@ -132,7 +136,8 @@ def quat_rotate(quat: Float[Tensor, "... 4"], vectors: Float[Tensor, "... 3"]) -
     w, axis = quat[..., :1], quat[..., 1:]
     axis, vectors = torch.broadcast_tensors(axis, vectors)
     twice = 2 * torch.linalg.cross(axis, vectors, dim=-1)
-    return vectors + w * twice + torch.linalg.cross(axis, twice, dim=-1)
+    rotated: Tensor = vectors + w * twice + torch.linalg.cross(axis, twice, dim=-1)
+    return rotated
 
 
 def slerp(
@@ -178,7 +183,8 @@ def geodesic_angle(first: Float[Tensor, "... 3 3"], second: Float[Tensor, "... 3
     """Angle in radians between rotations, in [0, pi]; accurate at small angles too."""
     _check(first, (3, 3), "first")
     _check(second, (3, 3), "second")
-    return roma.rotmat_geodesic_distance(*torch.broadcast_tensors(first, second))
+    angle: Tensor = roma.rotmat_geodesic_distance(*torch.broadcast_tensors(first, second))
+    return angle
 
 
 def euler_to_matrix(angles: Float[Tensor, "*batch 3"], order: str) -> Float[Tensor, "*batch 3 3"]:
@@ -192,10 +198,9 @@ def euler_to_matrix(angles: Float[Tensor, "*batch 3"], order: str) -> Float[Tens
     if len(order) != 3 or set(order.upper()) - set("XYZ"):
         raise InputError("unknown Euler order", expected="three letters of X, Y, Z", got=order)
     axes = {letter: i for i, letter in enumerate("XYZ")}
-    result = None
+    turns = []
     for i, letter in enumerate(order.upper()):
         rotvec = torch.zeros_like(angles)
         rotvec[..., axes[letter]] = angles[..., i]
-        matrix = rotvec_to_matrix(rotvec)
-        result = matrix if result is None else result @ matrix
-    return result
+        turns.append(rotvec_to_matrix(rotvec))
+    return turns[0] @ turns[1] @ turns[2]

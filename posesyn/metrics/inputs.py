@@ -59,7 +59,8 @@ class Points:
 
     def _broadcast(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         try:
-            return torch.broadcast_tensors(pred, target)
+            first, second = torch.broadcast_tensors(pred, target)
+            return first, second
         except RuntimeError as error:
             raise InputError(
                 "pred and target do not broadcast",

@@ -205,4 +205,5 @@ def _distances(points: Points, alignment: str, align_on: str) -> Tensor:
         raise InputError(
             "unknown alignment", where=points.metric, expected="'none', 'scale' or 'procrustes'", got=alignment
         )
-    return (pred - target).norm(dim=-1) * MM
+    errors: Tensor = (pred - target).norm(dim=-1) * MM
+    return errors

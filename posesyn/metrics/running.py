@@ -22,7 +22,7 @@ class RunningMean(Metric):
 
     full_state_update = False
     is_differentiable = False
-    higher_is_better: ClassVar[bool | None] = False
+    higher_is_better: bool | None = False
     function: ClassVar[Callable[..., Any]]
 
     total: Tensor

@@ -127,7 +127,7 @@ def _mapping(source: str, target: str, approximate: bool) -> tuple[int, ...]:
             result[i] = available.get(_base(identity), available.get(f"op_{_base(identity)}", -1))
     # A stand-in that already serves as itself would put one point into two different joints: H36M has one head,
     # and SPIN-24 keeps head top and H36M head apart. The slots op_x and x are the same joint and may share.
-    taken = {index: None for index in result if index >= 0}
+    taken: dict[int, str | None] = {index: None for index in result if index >= 0}
     for i, identity in enumerate(wanted):
         if result[i] >= 0:
             continue

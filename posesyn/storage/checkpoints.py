@@ -230,7 +230,7 @@ def _pick(content: Any, key: str | None, path: Path) -> dict[str, torch.Tensor]:
     return _tensors(content, path)
 
 
-def _is_state_dict(content: Mapping) -> bool:
+def _is_state_dict(content: Mapping[Any, Any]) -> bool:
     return len(content) > 0 and all(isinstance(value, torch.Tensor) for value in content.values())
 
 

@@ -104,8 +104,8 @@ def _encode_depth(depth: np.ndarray) -> bytes:
 
 
 def _narrow(value: Any) -> np.ndarray:
-    value = np.asarray(value)
-    return value if value.dtype == bool else value.astype(np.float32)
+    array = np.asarray(value)
+    return array if array.dtype == bool else array.astype(np.float32)
 
 
 def frame_boxes(clip: Clip) -> np.ndarray:
@@ -144,7 +144,7 @@ class ClipHeader:
 
     clip_id: str
     frame_format: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     fps: float
     caption: str
     motion_id: str

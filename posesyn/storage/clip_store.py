@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ class ClipStore(Sequence[Clip]):
         self._keep = self._read_keep()
         self._cached_labels = lru_cache(maxsize=64)(self._labels)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return ClipStore, (self.folder,)
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ import json
 import os
 import uuid
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -134,7 +134,8 @@ def npz_bytes(arrays: Mapping[str, np.ndarray], compress: bool = True) -> bytes:
         if value.dtype.hasobject:
             raise InputError("an array of objects cannot be stored", where=f"array '{name}'", got=value.dtype)
     buffer = BytesIO()
-    (np.savez_compressed if compress else np.savez)(buffer, **plain)
+    save: Callable[..., None] = np.savez_compressed if compress else np.savez
+    save(buffer, **plain)
     return buffer.getvalue()
 
 
@@ -214,7 +215,8 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: objec
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = reader(handle)
         if dtype.hasobject and objects:
-            return restricted_loads(handle.read(), f"{where}, array '{_key(member.filename)}'")
+            value: np.ndarray = restricted_loads(handle.read(), f"{where}, array '{_key(member.filename)}'")
+            return value
         if dtype.hasobject:
             raise UnsafeFileError(
                 "an npz file holds Python objects", where=where, got=f"array '{_key(member.filename)}'"

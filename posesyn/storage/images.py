@@ -7,7 +7,7 @@ import stat
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -85,7 +85,7 @@ def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.nda
     return _decode(BytesIO(data), name, "raw", None, max_pixels, (255, 255, 255))
 
 
-def _open_regular(path: Path):
+def _open_regular(path: Path) -> BinaryIO:
     try:
         # O_NONBLOCK: opening a named pipe would otherwise wait for a writer for ever.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -112,7 +112,7 @@ def _open_regular(path: Path):
     return os.fdopen(descriptor, "rb")
 
 
-def _open_header(handle, where, max_pixels: int) -> Image.Image:
+def _open_header(handle: BinaryIO, where: object, max_pixels: int) -> Image.Image:
     """Parses the header only; Pillow decodes pixels on ``load``."""
     try:
         image = Image.open(handle, formats=FORMATS)
@@ -145,7 +145,7 @@ def _orientation_of(image: Image.Image) -> int:
         return 1  # A damaged EXIF block says nothing about orientation; the pixels may still be fine.
 
 
-def _is_turned(image: Image.Image, where, orientation: str, expected_size: tuple[int, int] | None) -> bool:
+def _is_turned(image: Image.Image, where: object, orientation: str, expected_size: tuple[int, int] | None) -> bool:
     """Whether the EXIF orientation is to be applied. Raises FileError where neither reading has the expected size."""
     code = _orientation_of(image)
     stored = image.size
@@ -166,7 +166,14 @@ def _is_turned(image: Image.Image, where, orientation: str, expected_size: tuple
     return turned
 
 
-def _decode(handle, where, orientation, expected_size, max_pixels, background) -> np.ndarray:
+def _decode(
+    handle: BinaryIO,
+    where: object,
+    orientation: str,
+    expected_size: tuple[int, int] | None,
+    max_pixels: int,
+    background: tuple[int, int, int],
+) -> np.ndarray:
     image = _open_header(handle, where, max_pixels)
     turned = _is_turned(image, where, orientation, expected_size)
     try:

@@ -240,7 +240,7 @@ class RunLedger:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _rows(self, query: str, *values: Any) -> list[tuple]:
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._mutex:
             return self._db.execute(query, values).fetchall()
 
@@ -288,4 +288,5 @@ def check_budget(bad: int, total: int, budget: float | int, where: str, reason: 
 
 
 def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(dump_json(config))
+    plain: dict[str, Any] = json.loads(dump_json(config))
+    return plain

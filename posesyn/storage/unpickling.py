@@ -215,7 +215,7 @@ def _check_instructions(data: bytes, where: object) -> None:
             raise UnsafeFileError(
                 "the pickle has too many instructions", where=where, expected=f"<= {MAX_INSTRUCTIONS}"
             )
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument) <= count:
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(str(argument)) <= count:
             raise UnsafeFileError("the pickle reserves memory it has no use for", where=where, got=f"slot {argument}")
 
 
@@ -264,12 +264,12 @@ class _Materialiser:
         self._done[id(value)] = (value, made)
         return made
 
-    def _dtype(self, record: _Dtype) -> np.dtype:
+    def _dtype(self, record: _Dtype) -> np.dtype[Any]:
         name = record.args[0]
         if not isinstance(name, str) or not _SIMPLE_DTYPE.fullmatch(name):
             raise ValueError(f"array type {name!r}")
         dtype = np.dtype("O" if "O" in name else name)
-        order = record.state[1] if record.state is not None else "|"
+        order: Any = record.state[1] if record.state is not None else "|"
         return dtype.newbyteorder(order) if order in ("<", ">") and dtype.itemsize > 1 else dtype
 
     def _array(self, record: _Array) -> np.ndarray:

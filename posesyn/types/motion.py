@@ -95,7 +95,8 @@ class Motion:
 
         def mixed(values: np.ndarray) -> np.ndarray:
             weight = share.reshape(-1, *[1] * (values.ndim - 1))
-            return values[before] * (1 - weight) + values[after] * weight
+            result: np.ndarray = values[before] * (1 - weight) + values[after] * weight
+            return result
 
         rotvec = self.pose_rotvec.astype(np.float64)
         start = Rotation.from_rotvec(rotvec[before].reshape(-1, 3))

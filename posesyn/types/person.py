@@ -148,7 +148,9 @@ class BodyFit:
 
     def to_camera(self, points: np.ndarray) -> np.ndarray:
         """(..., 3) points of the posed body → camera frame."""
-        return np.asarray(points) @ self.world_to_cam[:3, :3].T + self.world_to_cam[:3, 3]
+        world_to_cam = np.asarray(self.world_to_cam)
+        moved: np.ndarray = np.asarray(points) @ world_to_cam[:3, :3].T + world_to_cam[:3, 3]
+        return moved
 
 
 @dataclass(frozen=True)
@@ -271,7 +273,7 @@ class PoseBatch:
     def __getitem__(self, index: int | slice) -> PoseBatch:
         """One person (or several) as a PoseBatch that keeps the batch axis."""
         rows = slice(index, index + 1 or None) if isinstance(index, int) else index
-        arrays = {
+        arrays: dict[str, Any] = {
             name: None if (value := getattr(self, name)) is None else value[rows]
             for name in (
                 "joints_cam",
