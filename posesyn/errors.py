@@ -14,6 +14,10 @@ class PosesynError(Exception):
         expected: What would have been right.
         got: What was found.
         fix: What the user can do, as an instruction.
+
+    Example:
+        >>> print(PosesynError("a box needs four numbers", where="person 'a'", got=3, fix="give x0, y0, x1, y1"))
+        a box needs four numbers in person 'a': got 3. Give x0, y0, x1, y1
     """
 
     def __init__(

@@ -31,6 +31,10 @@ class EstimatorSpec:
         camera: How it parametrises translation: ``weak_perspective`` (s, tx, ty) or ``translation``.
         focal_length: Focal length in crop pixels that its camera assumes.
         rot6d_layout: Layout of its 6D rotations (see ``geometry.rotations``), or None.
+
+    Example:
+        >>> EstimatorSpec("mine", input_size=(256, 192), box_aspect=0.75).skeleton
+        'smpl45'
     """
 
     name: str
@@ -50,7 +54,17 @@ class EstimatorSpec:
 
 @runtime_checkable
 class TargetEstimator(Protocol):
-    """The 3D pose network being improved."""
+    """The 3D pose network being improved.
+
+    Example:
+        >>> class Zeros:
+        ...     spec = EstimatorSpec("zeros")
+        ...     def predict(self, persons):
+        ...         joints = np.zeros((len(persons), 45, 3))
+        ...         return PoseBatch(tuple(person.person_id for person in persons), "smpl45", joints, joints[..., :2])
+        >>> isinstance(Zeros(), TargetEstimator)
+        True
+    """
 
     spec: EstimatorSpec
 

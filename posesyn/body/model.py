@@ -193,6 +193,11 @@ def load_body(
         InputError: Unknown size or gender.
         FileError: The file is missing, damaged or no SMPL model; for a missing one the message says where to get it.
         UnsafeFileError: The file asks to run code. Nothing was run.
+
+    Example:
+        >>> body = load_body(size="small")
+        >>> body(torch.eye(3).expand(1, 24, 3, 3), torch.zeros(1, 10)).joints.shape
+        torch.Size([1, 45, 3])
     """
     if size not in SIZES:
         raise InputError("unknown body size", where="load_body", expected=" or ".join(SIZES), got=size)

@@ -144,6 +144,12 @@ def crop_person(
     Raises:
         InputError: The box is empty or outside the image, or ``rng`` is missing.
         FileError: The image cannot be read.
+
+    Example:
+        >>> image = ps.types.ArrayImage(np.zeros((48, 64, 3), np.uint8))
+        >>> person = ps.Person("a", image, np.array([8, 4, 56, 44]), np.full((17, 2), 20.0), np.ones(17), "coco17")
+        >>> crop_person(person, ps.EstimatorSpec("mine", input_size=(32, 32))).image.shape
+        (3, 32, 32)
     """
     image = person.image.load() if image is None else image
     height, width = image.shape[:2]

@@ -48,6 +48,16 @@ class CallableEstimator(nn.Module):
         losses: ``losses(output of fn, batch) -> {name: scalar}``; the batch is described in
             :mod:`posesyn.data.batches`.
         batch_size: Persons per call of ``fn``.
+
+    Example:
+        >>> def network(images):
+        ...     joints = torch.zeros(len(images), 45, 3)
+        ...     return {"joints": joints, "keypoints_px": joints[..., :2] + 8}
+        >>> estimator = CallableEstimator(network, EstimatorSpec("mine", input_size=(16, 16)))
+        >>> image = ArrayImage(np.zeros((48, 64, 3), np.uint8))
+        >>> person = Person("a", image, np.array([8, 4, 56, 44]), np.full((17, 2), 20.0), np.ones(17), "coco17")
+        >>> estimator.predict([person]).keypoints_px.shape
+        (1, 45, 2)
     """
 
     def __init__(
@@ -152,6 +162,12 @@ class EstimatorKeypointDetector:
     Args:
         estimator: Whose joints are projected.
         skeleton: Joint order of the result; joints the estimator lacks get score 0.
+
+    Example:
+        >>> detector = EstimatorKeypointDetector(ps.load_estimator("hmr_small"))
+        >>> keypoints, scores = detector.detect(np.zeros((1, 48, 64, 3), np.uint8), np.array([[8, 4, 56, 44]]))
+        >>> keypoints.shape, scores.shape
+        ((1, 17, 2), (1, 17))
     """
 
     def __init__(self, estimator: TargetEstimator, skeleton: str = "coco17") -> None:

@@ -107,6 +107,10 @@ def load_estimator(
         InputError: Unknown name, a checkpoint is needed, or this machine has no such device.
         FileError: The checkpoint cannot be read.
         CheckpointError: The checkpoint belongs to another model.
+
+    Example:
+        >>> load_estimator("hmr_small").spec.skeleton
+        'smpl45'
     """
     from posesyn.geometry.devices import moved, resolve_device  # loads torch, which a list of names need not
 

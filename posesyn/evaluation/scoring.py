@@ -44,6 +44,13 @@ def evaluate(
     Raises:
         InputError: No persons, none of the protocol, a person without the labels it needs, or an estimator or regressor
             that lacks what it compares.
+
+    Example:
+        >>> standing = ps.Motion("stand", np.zeros((2, 24, 3)), np.zeros((2, 3)), np.zeros(10), fps=20.0)
+        >>> clips = ps.AnimationRenderer(image_size=64).render([standing], progress=False).to_list()
+        >>> evaluation = evaluate(ps.load_estimator("hmr_small"), ps.data.RenderedClips(clips))
+        >>> evaluation.mpjpe_mm.shape
+        (2,)
     """
     if len(persons) == 0:
         raise InputError("evaluate needs at least one labelled person", got="an empty sequence")

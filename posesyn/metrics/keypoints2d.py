@@ -47,6 +47,11 @@ def oks(
     Raises:
         InputError: Wrong shapes, unknown sigmas, an area that is not positive, or a target without a visible joint
             (COCO ignores such targets).
+
+    Example:
+        >>> points = np.random.default_rng(0).uniform(0, 100, (1, 17, 2))
+        >>> float(oks(points, points, None, area=np.array([2500.0]))[0])
+        1.0
     """
     points = Points(pred, target, visible, "oks", dims=2, broadcast=True)
     if isinstance(sigmas, str):

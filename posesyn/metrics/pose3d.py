@@ -82,6 +82,11 @@ def pa_mpjpe(
         pred, target, visible, reduce: As in :func:`mpjpe`.
         align_on: Joints that the alignment is fitted to. ``"all"`` fits all and averages the visible ones, as SPIN and
             mmhuman3d do; invisible joints must then hold real coordinates.
+
+    Example:
+        >>> pose = np.random.default_rng(0).normal(size=(2, 17, 3))
+        >>> float(pa_mpjpe(2 * pose + 1, pose).round(3))  # scale and place do not count
+        0.0
     """
     points = Points(pred, target, visible, "pa_mpjpe")
     return points.reduce(_distances(points, "procrustes", align_on), reduce)
@@ -138,6 +143,11 @@ def pck3d(
         threshold: Millimetres; 150 is 3DHP's.
         alignment: Named with every 3DHP number: ``"none"``, ``"scale"`` or ``"procrustes"``.
         align_on: As in :func:`pa_mpjpe`.
+
+    Example:
+        >>> truth = np.zeros((1, 2, 3))
+        >>> float(pck3d(truth + np.array([[[0.0], [0.2]]]), truth))  # 20 cm on each axis is too far
+        50.0
     """
     points = Points(pred, target, visible, "pck3d", root=root)
     errors = _distances(points, alignment, align_on)

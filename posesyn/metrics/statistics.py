@@ -49,6 +49,11 @@ def bootstrap_mean(
     Raises:
         InputError: Other shapes, values that are not finite, or options out of range. One group gives an interval of no
             width, which says nothing: give the persons' names as groups if they are independent.
+
+    Example:
+        >>> interval = bootstrap_mean(np.arange(100.0), groups=range(100), resamples=200)
+        >>> interval.low < 49.5 < interval.high
+        True
     """
     sums, counts = _group_sums(values, groups, resamples, level)
     return Interval(float(sums.sum() / counts.sum()), *_percentiles(sums, counts, resamples, level, seed))

@@ -171,6 +171,11 @@ def convert(
 
     Raises:
         InputError: Wrong number of joints, or ``visible`` of another shape than the points.
+
+    Example:
+        >>> points, present = convert(np.zeros((3, 17, 2)), "coco17", "smpl24")
+        >>> points.shape, int(present[0].sum())
+        ((3, 24, 2), 12)
     """
     joints = len(get(source))
     is_torch = type(points).__module__.split(".")[0] == "torch"

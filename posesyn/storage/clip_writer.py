@@ -37,9 +37,16 @@ class ClipWriter:
         RunError: See :class:`RunLedger`.
 
     Example:
-        >>> with ClipWriter(folder, plan=ids, config={"seed": 0}) as writer:      # doctest: +SKIP
-        ...     for clip_id in writer.pending():
-        ...         writer.write(make(clip_id))
+        >>> import tempfile
+        >>> from posesyn.storage import ClipStore
+        >>> standing = ps.Motion("stand", np.zeros((2, 24, 3)), np.zeros((2, 3)), np.zeros(10), fps=20.0)
+        >>> clip = ps.AnimationRenderer(image_size=64).render([standing], progress=False)[0]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with ClipWriter(folder, plan=[clip.clip_id], config={"seed": 0}) as writer:
+        ...         for clip_id in writer.pending():
+        ...             writer.write(clip)
+        ...     print(len(ClipStore(folder)))
+        1
     """
 
     def __init__(

@@ -19,6 +19,12 @@ class Clip:
     transl_cam (T, 3); joints_cam (T, 45, 3); keypoints_px (T, 45, 2); visible (T, 45) bool, inside the image and not
     hidden by the body itself; mask (T, H, W) bool; depth (T, H, W) float16 metres, 0 where there is no body;
     intrinsics (3, 3); keep (T,) bool, frames that survived the filter.
+
+    Example:
+        >>> standing = ps.Motion("stand", np.zeros((2, 24, 3)), np.zeros((2, 3)), np.zeros(10), fps=20.0)
+        >>> clip = ps.AnimationRenderer(image_size=64).render([standing], progress=False)[0]
+        >>> len(clip), clip.frames.shape, clip.keypoints_px.shape
+        (2, (2, 64, 64, 3), (2, 45, 2))
     """
 
     clip_id: str

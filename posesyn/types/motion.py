@@ -29,6 +29,11 @@ class Motion:
         anchor_frame: Index of the frame that fits the person's 2D truth best, if ranked.
         reprojection_error: Error of that frame (normalised like the extraction error), if ranked.
         meta: Provenance (seed, prior, prefix length, rank ...).
+
+    Example:
+        >>> motion = Motion("stand", np.zeros((40, 24, 3)), np.zeros((40, 3)), np.zeros(10), fps=20.0)
+        >>> motion.resampled(10.0)
+        Motion('stand', 20 frames at 10 fps)
     """
 
     motion_id: str

@@ -171,6 +171,12 @@ class Person:
         meta: Anything else the data set says (area, head box, action, frame number ...).
         joints: 3D joints as a data set states them, or None.
         fit: Parameters of a body model as a data set states them, or None.
+
+    Example:
+        >>> image = ArrayImage(np.zeros((48, 64, 3), np.uint8))
+        >>> person = Person("a", image, np.array([8, 4, 56, 44]), np.full((17, 2), 20.0), np.ones(17), "coco17")
+        >>> person.keypoints_px.shape, int(person.visible.sum())
+        ((17, 2), 17)
     """
 
     person_id: str
@@ -233,6 +239,11 @@ class PoseBatch:
         transl_cam: (B, 3) SMPL translation in the full-image camera, or None.
         intrinsics: (B, 3, 3) of the full image, or None.
         vertices_cam: (B, V, 3) or None.
+
+    Example:
+        >>> batch = PoseBatch(("a", "b"), "coco17", np.zeros((2, 17, 3)), np.zeros((2, 17, 2)))
+        >>> len(batch), batch[1].person_ids
+        (2, ('b',))
     """
 
     person_ids: tuple[str, ...]

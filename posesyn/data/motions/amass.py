@@ -95,6 +95,14 @@ def load_motion(
     Raises:
         FileError: Missing, damaged, or without the needed arrays. UnsafeFileError: one of these holds Python objects,
             or the file inflates beyond 2 GB. InputError: wrong shapes, NaN, no frame, unknown frame rate.
+
+    Example:
+        >>> import tempfile
+        >>> motion = Motion("stand", np.zeros((4, 24, 3)), np.zeros((4, 3)), np.zeros(10), fps=20.0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_motion(f"{folder}/stand.npz", motion)
+        ...     print(load_motion(f"{folder}/stand.npz"))
+        Motion('stand', 4 frames at 20 fps)
     """
     path = Path(path)
     # The SMPL-X release of AMASS stores markers as Python objects beside the poses: these are not looked at.

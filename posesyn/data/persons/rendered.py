@@ -35,6 +35,12 @@ class RenderedClips(Sequence[Person]):
 
     Raises:
         InputError: No usable frame, or two clips of one name.
+
+    Example:
+        >>> standing = ps.Motion("stand", np.zeros((2, 24, 3)), np.zeros((2, 3)), np.zeros(10), fps=20.0)
+        >>> persons = RenderedClips(ps.AnimationRenderer(image_size=64).render([standing], progress=False).to_list())
+        >>> len(persons), persons[0].skeleton, persons[0].labels.joints_cam.shape
+        (2, 'smpl45', (45, 3))
     """
 
     def __init__(

@@ -72,6 +72,13 @@ class ErrorExtractor:
 
     Raises:
         InputError: A number that makes no sense.
+
+    Example:
+        >>> image, box = ps.types.ArrayImage(np.zeros((48, 64, 3), np.uint8)), np.array([8, 4, 56, 44])
+        >>> persons = [ps.Person(name, image, box, np.full((17, 2), 20.0), np.ones(17), "coco17") for name in "ab"]
+        >>> report = ErrorExtractor(ps.load_estimator("hmr_small")).extract(persons, progress=False)
+        >>> len(report.scored), len(report.challenging), len(report.non_challenging)
+        (2, 1, 1)
     """
 
     def __init__(

@@ -58,6 +58,12 @@ class ClipFilter:
 
     Raises:
         InputError: A judge without the needed method, or a threshold that makes no sense.
+
+    Example:
+        >>> standing = ps.Motion("stand", np.zeros((2, 24, 3)), np.zeros((2, 3)), np.zeros(10), fps=20.0)
+        >>> clips = ps.AnimationRenderer(image_size=64).render([standing], progress=False)
+        >>> [clip.keep.tolist() for clip in ClipFilter().filter(clips)]
+        [[True, True]]
     """
 
     def __init__(

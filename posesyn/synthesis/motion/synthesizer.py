@@ -69,6 +69,12 @@ class MotionSynthesizer:
 
     Raises:
         InputError: Settings that the prior cannot fulfil, a device that is absent.
+
+    Example:
+        >>> synthesizer = MotionSynthesizer.from_pretrained()
+        >>> motion = synthesizer.from_captions(["a person walks"], max_frames=24)[0]
+        >>> motion.caption, len(motion) <= 24
+        ('a person walks', True)
     """
 
     def __init__(

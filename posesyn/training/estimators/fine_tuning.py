@@ -47,6 +47,11 @@ class PoseEstimatorModule(pl.LightningModule):
 
     Raises:
         InputError: The estimator cannot be trained.
+
+    Example:
+        >>> module = PoseEstimatorModule(ps.load_estimator("hmr_small"), learning_rate=1e-4)
+        >>> module.estimator.spec.skeleton
+        'smpl45'
     """
 
     def __init__(

@@ -199,6 +199,14 @@ class MixedPoseDataModule(pl.LightningDataModule):
 
     Raises:
         InputError: A stream the fraction needs is empty, or the fraction does not fit the batch.
+
+    Example:
+        >>> image, box = ps.types.ArrayImage(np.zeros((48, 64, 3), np.uint8)), np.array([8, 4, 56, 44])
+        >>> persons = [ps.Person(name, image, box, np.full((17, 2), 20.0), np.ones(17), "coco17") for name in "abcd"]
+        >>> spec = ps.EstimatorSpec("mine", input_size=(32, 32))
+        >>> data = MixedPoseDataModule(persons, synthetic_fraction=0.0, batch_size=2, spec=spec)
+        >>> [batch["images"].shape for batch in data.train_dataloader()]
+        [torch.Size([2, 3, 32, 32]), torch.Size([2, 3, 32, 32])]
     """
 
     def __init__(
