@@ -15,22 +15,21 @@ import json
 
 import numpy as np
 import torch
-from prior_material import add_arguments, prepare
+from prior_material import add_arguments, raw_features
 from torch import Tensor, nn
-from train_prior import VQVAE, unseen
+from train_prior import unseen
 
-from posesyn.storage.checkpoints import load_into, load_weights
+from posesyn.synthesis.motion.prior.prior import MotionPriorModel
 from posesyn.synthesis.motion.prior.text import HashTextEncoder, SentenceTextEncoder, paraphrase
-from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE
 
 
-def histograms(vqvae: MotionVQVAE, clips: list) -> tuple[list[tuple[str, ...]], Tensor]:
+def histograms(prior: MotionPriorModel, clips: list) -> tuple[list[tuple[str, ...]], Tensor]:
     """Captions and normalised histograms (N, codes) of the first codebook's tokens of the clips at their own speed."""
     rows, captions = [], []
     for clip in clips:
         if clip.captions and clip.clip_id.endswith("x1"):
-            codes = vqvae.encode(torch.from_numpy(clip.features)[None])[0, :, 0]
-            rows.append(torch.bincount(codes, minlength=VQVAE.codes).float() / len(codes))
+            codes = prior.encode(torch.from_numpy(clip.features)[None])[0, :, 0]
+            rows.append(torch.bincount(codes, minlength=prior.vqvae.config.codes).float() / len(codes))
             captions.append(clip.captions)
     return captions, torch.stack(rows)
 
@@ -40,7 +39,11 @@ def compare(kind: str, data: dict, steps: int, seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     encoder = HashTextEncoder() if kind == "hash" else SentenceTextEncoder()
     head = nn.Sequential(
-        nn.Dropout(0.3), nn.Linear(encoder.dim, 128), nn.GELU(), nn.Dropout(0.3), nn.Linear(128, VQVAE.codes)
+        nn.Dropout(0.3),
+        nn.Linear(encoder.dim, 128),
+        nn.GELU(),
+        nn.Dropout(0.3),
+        nn.Linear(128, data["train"][1].shape[1]),
     )
     known: dict[str, Tensor] = {}
 
@@ -100,10 +103,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    clips = prepare(args).scaled
-    vqvae = MotionVQVAE(VQVAE).eval()
-    load_into(vqvae, load_weights(args.work / "vqvae.safetensors"))
-    data = {split: histograms(vqvae, own) for split, own in clips.items()}
+    prior = MotionPriorModel.load(args.work / "prior-hash" / "prior.safetensors")
+    data = {split: histograms(prior, own) for split, own in raw_features(args).items()}
     results = {}
     for kind in ("hash", "sentence"):
         runs = [compare(kind, data, args.steps, seed) for seed in range(args.seeds)]

@@ -2,6 +2,7 @@
 
 from posesyn.settings.inputs import CaptionerSettings, DataSettings, EstimatorSettings
 from posesyn.settings.lifters import CameraRig, LifterChoice, LifterSettings, PoseAugSettings, PosePairSettings
+from posesyn.settings.prior import PriorSettings
 from posesyn.settings.run import RunSettings
 from posesyn.settings.stages import ExtractionSettings, FilterSettings, RenderingSettings
 from posesyn.settings.synthesis import FittingSettings, SynthesisSettings
@@ -21,6 +22,7 @@ __all__ = [
     "LifterSettings",
     "PoseAugSettings",
     "PosePairSettings",
+    "PriorSettings",
     "RenderingSettings",
     "RunSettings",
     "SynthesisSettings",

@@ -17,5 +17,6 @@ if TYPE_CHECKING:
     from posesyn.training.lifters.run import train_poseaug as train_poseaug
     from posesyn.training.prior.modules import MotionTransformerModule as MotionTransformerModule
     from posesyn.training.prior.modules import MotionVQVAEModule as MotionVQVAEModule
+    from posesyn.training.prior.run import train_prior as train_prior
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -145,6 +145,12 @@ class MotionResidualModule(SeededModule):
         object.__setattr__(self, "quantizer", quantizer)
         object.__setattr__(self, "text_encoder", text_encoder)
 
+    def on_fit_start(self) -> None:
+        self.quantizer.to(self.device)
+
+    def on_fit_end(self) -> None:
+        self.quantizer.to("cpu")
+
     def loss(self, batch: dict, level: Tensor) -> Tensor:
         """Cross-entropy over the positions that are neither known nor padding; one codebook per row of the batch."""
         codes, config = batch["codes"], self.model.config

@@ -212,7 +212,7 @@ class MotionPriorModel(nn.Module):
             raise FileError(
                 "there is no such motion prior",
                 where=path,
-                fix="use MotionSynthesizer.from_pretrained() for the shipped one, or tools/train_prior.py to make one",
+                fix="leave it out for the shipped one, or make one with posesyn.training.train_prior",
             )
         settings, weights = load_metadata(path), load_weights(path)
         if settings.get("format") not in (FORMAT, *_OLDER):
