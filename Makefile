@@ -6,7 +6,7 @@ RUN := OMP_WAIT_POLICY=passive $(VENV)/bin
 WORKERS ?= 2
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint coverage docs clean
 
 # The stamp changes when the requirements do, so an unchanged environment is not installed again.
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -28,7 +28,15 @@ test: $(VENV)/.installed lint
 
 lint: $(VENV)/.installed
 	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/codespell
 	$(RUN)/lint-imports
+	$(RUN)/python tools/check_types.py
+
+# Without the long tests: counting lines slows each test down. The floor stands in pyproject.toml.
+coverage: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m "not slow and not integration" -n $(WORKERS) --dist loadfile \
+		--cov --cov-report term:skip-covered $(PYTEST_ARGS)
 
 docs: $(VENV)/.installed
 	$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(VENV)/bin/python -m ensurepip

@@ -67,7 +67,7 @@ def augmented(files: list[Path], held: torch.Tensor, limits: JointLimits, seed: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--cache", type=Path, default=Path("/tmp/poseaug_bench/pairs"))
+    parser.add_argument("--cache", type=Path, default=Path("runs/poseaug_bench/pairs"))
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="augmentor.safetensors files")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/poseaug_plausibility.json"))
     parser.add_argument("--seed", type=int, default=0)

@@ -142,7 +142,7 @@ def halving(
                 warnings.warn(f"the device's memory is full: on with batches of {size}", stacklevel=2)
                 continue
             warnings.warn("one item fills the device's memory: it is done on the CPU", stacklevel=2)
-            assert last is not None
+            assert last is not None  # noqa: S101 - without it the except clause has raised
             results.append(last(batch))
         start += len(batch)
     return results
