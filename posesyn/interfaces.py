@@ -31,6 +31,7 @@ class EstimatorSpec:
         camera: How it parametrises translation: ``weak_perspective`` (s, tx, ty) or ``translation``.
         focal_length: Focal length in crop pixels that its camera assumes.
         rot6d_layout: Layout of its 6D rotations (see ``geometry.rotations``), or None.
+        neighbours: Other persons of the image whose 2D joints its training takes, at most; 0 for none.
 
     Example:
         >>> EstimatorSpec("mine", input_size=(256, 192), box_aspect=0.75).skeleton
@@ -50,6 +51,7 @@ class EstimatorSpec:
     camera: Literal["weak_perspective", "translation"] = "weak_perspective"
     focal_length: float = 5000.0
     rot6d_layout: Literal["interleaved", "contiguous"] | None = None
+    neighbours: int = 0
 
 
 @runtime_checkable

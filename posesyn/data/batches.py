@@ -21,8 +21,8 @@ key                     shape, dtype          meaning
 ``box_centers``         (B, 2)                middle of the crop in full-image pixels
 ``box_sizes``           (B,)                  width of the crop in full-image pixels
 ``image_sizes``         (B, 2)                (width, height) of the full image
-``neighbours_px``       (B, 4, 45, 2)         other persons' joints as ``keypoints_px``; 0 where not visible
-``neighbours_visible``  (B, 4, 45) bool       which of them there are (``data.neighbours.WithNeighbours``)
+``neighbours_px``       (B, N, 45, 2)         other persons' joints as ``keypoints_px``; 0 where not visible
+``neighbours_visible``  (B, N, 45) bool       which of them there are; both only where the spec asks for N neighbours
 ``is_synthetic``        (B,) bool             rendered by posesyn
 ``person_ids``          B names               tuple of str
 ``batch_index``         int                   number of the batch since the start of training (added by the data module)
@@ -34,6 +34,7 @@ centimetres apart (``skeletons.convert(approximate=True)``), as SPIN does for hi
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,8 +49,6 @@ from posesyn.interfaces import EstimatorSpec
 from posesyn.types import Person
 
 SKELETON = "smpl45"
-# Rows of ``neighbours_px``; our own choice.
-MAX_NEIGHBOURS = 4
 _JOINTS = len(skeletons.get(SKELETON))
 
 
@@ -65,6 +64,7 @@ def training_sample(
     augment: CropAugmentation | CropVariation | None = None,
     rng: np.random.Generator | None = None,
     is_synthetic: bool = False,
+    neighbours: Sequence[Person] = (),
 ) -> dict[str, Any]:
     """One row of a batch, as NumPy arrays without the batch axis.
 
@@ -73,6 +73,7 @@ def training_sample(
         spec: What the estimator wants to see.
         augment, rng: See :func:`posesyn.data.crops.crop_person`.
         is_synthetic: Whether posesyn rendered it.
+        neighbours: Others in the image, nearest first (:class:`Neighbours`), for a spec that asks for them.
 
     Raises:
         InputError, FileError: As :func:`posesyn.data.crops.crop_person`.
@@ -96,7 +97,7 @@ def training_sample(
         "box_centers": crop.box_center,
         "box_sizes": np.array(crop.box_size),
         "image_sizes": np.array(crop.image_size),
-        **_neighbours(person.meta.get("neighbours", ()), crop),
+        **(_neighbours(neighbours, crop, spec.neighbours) if spec.neighbours else {}),
         "is_synthetic": np.array(is_synthetic),
         "person_ids": person.person_id,
     }
@@ -113,10 +114,10 @@ def training_sample(
     }
 
 
-def _neighbours(persons: Sequence[Person], crop: Crop) -> dict[str, np.ndarray]:
-    points = np.zeros((MAX_NEIGHBOURS, _JOINTS, 2), np.float32)
-    visible = np.zeros((MAX_NEIGHBOURS, _JOINTS), bool)
-    for row, person in enumerate(persons[:MAX_NEIGHBOURS]):
+def _neighbours(persons: Sequence[Person], crop: Crop, most: int) -> dict[str, np.ndarray]:
+    points = np.zeros((most, _JOINTS, 2), np.float32)
+    visible = np.zeros((most, _JOINTS), bool)
+    for row, person in enumerate(persons[:most]):
         placed, seen = apply_affine(crop.affine, person.keypoints_px), person.visible
         if crop.variation.flip:
             order = list(skeletons.get(person.skeleton).flip)
@@ -139,3 +140,31 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         values = [sample[name] for sample in samples]
         batch[name] = tuple(values) if isinstance(values[0], str) else torch.from_numpy(np.stack(values))
     return batch
+
+
+class Neighbours:
+    """Who else is in the image, for networks whose input poses are corrupted with joints of others.
+
+    Args:
+        persons: Any data set; it is read through once for image names and boxes, not for its images.
+        most: Neighbours per person at most, those with the largest shared box first.
+    """
+
+    def __init__(self, persons: Sequence[Person], most: int) -> None:
+        self.persons, self.most = persons, most
+        self._together: dict[str, list[int]] = defaultdict(list)
+        self._boxes = np.zeros((len(persons), 4), np.float32)
+        self._image_ids = [""] * len(persons)
+        for row in range(len(persons)):
+            person = persons[row]
+            self._boxes[row], self._image_ids[row] = person.box_xyxy, person.image_id
+            if person.image_id:
+                self._together[person.image_id].append(row)
+
+    def of(self, row: int) -> list[Person]:
+        """Those of the person at this place of the data set; none where it has no image name."""
+        others = np.array([other for other in self._together.get(self._image_ids[row], ()) if other != row], int)
+        low = np.maximum(self._boxes[others, :2], self._boxes[row, :2])
+        high = np.minimum(self._boxes[others, 2:], self._boxes[row, 2:])
+        shared = np.clip(high - low, 0, None).prod(-1)
+        return [self.persons[int(other)] for other in others[np.argsort(-shared, kind="stable")[: self.most]]]

@@ -8,7 +8,7 @@ import torch
 
 from posesyn import skeletons
 from posesyn.body import load_body
-from posesyn.data.batches import collate, normalise_keypoints, training_sample
+from posesyn.data.batches import Neighbours, collate, normalise_keypoints, training_sample
 from posesyn.data.crops import CropVariation
 from posesyn.errors import InputError
 from posesyn.geometry.rotations import rotvec_to_matrix
@@ -16,6 +16,7 @@ from posesyn.interfaces import EstimatorSpec
 from posesyn.types import ArrayImage, BodyLabels, Person
 
 SPEC = EstimatorSpec("test", input_size=(64, 64))
+CROWD = replace(SPEC, neighbours=4)
 VARIATIONS = [
     CropVariation(),
     CropVariation(rotation=0.5, scale=1.2, shift=(0.05, -0.1)),
@@ -83,13 +84,11 @@ def test_shapes_and_types(labelled, coco):
         "box_centers": (2, 2),
         "box_sizes": (2,),
         "image_sizes": (2, 2),
-        "neighbours_px": (2, 4, 45, 2),
-        "neighbours_visible": (2, 4, 45),
         "is_synthetic": (2,),
     }
     assert batch.keys() == {*shapes, "person_ids"}
     for name, shape in shapes.items():
-        masks = ("visible", "has_labels", "neighbours_visible", "is_synthetic")
+        masks = ("visible", "has_labels", "is_synthetic")
         kind = torch.bool if name in masks else torch.float32
         assert (tuple(batch[name].shape), batch[name].dtype) == (shape, kind), name
     assert batch["person_ids"] == ("body", "coco")
@@ -128,7 +127,7 @@ def test_an_empty_batch_is_refused():
 @pytest.mark.parametrize("variation", VARIATIONS)
 def test_neighbours_are_in_the_frame_of_the_crop(labelled, coco, variation):
     beside = replace(coco, person_id="beside", keypoints_px=coco.keypoints_px + np.float32([15, -4]))
-    sample = training_sample(replace(labelled, meta={"neighbours": (coco, beside)}), SPEC, variation)
+    sample = training_sample(labelled, CROWD, variation, neighbours=(coco, beside))
     points, visible = sample["neighbours_px"], sample["neighbours_visible"]
     assert not visible[2:].any()
     alone = training_sample(coco, SPEC, variation)
@@ -140,4 +139,20 @@ def test_neighbours_are_in_the_frame_of_the_crop(labelled, coco, variation):
         for affine, pixels in ((sample["affine"], points[row]), (own["affine"], own["keypoints_px"])):
             places.append(np.linalg.solve(affine[:, :2], (pixels - affine[:, 2]).T).T[own["visible"]])
         np.testing.assert_allclose(*places, atol=1e-2)
-    assert not training_sample(labelled, SPEC)["neighbours_visible"].any()
+    assert not training_sample(labelled, CROWD)["neighbours_visible"].any()
+    assert "neighbours_px" not in training_sample(labelled, SPEC, neighbours=(coco,))
+
+
+def at(name: str, left: float, image_id: str) -> Person:
+    box = np.array([left, 0, left + 40, 40])
+    image = ArrayImage(np.zeros((40, 200, 3), np.uint8))
+    return Person(name, image, box, np.zeros((17, 2)), np.zeros(17, bool), "coco17", image_id=image_id)
+
+
+def test_others_of_the_image_come_nearest_first():
+    data = [at("a", 0, "x"), at("b", 30, "x"), at("c", 10, "x"), at("d", 0, "y"), at("e", 0, "")]
+    found = Neighbours(data, most=2)
+    assert [p.person_id for p in found.of(0)] == ["c", "b"]
+    assert [p.person_id for p in found.of(1)] == ["c", "a"]
+    assert found.of(3) == found.of(4) == []
+    assert [p.person_id for p in Neighbours(data, most=1).of(2)] == ["a"]

@@ -66,12 +66,13 @@ class RenderedClips(Sequence[Person]):
         self._ids = tuple(ids)
         self._cache = lru_cache(maxsize=64)(self._read_labels)
         self._frames: list[tuple[int, int]] = []
-        skipped = []
+        skipped, dropped = [], 0
         for row in range(len(ids)):
             labels = self._cache(row)
             size = self._size(row)
             for frame in range(0, len(labels["keep"]), stride):
                 if only_kept and not labels["keep"][frame]:
+                    dropped += 1
                     continue
                 seen = int(np.sum(labels["visible"][frame]))
                 reason = box_problem(labels["boxes_xyxy"][frame], size)
@@ -84,7 +85,11 @@ class RenderedClips(Sequence[Person]):
         self.skipped: tuple[tuple[str, str], ...] = tuple(skipped)
         if not self._frames:
             raise InputError(
-                "no usable frame is left", where="RenderedClips", got=f"{len(ids)} clips, {len(skipped)} skipped"
+                "no usable frame is left",
+                where="RenderedClips",
+                got=f"{len(ids)} clips; {dropped} frames dropped by the filter, {len(skipped)} without a usable body"
+                + (f", e.g. {': '.join(skipped[0])}" if skipped else ""),
+                fix="loosen the filter (a higher quantile or threshold), or pass only_kept=False" if dropped else None,
             )
 
     def __reduce__(self):

@@ -39,6 +39,7 @@ CROWDNET_SPEC = EstimatorSpec(
     keypoints_skeleton="coco19",
     camera="translation",
     rot6d_layout="interleaved",
+    neighbours=4,  # our own choice
 )
 _CROP, _GRID = 256, 64
 # hongsukchoi/3DCrowdNet_RELEASE: sqrt(f² · 2.5 m² / 256²), the depth at which 2.5 m fill the crop.
@@ -192,8 +193,7 @@ class CrowdNet(SmplNetwork):
     def training_losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The published losses, see :mod:`posesyn.estimators.crowdnet.losses`, on corrupted input poses.
 
-        Joints are swapped with those of neighbours where the data set knows them
-        (:class:`posesyn.data.neighbours.WithNeighbours`).
+        Joints are swapped with those of the neighbours that the batch holds (``EstimatorSpec.neighbours``).
         """
         joints, mask = self.training_poses(batch)
         output = self(batch["images"], joints.to(self.device), mask.to(self.device))

@@ -10,13 +10,14 @@ import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
 
-from posesyn.data.batches import collate, training_sample
+from posesyn.data.batches import Neighbours, collate, training_sample
 from posesyn.data.crops import CropAugmentation
 from posesyn.data.persons.rendered import RenderedClips
 from posesyn.errors import InputError, RunError
 from posesyn.interfaces import EstimatorSpec
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.seeds import rng_of
+from posesyn.synthesis.filtering.clip_filter import FilteredClips
 from posesyn.types import Clip, Person
 
 REAL, SYNTHETIC = 0, 1
@@ -103,12 +104,15 @@ class _Samples(Dataset):
 
     def __init__(self, streams, spec: EstimatorSpec, augment: CropAugmentation | None, seed: int) -> None:
         self.streams, self.spec, self.augment, self.seed = streams, spec, augment, seed
+        # Rendered images show one person.
+        self.neighbours = Neighbours(streams[REAL], spec.neighbours) if spec.neighbours else None
 
     def __getitem__(self, item: tuple[int, Draw]) -> dict[str, Any]:
         index, (stream, position, number) = item
         person = self.streams[stream][position]
         rng = rng_of(self.seed, f"{stream}/{person.person_id}/{number}")
-        sample = training_sample(person, self.spec, self.augment, rng, is_synthetic=stream == SYNTHETIC)
+        others = self.neighbours.of(position) if self.neighbours is not None and stream == REAL else ()
+        sample = training_sample(person, self.spec, self.augment, rng, stream == SYNTHETIC, others)
         return {**sample, "batch_index": np.array(index)}
 
 
@@ -155,6 +159,15 @@ def as_persons(data: Any, argument: str) -> Sequence[Person]:
         raise _unreadable(argument, data)
     parts = [part for part in (as_persons(part, argument) for part in data) if len(part)]
     return _Joined(parts) if parts else ()
+
+
+def _dropped(data: Any) -> str | None:
+    """What a filter says of clips of which none is left."""
+    if not isinstance(data, FilteredClips):
+        return None
+    found = data.statistics()
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in found["reasons"].items())
+    return f"the filter dropped all {found['frames']} frames of {found['clips']} clips ({reasons})"
 
 
 def _unreadable(argument: str, data: Any) -> InputError:
@@ -228,11 +241,14 @@ class MixedPoseDataModule(pl.LightningDataModule):
         self.streams = (as_persons(real, "real"), as_persons(synthetic, "synthetic"))
         for name, stream, needed in zip(("real", "synthetic"), self.streams, self.counts):
             if needed and not len(stream):
+                dropped = _dropped(real if name == "real" else synthetic)
                 raise InputError(
                     f"MixedPoseDataModule has no {name} persons",
                     expected=f"at least one, for a synthetic fraction of {synthetic_fraction:g}",
-                    fix=f"pass {name}=..., or set synthetic_fraction to {1 if name == 'real' else 0}",
-                )
+                    got=dropped,
+                    fix="loosen the filter (a higher quantile or threshold), or render other clips" if dropped
+                    else f"pass {name}=..., or set synthetic_fraction to {1 if name == 'real' else 0}",
+                )  # fmt: skip
         self.batch_size, self.seed, self.num_workers, self.spec = batch_size, seed, num_workers, spec
         self.augment = CropAugmentation() if augment is True else (augment or None)
         self.val = as_persons(val, "val")

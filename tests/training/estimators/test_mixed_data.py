@@ -9,6 +9,7 @@ import torch
 from posesyn.data.crops import CropAugmentation
 from posesyn.errors import InputError, RunError
 from posesyn.interfaces import EstimatorSpec
+from posesyn.synthesis.filtering.clip_filter import ClipFilter
 from posesyn.training.estimators.mixed_data import MixedPoseDataModule, as_persons, synthetic_count
 from posesyn.types import ArrayImage, Person
 
@@ -207,6 +208,31 @@ def test_missing_data_is_named():
         as_persons([1, 2], "real")
     with pytest.raises(InputError, match="cannot read 'real'"):
         as_persons("persons.json", "real")
+
+
+def test_a_filter_that_drops_everything_is_named(make_clip, tmp_path):
+    class FarOff:
+        skeleton = "smpl45"
+
+        def detect(self, images, boxes_xyxy):
+            return np.full((len(images), 45, 2), 1e4, np.float32), np.ones((len(images), 45), np.float32)
+
+    clips = [make_clip("a"), make_clip("b", seed=1)]
+    kept = ClipFilter(FarOff(), threshold=0.1).filter(clips)
+    with pytest.raises(InputError, match=r"the filter dropped all \d+ frames of 2 clips \(.+: \d+"):
+        MixedPoseDataModule(people(3, "r"), kept, spec=SPEC)
+    none = [replace(clip, keep=np.zeros_like(clip.keep)) for clip in clips]
+    with pytest.raises(InputError, match=r"\d+ frames dropped by the filter"):
+        MixedPoseDataModule(people(3, "r"), none, spec=SPEC)
+
+
+def test_neighbours_come_with_the_real_persons_of_an_image():
+    real = [replace(person, image_id="street") for person in people(3, "r")]
+    spec = replace(SPEC, neighbours=4)
+    batch = only(MixedPoseDataModule(real, people(1, "s"), 0.25, batch_size=4, spec=spec))
+    assert batch["neighbours_visible"].any(-1).sum(-1).tolist() == [2, 2, 2, 0]  # two others; rendered ones are alone
+    assert batch["neighbours_px"].shape == (4, 4, 45, 2)
+    assert "neighbours_px" not in only(MixedPoseDataModule(real, None, 0.0, batch_size=4, spec=SPEC))
 
 
 def test_a_person_that_cannot_be_cropped_is_named():
