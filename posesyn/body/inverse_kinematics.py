@@ -8,7 +8,7 @@ their parents.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import roma
@@ -323,7 +323,7 @@ def refine(
     """
     frames, count = len(target), len(TURNING)
     below, turning, parents = _ancestors().to(target.device), list(TURNING), smpl_parents()
-    like = {"dtype": torch.float64, "device": target.device}
+    like: dict[str, Any] = {"dtype": torch.float64, "device": target.device}
     stiffness = torch.tensor([STIFF if j in STIFF_JOINTS else LOOSE for j in TURNING], **like)
     prior = torch.cat([torch.full((3,), 1e-9, **like), stiffness.repeat_interleave(3)])
     weights = importance[:, None].expand(NUM_POSITIONS, 3).reshape(-1)

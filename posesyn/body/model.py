@@ -55,6 +55,9 @@ class Body(torch.nn.Module):
         vertex_ids: Names and vertices of the joints 24 to 44.
     """
 
+    joint_template: Tensor
+    joint_directions: Tensor
+
     def __init__(self, arrays: BodyArrays, name: str, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.name = name

@@ -227,6 +227,10 @@ class IterativeRegressor(nn.Module):
         dropout: After each of the two layers.
     """
 
+    init_pose: Tensor
+    init_shape: Tensor
+    init_cam: Tensor
+
     def __init__(self, features: int, hidden: int = 1024, iterations: int = 3, dropout: float = 0.5) -> None:
         super().__init__()
         self.iterations = iterations

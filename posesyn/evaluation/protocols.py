@@ -125,14 +125,14 @@ class Protocol:
         }
 
 
-_SPIN14 = {
+_SPIN14: dict[str, Any] = {
     "joints": "eval14",
     "space": "h36m17",
     "root": ("pelvis",),
     "predicted": "mesh",
     "regressor": "h36m",
 }
-_H36M_TEST = {"subjects": ("S9", "S11"), "first_frame": 1}
+_H36M_TEST: dict[str, Any] = {"subjects": ("S9", "S11"), "first_frame": 1}
 
 PROTOCOLS: Mapping[str, Protocol] = {
     protocol.name: protocol

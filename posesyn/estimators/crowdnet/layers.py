@@ -43,6 +43,8 @@ class JointGraphConv(nn.Module):
         inputs, outputs: Features per joint.
     """
 
+    adjacency: Tensor
+
     def __init__(self, adjacency: Float[Tensor, "J J"], inputs: int, outputs: int) -> None:
         super().__init__()
         joints = len(adjacency)

@@ -214,6 +214,10 @@ class SmplDecoder(nn.Module):
         options: See :class:`TokenDecoder`.
     """
 
+    init_body_pose: Tensor
+    init_betas: Tensor
+    init_cam: Tensor
+
     def __init__(self, context_dim: int = 1280, **options: int) -> None:
         super().__init__()
         self.transformer = TokenDecoder(context_dim=context_dim, **options)

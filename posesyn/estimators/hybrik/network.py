@@ -187,6 +187,9 @@ class HybrIK(SmplNetwork):
 
     heavy_parts = ("preact", "deconv_layers")
 
+    init_shape: Tensor
+    init_cam: Tensor
+
     def __init__(
         self,
         backbone: str = "resnet34",

@@ -29,6 +29,8 @@ def _neighbours() -> Tensor:
 class _SemanticConv(nn.Module):
     """out = (A⊙I)(x W0) + (A⊙(1-I))(x W1) + b; A is the row softmax of learned numbers over neighbours and self."""
 
+    places: Tensor
+
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         mask = _neighbours()
@@ -246,6 +248,9 @@ class _NonLocal(nn.Module):
 
 
 class _Network(nn.Module):
+    graph: Tensor
+    pool_graph: Tensor
+
     def __init__(self, rates: tuple[float, float, float, float], width: int) -> None:
         super().__init__()
         double, wide = 2 * width, 4 * width

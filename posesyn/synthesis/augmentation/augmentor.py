@@ -166,6 +166,8 @@ class _Trunk(nn.Module):
 
 
 class _BoneAngles(_Trunk):
+    free: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self._add("", 3 * JOINTS + NOISE, 3 * BONES)
@@ -180,6 +182,8 @@ class _BoneAngles(_Trunk):
 
 
 class _BoneLengths(_Trunk):
+    mask: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self._add("_BL", 3 * JOINTS + BONES + NOISE, RATIOS)
@@ -217,6 +221,8 @@ class Augmentor(nn.Module):
         joint_range: In eval mode, poses that new bone angles bring beyond it keep their own angles. In train mode
             nothing is kept back: the discriminator is to learn from such poses.
     """
+
+    ratio_of_bone: Tensor
 
     def __init__(
         self,

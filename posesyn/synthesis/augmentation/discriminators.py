@@ -31,6 +31,8 @@ def kcs_matrix(unit: Float[Tensor, "B 15 3"], part: int) -> Float[Tensor, "B 15 
 
 
 class _Branch(nn.Module):
+    entries: Tensor
+
     def __init__(self, part: tuple[int, ...]) -> None:
         super().__init__()
         self.kcs_layer_1, self.kcs_layer_2 = nn.Linear(_KCS, _WIDTH), nn.Linear(_WIDTH, _WIDTH)

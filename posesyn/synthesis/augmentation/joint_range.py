@@ -39,6 +39,9 @@ class JointRange(nn.Module):
         reachable: (15, 7200) bool: the directions of :func:`grid` that occur.
     """
 
+    angles: Tensor
+    reachable: Tensor
+
     def __init__(self, angles: Float[Tensor, "15 2"] | None = None, reachable: Tensor | None = None) -> None:
         super().__init__()
         anything = torch.tensor([-math.inf, math.inf]).expand(BONES, 2).clone()

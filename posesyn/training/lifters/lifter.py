@@ -56,6 +56,9 @@ class LifterModule(pl.LightningModule):
         seed: Decides the order of the data.
     """
 
+    keypoints: Tensor
+    targets: Tensor
+
     def __init__(
         self,
         lifter: Lifter,

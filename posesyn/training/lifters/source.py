@@ -163,6 +163,13 @@ class PoseAugSource(nn.Module):
             fits the width.
     """
 
+    poses: Tensor
+    keypoints: Tensor
+    cameras: Tensor
+    templates: Tensor
+    groups: Tensor
+    template_of: Tensor
+
     def __init__(self, pairs: PosePairs, bone_swap: bool = True, views: ViewRange | None = None) -> None:
         super().__init__()
         self.bone_swap, self.views = bone_swap, views

@@ -18,6 +18,11 @@ _ROWS = 2048  # vectors searched for at once, to bound memory
 class EMAQuantizer(nn.Module):
     """Codebook trained by exponential moving averages, with resets of unused codes (no gradient reaches it)."""
 
+    codebook: Tensor
+    ema_sum: Tensor
+    ema_count: Tensor
+    initialised: Tensor
+
     def __init__(self, codes: int, dim: int, decay: float = 0.99, dead_below: float = 1.0) -> None:
         super().__init__()
         self.decay, self.dead_below, self.frozen = decay, dead_below, False

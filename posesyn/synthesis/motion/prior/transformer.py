@@ -121,6 +121,8 @@ class KeyValueCache:
 
 
 class _Attention(nn.Module):
+    mask: Tensor
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         width = config.width
@@ -173,6 +175,8 @@ class _Block(nn.Module):
 
 class _PositionTable(nn.Module):
     """Fixed sine/cosine table (positions, 1, width): even columns sine, odd columns cosine."""
+
+    embed: Tensor
 
     def __init__(self, positions: int, width: int) -> None:
         super().__init__()
