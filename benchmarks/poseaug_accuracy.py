@@ -34,7 +34,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from poseaug_scenarios import scenarios
 
-from posesyn.estimators.lifters.registry import load_lifter, make_lifter
+from posesyn.estimators.lifters.lifter import load_lifter, make_lifter
 from posesyn.settings.lifters import LifterSettings, PoseAugSettings
 from posesyn.storage.files import write_bytes
 from posesyn.training.lifters.lifter import score

@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from posesyn import skeletons
 from posesyn.data.pose_pairs.pairs import PosePairs
-from posesyn.estimators.lifters.registry import make_lifter
+from posesyn.estimators.lifters.lifter import make_lifter
 from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.settings.lifters import PoseAugSettings
 from posesyn.synthesis.augmentation import losses

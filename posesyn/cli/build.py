@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from posesyn.data.persons.formats import Format
 from posesyn.errors import InputError
 from posesyn.settings.training import FineTuningSettings
 from posesyn.storage.files import read_json
@@ -89,7 +88,7 @@ class DataSettings:
 
     images: Path
     annotations: Path | None = None
-    format: Format = "coco"
+    format: str = "coco"
     on_missing: Literal["error", "skip"] = "error"
     captions: Path | None = None
     image_captions: Path | None = None

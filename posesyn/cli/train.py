@@ -109,7 +109,7 @@ _SCORES = {"mpjpe": "MPJPE [mm]", "pa_mpjpe": "PA-MPJPE [mm]", "pck150": "PCK@15
 def _lifter(choice: LifterChoice, seed: int) -> Any:
     import torch
 
-    from posesyn.estimators.lifters.registry import load_lifter, make_lifter
+    from posesyn.estimators.lifters.lifter import load_lifter, make_lifter
 
     torch.manual_seed(seed)
     options = {name: int(value) if float(value).is_integer() else value for name, value in choice.options.items()}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from posesyn.estimators.hybrik.network import HybrIK as HybrIK
     from posesyn.estimators.losses import LossWeights as LossWeights
     from posesyn.estimators.losses import TrainingRecipe as TrainingRecipe
-    from posesyn.estimators.registry import estimator_names as estimator_names
+    from posesyn.estimators.registry import ESTIMATORS as ESTIMATORS
     from posesyn.estimators.registry import load_estimator as load_estimator
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib import import_module, invalidate_caches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from posesyn.errors import InputError, PosesynError
 from posesyn.interfaces import TargetEstimator
+from posesyn.registry import Registry
 
 if TYPE_CHECKING:
     import torch
 
-# Third parties announce a callable ``make(checkpoint: path | None) -> TargetEstimator`` in this entry point group.
-ENTRY_POINTS = "posesyn.estimators"
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent.parent / "assets" / "hmr_small.safetensors"
 
 Checkpoint = str | os.PathLike[str] | None
+Maker = Callable[[Checkpoint], TargetEstimator]
 
 
 def _hmr_small(checkpoint: Checkpoint) -> TargetEstimator:
@@ -68,7 +67,7 @@ class _Lifted:
         return LifterEstimator.from_checkpoint(checkpoint, self.name).eval()
 
 
-_BUILT_IN: dict[str, Callable[[Checkpoint], TargetEstimator]] = {
+_BUILT_IN: dict[str, Maker] = {
     "hmr": _Published("hmr", "HMR", "model_checkpoint.pt", "github.com/nkolot/SPIN"),
     "hmr_small": _hmr_small,
     "hmr2": _Published("hmr2.network", "HMR2", "the Lightning checkpoint", "github.com/shubham-goel/4D-Humans"),
@@ -80,13 +79,14 @@ _BUILT_IN: dict[str, Callable[[Checkpoint], TargetEstimator]] = {
 }
 
 
-def _announced() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-
-
-def estimator_names() -> list[str]:
-    """All names that :func:`load_estimator` knows."""
-    return sorted({*_BUILT_IN, *_announced()})
+# A program registers, and other packages announce, a callable ``make(checkpoint: path | None) -> TargetEstimator``.
+ESTIMATORS: Registry[Maker] = Registry(
+    "estimator",
+    _BUILT_IN,
+    group="posesyn.estimators",
+    fix="For a network of your own pass an object with `spec` and `predict`, e.g. CallableEstimator(...), or name a "
+    "function of a file here: 'my_module:make'",
+)
 
 
 def load_estimator(
@@ -97,14 +97,15 @@ def load_estimator(
     Args:
         name: ``"hmr_small"`` (shipped with its weights); ``"hmr"``, ``"hmr2"``, ``"crowdnet"`` or ``"hybrik"``, and the
             lifters ``"mlp"``, ``"videopose"``, ``"semgcn"`` and ``"stgcn"``, which read the persons' keypoints: these
-            need ``checkpoint``; or a name that another package announces in the entry point group
-            ``posesyn.estimators``. Built-in names win.
+            need ``checkpoint``; a name that was registered (:data:`ESTIMATORS`) or that another package announces in
+            the entry point group ``posesyn.estimators`` (built-in names win); or ``"my_module:make"``, a function
+            ``make(checkpoint)`` of a file in the current folder or of an installed package.
         checkpoint: Weights to load: an official file, or one that posesyn saved.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``. An estimator of
             another package is moved if it is a ``torch.nn.Module``, and left where it is otherwise.
 
     Raises:
-        InputError: Unknown name, a checkpoint is needed, or this machine has no such device.
+        InputError: Unknown name or function, a checkpoint is needed, or this machine has no such device.
         FileError: The checkpoint cannot be read.
         CheckpointError: The checkpoint belongs to another model.
 
@@ -121,34 +122,37 @@ def load_estimator(
 def _made(name: str, checkpoint: Checkpoint) -> TargetEstimator:
     if name in _BUILT_IN:
         return _BUILT_IN[name](checkpoint)
-    announced = _announced()
-    if name not in announced:
-        names = estimator_names()
-        near = difflib.get_close_matches(str(name), names, n=3)
-        raise InputError(
-            f"unknown estimator '{name}'",
-            where="load_estimator",
-            expected=f"one of {', '.join(names)}",
-            fix=(f"did you mean {' or '.join(repr(n) for n in near)}? " if near else "")
-            + "For a network of your own pass an object with `spec` and `predict`, e.g. CallableEstimator(...)",
-        )
-    point = announced[name]
+    where = f"load_estimator('{name}')"
     try:
-        estimator = point.load()(checkpoint)
+        make = _function(name) if ":" in name else ESTIMATORS[name]
+        estimator = make(checkpoint)
     except PosesynError:
         raise
     except Exception as error:
         raise InputError(
             f"estimator '{name}' could not be built",
-            where=f"entry point {point.value}",
+            where=where,
             got=f"{type(error).__name__}: {error}",
-            fix="report it to the package that announces it",
+            fix="repair the module, or report it to the package that announces it",
         ) from error
     if not isinstance(estimator, TargetEstimator):
         raise InputError(
             f"estimator '{name}' is no TargetEstimator",
-            where=f"entry point {point.value}",
+            where=where,
             expected="an object with `spec` and `predict(persons)`",
             got=type(estimator).__name__,
         )
     return estimator
+
+
+def _function(name: str) -> Maker:
+    """``my_module:make``. A command that was installed does not look for modules where it was called, so it is told to,
+    for this import only."""
+    module, _, attribute = name.partition(":")
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        invalidate_caches()
+        return getattr(import_module(module), attribute)
+    finally:
+        sys.path.remove(here)

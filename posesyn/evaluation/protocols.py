@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,6 +9,7 @@ import numpy as np
 
 from posesyn import skeletons
 from posesyn.errors import InputError
+from posesyn.registry import Registry
 from posesyn.types import Person
 
 MPJPE, PA_MPJPE, N_MPJPE, PVE = "MPJPE [mm]", "PA-MPJPE [mm]", "N-MPJPE [mm]", "PVE [mm]"
@@ -134,157 +133,142 @@ _SPIN14: dict[str, Any] = {
 }
 _H36M_TEST: dict[str, Any] = {"subjects": ("S9", "S11"), "first_frame": 1}
 
-PROTOCOLS: Mapping[str, Protocol] = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol(
-            "smpl24",
-            "24 SMPL joints, root = pelvis; PA: similarity without reflection per person; mean over persons",
-            "smpl24",
-            "smpl24",
-            ("pelvis",),
-        ),
-        Protocol(
-            "3dpw-spin14",
-            "SPIN, VIBE: valid frames; gendered truth and neutral prediction times the H36M regressor, pelvis = row 0, "
-            "14 joints",
-            metrics=(MPJPE, PA_MPJPE, PVE),
-            truth="mesh",
-            valid_only=True,
-            **_SPIN14,
-        ),
-        Protocol(
-            "3dpw-crowdnet14",
-            "3DCrowdNet: as 3dpw-spin14, meshes aligned at the SMPL pelvis",
-            metrics=(MPJPE, PA_MPJPE, PVE),
-            truth="mesh",
-            mesh_root="smpl",
-            valid_only=True,
-            **_SPIN14,
-        ),
-        Protocol(
-            "3dpw-wham14",
-            "WHAM: as 3dpw-spin14, root = midpoint of the hips",
-            joints="eval14",
-            space="h36m17",
-            root=("right_hip", "left_hip"),
-            metrics=(MPJPE, PA_MPJPE, PVE),
-            predicted="mesh",
-            truth="mesh",
-            regressor="h36m",
-            valid_only=True,
-        ),
-        Protocol(
-            "3dpw-hmr2-14",
-            "HMR2: J19 joints regressed beside the body's, root = MPII pelvis, 14 joints",
-            joints="eval14",
-            space="spin24",
-            root=("pelvis",),
-            predicted="mesh",
-            truth="mesh",
-            regressor="extra",
-            valid_only=True,
-        ),
-        Protocol(
-            "3dpw-smpl24",
-            "24 SMPL joints that the files state; not the protocol of most tables, which take 14",
-            "smpl24",
-            "smpl24",
-            ("pelvis",),
-            valid_only=True,
-        ),
-        Protocol(
-            "emdb-spin14",
-            "as 3dpw-spin14, on the file's good frames",
-            metrics=(MPJPE, PA_MPJPE, PVE),
-            truth="mesh",
-            valid_only=True,
-            **_SPIN14,
-        ),
-        Protocol(
-            "h36m-spin14-all-cameras",
-            "SPIN's camera set 'P1': S9 and S11, all cameras, every 5th frame, 14 joints; truth = joints of the file",
-            every=5,
-            **_SPIN14,
-            **_H36M_TEST,
-        ),
-        Protocol(
-            "h36m-spin14-frontal",
-            "SPIN's camera set 'P2': as h36m-spin14-all-cameras, camera 60457274 only",
-            every=5,
-            cameras=("60457274",),
-            **_SPIN14,
-            **_H36M_TEST,
-        ),
-        Protocol(
-            "h36m-crowdnet14",
-            "3DCrowdNet: S9 and S11, camera 60457274, every 64th frame, 14 joints",
-            every=64,
-            cameras=("60457274",),
-            **_SPIN14,
-            **_H36M_TEST,
-        ),
-        Protocol(
-            "3dhp-official17",
-            "MPI-INF-3DHP: valid frames of TS1 … TS6, univ_annot3, 17 joints, root = joint 14; no alignment beyond it",
-            "3dhp17",
-            "3dhp17",
-            ("pelvis",),
-            (PCK150, AUC, MPJPE),
-            valid_only=True,
-        ),
-        Protocol(
-            "3dhp-spin17",
-            "SPIN: frames with a joint outside the image are dropped; 17 joints",
-            "3dhp17",
-            "3dhp17",
-            ("pelvis",),
-            (MPJPE, PA_MPJPE),
-            valid_only=True,
-            inside_only=True,
-        ),
-        Protocol(
-            "3dhp-hybrik14",
-            "HybrIK: 14 joints, PCK and AUC without pelvis, spine and head; mean over persons, not over joint groups",
-            "lsp14",
-            "3dhp17",
-            ("pelvis",),
-            (PCK150, AUC),
-            valid_only=True,
-        ),
-        Protocol(
-            "agora-smpl24",
-            "AGORA's B-MPJPE and B-MVE on given boxes: SMPL, 24 joints, pelvis aligned; no matching, so no F1 or NMJE",
-            "smpl24",
-            "smpl24",
-            ("pelvis",),
-            (MPJPE, PA_MPJPE, PVE),
-            truth="mesh",
-            mesh_root="smpl",
-        ),
-        Protocol("poseaug16", "PoseAug: 16 joints, root = pelvis", "poseaug16", "poseaug16", ("pelvis",),
-                 (MPJPE, PA_MPJPE, PCK150, AUC)),
-        Protocol("lspet-pckh", "PoseSyn: PCKh@0.6 on LSP's 14 joints, head size = head top to neck (own choice)",
-                 "lsp14", "lsp14", (), (PCKH,), truth="keypoints"),
-        Protocol("jhmdb-pckh", "PoseSyn: PCKh@0.6 on JHMDB's 15 joints, head size = 2 x face to neck (own choice)",
-                 "jhmdb15", "jhmdb15", (), (PCKH,), truth="keypoints"),
-        Protocol("coco-pck", "HMR2: PCK at 0.05 and 0.1 of the longer side of the box, COCO's 17 joints",
-                 "coco17", "coco17", (), (PCK005, PCK01), truth="keypoints"),
-    )
-}  # fmt: skip
+_BUILT_IN = (
+    Protocol(
+        "smpl24",
+        "24 SMPL joints, root = pelvis; PA: similarity without reflection per person; mean over persons",
+        "smpl24",
+        "smpl24",
+        ("pelvis",),
+    ),
+    Protocol(
+        "3dpw-spin14",
+        "SPIN, VIBE: valid frames; gendered truth and neutral prediction times the H36M regressor, pelvis = row 0, "
+        "14 joints",
+        metrics=(MPJPE, PA_MPJPE, PVE),
+        truth="mesh",
+        valid_only=True,
+        **_SPIN14,
+    ),
+    Protocol(
+        "3dpw-crowdnet14",
+        "3DCrowdNet: as 3dpw-spin14, meshes aligned at the SMPL pelvis",
+        metrics=(MPJPE, PA_MPJPE, PVE),
+        truth="mesh",
+        mesh_root="smpl",
+        valid_only=True,
+        **_SPIN14,
+    ),
+    Protocol(
+        "3dpw-wham14",
+        "WHAM: as 3dpw-spin14, root = midpoint of the hips",
+        joints="eval14",
+        space="h36m17",
+        root=("right_hip", "left_hip"),
+        metrics=(MPJPE, PA_MPJPE, PVE),
+        predicted="mesh",
+        truth="mesh",
+        regressor="h36m",
+        valid_only=True,
+    ),
+    Protocol(
+        "3dpw-hmr2-14",
+        "HMR2: J19 joints regressed beside the body's, root = MPII pelvis, 14 joints",
+        joints="eval14",
+        space="spin24",
+        root=("pelvis",),
+        predicted="mesh",
+        truth="mesh",
+        regressor="extra",
+        valid_only=True,
+    ),
+    Protocol(
+        "3dpw-smpl24",
+        "24 SMPL joints that the files state; not the protocol of most tables, which take 14",
+        "smpl24",
+        "smpl24",
+        ("pelvis",),
+        valid_only=True,
+    ),
+    Protocol(
+        "emdb-spin14",
+        "as 3dpw-spin14, on the file's good frames",
+        metrics=(MPJPE, PA_MPJPE, PVE),
+        truth="mesh",
+        valid_only=True,
+        **_SPIN14,
+    ),
+    Protocol(
+        "h36m-spin14-all-cameras",
+        "SPIN's camera set 'P1': S9 and S11, all cameras, every 5th frame, 14 joints; truth = joints of the file",
+        every=5,
+        **_SPIN14,
+        **_H36M_TEST,
+    ),
+    Protocol(
+        "h36m-spin14-frontal",
+        "SPIN's camera set 'P2': as h36m-spin14-all-cameras, camera 60457274 only",
+        every=5,
+        cameras=("60457274",),
+        **_SPIN14,
+        **_H36M_TEST,
+    ),
+    Protocol(
+        "h36m-crowdnet14",
+        "3DCrowdNet: S9 and S11, camera 60457274, every 64th frame, 14 joints",
+        every=64,
+        cameras=("60457274",),
+        **_SPIN14,
+        **_H36M_TEST,
+    ),
+    Protocol(
+        "3dhp-official17",
+        "MPI-INF-3DHP: valid frames of TS1 … TS6, univ_annot3, 17 joints, root = joint 14; no alignment beyond it",
+        "3dhp17",
+        "3dhp17",
+        ("pelvis",),
+        (PCK150, AUC, MPJPE),
+        valid_only=True,
+    ),
+    Protocol(
+        "3dhp-spin17",
+        "SPIN: frames with a joint outside the image are dropped; 17 joints",
+        "3dhp17",
+        "3dhp17",
+        ("pelvis",),
+        (MPJPE, PA_MPJPE),
+        valid_only=True,
+        inside_only=True,
+    ),
+    Protocol(
+        "3dhp-hybrik14",
+        "HybrIK: 14 joints, PCK and AUC without pelvis, spine and head; mean over persons, not over joint groups",
+        "lsp14",
+        "3dhp17",
+        ("pelvis",),
+        (PCK150, AUC),
+        valid_only=True,
+    ),
+    Protocol(
+        "agora-smpl24",
+        "AGORA's B-MPJPE and B-MVE on given boxes: SMPL, 24 joints, pelvis aligned; no matching, so no F1 or NMJE",
+        "smpl24",
+        "smpl24",
+        ("pelvis",),
+        (MPJPE, PA_MPJPE, PVE),
+        truth="mesh",
+        mesh_root="smpl",
+    ),
+    Protocol("poseaug16", "PoseAug: 16 joints, root = pelvis", "poseaug16", "poseaug16", ("pelvis",),
+             (MPJPE, PA_MPJPE, PCK150, AUC)),
+    Protocol("lspet-pckh", "PoseSyn: PCKh@0.6 on LSP's 14 joints, head size = head top to neck (own choice)",
+             "lsp14", "lsp14", (), (PCKH,), truth="keypoints"),
+    Protocol("jhmdb-pckh", "PoseSyn: PCKh@0.6 on JHMDB's 15 joints, head size = 2 x face to neck (own choice)",
+             "jhmdb15", "jhmdb15", (), (PCKH,), truth="keypoints"),
+    Protocol("coco-pck", "HMR2: PCK at 0.05 and 0.1 of the longer side of the box, COCO's 17 joints",
+             "coco17", "coco17", (), (PCK005, PCK01), truth="keypoints"),
+)  # fmt: skip
 
-
-def get_protocol(name: str) -> Protocol:
-    """The protocol of that name.
-
-    Raises:
-        InputError: Unknown name; the message lists the known ones.
-    """
-    if name not in PROTOCOLS:
-        near = difflib.get_close_matches(name, PROTOCOLS, n=2)
-        raise InputError(
-            f"unknown protocol '{name}'",
-            expected=f"one of {', '.join(PROTOCOLS)}",
-            fix=f"did you mean {' or '.join(near)}?" if near else None,
-        )
-    return PROTOCOLS[name]
+PROTOCOLS: Registry[Protocol] = Registry(
+    "protocol", {protocol.name: protocol for protocol in _BUILT_IN}, group="posesyn.protocols"
+)

@@ -12,7 +12,7 @@ from posesyn import metrics, skeletons
 from posesyn.errors import InputError
 from posesyn.evaluation import protocols
 from posesyn.evaluation.bodies import FittedBodies, JointRegressor
-from posesyn.evaluation.protocols import Protocol, get_protocol
+from posesyn.evaluation.protocols import PROTOCOLS, Protocol
 from posesyn.evaluation.results import Evaluation
 from posesyn.interfaces import TargetEstimator
 from posesyn.types import Person, PoseBatch, batched
@@ -54,7 +54,7 @@ def evaluate(
     """
     if len(persons) == 0:
         raise InputError("evaluate needs at least one labelled person", got="an empty sequence")
-    rule = get_protocol(protocol) if isinstance(protocol, str) else protocol
+    rule = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
     scorer = _Scorer(estimator, rule, regressor, bodies)
     taken, skipped = [], list(getattr(persons, "skipped", ()))
     for row, person in enumerate(persons):

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from posesyn.cli.main import main
-from posesyn.estimators.lifters.registry import load_lifter
+from posesyn.estimators.lifters.lifter import load_lifter
 
 
 def test_bad_data_is_told(tmp_path, capsys):

@@ -1,4 +1,5 @@
 import importlib.metadata
+import sys
 
 import numpy as np
 import pytest
@@ -6,8 +7,8 @@ import torch
 
 import posesyn
 from posesyn.errors import CheckpointError, InputError
-from posesyn.estimators import registry
 from posesyn.estimators.hybrik.network import HybrIK
+from posesyn.estimators.registry import ESTIMATORS, SHIPPED_WEIGHTS
 from posesyn.interfaces import EstimatorSpec, TargetEstimator
 from posesyn.storage.checkpoints import load_metadata, save_weights
 from posesyn.types import PoseBatch
@@ -35,13 +36,12 @@ def make_nonsense(checkpoint):
 
 @pytest.fixture
 def announced(monkeypatch):
+    group = ESTIMATORS.group
     points = [
-        importlib.metadata.EntryPoint(name, f"{__name__}:{maker.__name__}", registry.ENTRY_POINTS)
-        for name, maker in (("foreign", make_foreign), ("broken", make_broken), ("nonsense", make_nonsense))
+        importlib.metadata.EntryPoint(name, f"{__name__}:make_{name}", group)
+        for name in ("foreign", "broken", "nonsense")
     ]
-    for point, maker in zip(points, (make_foreign, make_broken, make_nonsense)):
-        vars(point)["load"] = lambda maker=maker: maker
-    monkeypatch.setattr(registry, "_announced", lambda: {point.name: point for point in points})
+    monkeypatch.setattr("posesyn.registry.entry_points", lambda group: [p for p in points if p.group == group])
 
 
 def test_the_shipped_estimator_loads_and_predicts(persons):
@@ -55,8 +55,8 @@ def test_the_shipped_estimator_loads_and_predicts(persons):
 
 
 def test_the_shipped_weights_are_small_and_say_what_they_are():
-    assert registry.SHIPPED_WEIGHTS.stat().st_size < 15e6
-    assert load_metadata(registry.SHIPPED_WEIGHTS)["estimator"] == "hmr_small"
+    assert SHIPPED_WEIGHTS.stat().st_size < 15e6
+    assert load_metadata(SHIPPED_WEIGHTS)["estimator"] == "hmr_small"
 
 
 def test_unknown_name_lists_names_and_near_matches():
@@ -86,7 +86,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, small):
 
 
 def test_other_packages_announce_estimators(announced):
-    assert registry.estimator_names() == [
+    assert ESTIMATORS.names() == [
         *("broken", "crowdnet", "foreign", "hmr", "hmr2", "hmr_small", "hybrik", "mlp", "nonsense", "semgcn", "stgcn"),
         "videopose",
     ]
@@ -98,3 +98,31 @@ def test_announced_estimators_that_fail_say_who_is_to_blame(announced):
         posesyn.load_estimator("broken")
     with pytest.raises(InputError, match="is no TargetEstimator"):
         posesyn.load_estimator("nonsense")
+
+
+def test_a_function_of_the_current_folder_is_an_estimator(tmp_path, monkeypatch):
+    (tmp_path / "my_estimator_module.py").write_text(
+        "from tests.estimators.test_registry import Foreign\n\n"
+        "def make(checkpoint):\n    found = Foreign()\n    found.checkpoint = checkpoint\n    return found\n\n"
+        "def nothing(checkpoint):\n    return None\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    inside = list(sys.path)
+    found = posesyn.load_estimator("my_estimator_module:make", checkpoint="w.pt")
+    assert found.spec.name == "foreign" and found.checkpoint == "w.pt"
+    assert sys.path == inside, "the folder is on the path for the import only"
+    with pytest.raises(InputError, match="is no TargetEstimator"):
+        posesyn.load_estimator("my_estimator_module:nothing")
+    with pytest.raises(InputError, match="has no attribute 'mak'"):
+        posesyn.load_estimator("my_estimator_module:mak")
+    with pytest.raises(InputError, match="No module named 'no_such_module'"):
+        posesyn.load_estimator("no_such_module:make")
+
+
+def test_an_estimator_is_registered_by_a_program(monkeypatch):
+    monkeypatch.setattr(ESTIMATORS, "_things", dict(ESTIMATORS._things))
+    ESTIMATORS.register("mine", make_foreign)
+    assert posesyn.load_estimator("mine").spec.name == "foreign"
+    with pytest.raises(InputError, match="exists"):
+        ESTIMATORS.register("hmr", make_foreign)

@@ -14,7 +14,7 @@ from posesyn.data.persons.coco import CocoKeypoints
 from posesyn.data.persons.rendered import rotation_matrices
 from posesyn.errors import FileError, InputError
 from posesyn.evaluation.bodies import FittedBodies, load_regressor
-from posesyn.evaluation.protocols import METRICS_2D, METRICS_3D, PROTOCOLS, Protocol, get_protocol
+from posesyn.evaluation.protocols import METRICS_2D, METRICS_3D, PROTOCOLS, Protocol
 from posesyn.evaluation.results import compare, load_evaluation, text_table
 from posesyn.evaluation.scoring import evaluate
 from posesyn.geometry.rotations import rotvec_to_matrix
@@ -198,7 +198,7 @@ def test_frames_subjects_and_cameras_are_filtered(rng, bodies):
         )
         reason = rule.left_out(person)
         assert reason is None if words is None else words in reason
-    inside = get_protocol("3dhp-spin17")
+    inside = PROTOCOLS["3dhp-spin17"]
     for size, words in (((900, 900), None), ((300, 300), "outside"), (None, "unknown")):
         points = np.full((17, 2), 500.0)
         person = Person(
@@ -275,8 +275,8 @@ def test_what_a_protocol_misses_is_named(rng, bodies, regressor, tmp_path):
         evaluate(Answers(bodies), persons, protocol="3dpw-spin14", bodies=bodies)
     with pytest.raises(InputError, match="data set's bodies"):
         evaluate(Answers(bodies), persons, protocol="3dpw-spin14", regressor=regressor())
-    with pytest.raises(InputError, match="Did you mean 3dpw-spin14"):
-        get_protocol("3dpw-spin1")
+    with pytest.raises(InputError, match="Did you mean '3dpw-spin14'"):
+        PROTOCOLS["3dpw-spin1"]
     plain = [Person("a", IMAGE, np.array([0, 0, 9, 9]), np.zeros((24, 2)), np.ones(24, bool), "smpl24")]
     with pytest.raises(InputError, match="needs 3D labels"):
         evaluate(Answers(bodies), plain)
@@ -296,7 +296,7 @@ def test_what_a_protocol_misses_is_named(rng, bodies, regressor, tmp_path):
 
 
 def test_all_named_protocols_are_consistent():
-    for protocol in PROTOCOLS.values():
+    for protocol in map(PROTOCOLS.__getitem__, PROTOCOLS):
         rows = skeletons.mapping(protocol.space, protocol.joints)
         assert (rows >= 0).all(), protocol.name
         written = protocol.written_out()

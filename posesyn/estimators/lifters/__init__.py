@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from posesyn.estimators.lifters.graphs import STGCNLifter as STGCNLifter
     from posesyn.estimators.lifters.keypoints import LiftedImage as LiftedImage
     from posesyn.estimators.lifters.keypoints import lift_keypoints as lift_keypoints
+    from posesyn.estimators.lifters.lifter import LIFTERS as LIFTERS
     from posesyn.estimators.lifters.lifter import Lifter as Lifter
+    from posesyn.estimators.lifters.lifter import load_lifter as load_lifter
+    from posesyn.estimators.lifters.lifter import make_lifter as make_lifter
     from posesyn.estimators.lifters.mlp import MLPLifter as MLPLifter
     from posesyn.estimators.lifters.mlp import VideoPoseLifter as VideoPoseLifter
-    from posesyn.estimators.lifters.registry import LIFTERS as LIFTERS
-    from posesyn.estimators.lifters.registry import load_lifter as load_lifter
-    from posesyn.estimators.lifters.registry import make_lifter as make_lifter
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__)

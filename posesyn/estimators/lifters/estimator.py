@@ -24,8 +24,7 @@ from posesyn.estimators.lifters.keypoints import (
     sixteen_keypoints,
     usable_keypoints,
 )
-from posesyn.estimators.lifters.lifter import JOINTS, SKELETON, Lifter
-from posesyn.estimators.lifters.registry import load_lifter
+from posesyn.estimators.lifters.lifter import JOINTS, SKELETON, Lifter, load_lifter
 from posesyn.interfaces import EstimatorSpec, KeypointDetector
 from posesyn.types import Person, PoseBatch
 

@@ -15,8 +15,7 @@ from torch.nn import functional
 
 from posesyn import skeletons
 from posesyn.errors import InputError
-from posesyn.estimators.lifters.lifter import JOINTS, SKELETON, Lifter
-from posesyn.estimators.lifters.registry import load_lifter
+from posesyn.estimators.lifters.lifter import JOINTS, SKELETON, Lifter, load_lifter
 from posesyn.settings.lifters import FOCAL
 from posesyn.storage.files import write_bytes
 

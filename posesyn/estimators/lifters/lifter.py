@@ -1,7 +1,8 @@
-"""What all lifters share: input check, official files, saving."""
+"""Lifters: by name, from files, and what all of them share."""
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from posesyn.errors import CheckpointError, InputError
 from posesyn.estimators.weights import fold
+from posesyn.registry import Registry
 from posesyn.storage.checkpoints import load_into, load_metadata, load_weights, save_weights
 
 JOINTS = 16
@@ -84,6 +86,78 @@ class Lifter(nn.Module):
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Writes the weights as safetensors; :func:`posesyn.estimators.lifters.load_lifter` reads them."""
         save_weights(path, self.state_dict(), {**(metadata or {}), "lifter": self.name, "options": self.options()})
+
+
+LIFTERS: Registry[type[Lifter]] = Registry(
+    "lifter",
+    {
+        "mlp": "posesyn.estimators.lifters.mlp:MLPLifter",
+        "videopose": "posesyn.estimators.lifters.mlp:VideoPoseLifter",
+        "semgcn": "posesyn.estimators.lifters.graphs:SemGCNLifter",
+        "stgcn": "posesyn.estimators.lifters.graphs:STGCNLifter",
+    },
+    group="posesyn.lifters",
+)
+
+
+def make_lifter(name: str, **options: Any) -> Lifter:
+    """A lifter with random weights.
+
+    Raises:
+        InputError: Unknown name or options.
+    """
+    kind = LIFTERS[name]
+    known = inspect.signature(kind).parameters
+    if unknown := sorted(options.keys() - known):
+        raise InputError(f"'{name}' has no such options", where="make_lifter", expected=list(known), got=unknown)
+    return kind(**options)
+
+
+def load_lifter(path: str | os.PathLike[str], name: str | None = None, **options: Any) -> Lifter:
+    """A lifter from a file of :meth:`Lifter.save`, of a fine-tuned ``LifterEstimator`` or of jfzhang95/PoseAug.
+
+    Args:
+        path: The file.
+        name: The lifter it must hold. None takes whichever it is, which is seen from the weights.
+        options: In place of those of the file, e.g. ``dropout=0``; sizes are the weights'.
+
+    Raises:
+        InputError: Unknown name or options. FileError, UnsafeFileError: Not readable. CheckpointError: No lifter in it,
+            not the one named, or options of another size.
+    """
+    weights = bare_keys(official_weights(path))
+    written, options_of_file = saved_options(path)
+    found = lifter_of(weights) or (written if written in LIFTERS else None)
+    if found is None:
+        raise CheckpointError(
+            "a checkpoint belongs to no known lifter",
+            where=path,
+            expected=f"weights of {', '.join(LIFTERS)}",
+            got=", ".join(sorted(weights)[:5]),
+        )
+    if name is None or name == found:
+        lifter = make_lifter(found, **(_sizes(found, weights) | options_of_file | options))
+    else:
+        lifter = make_lifter(name)  # says whose weights they are when they are put in
+    lifter.load_state(weights, where=path)
+    return lifter.eval()
+
+
+def _sizes(name: str, weights: Mapping[str, Tensor]) -> dict[str, int]:
+    """Width and number of stages, seen from the weights: official files do not say them."""
+    if name == "mlp":
+        return {"width": weights["w1.weight"].shape[0], "stages": _count(weights, "linear_stages.")}
+    if name == "videopose":
+        return {"width": weights["expand_conv.weight"].shape[0], "stages": _count(weights, "layers_conv.") // 2}
+    if name == "semgcn":
+        return {"width": weights["gconv_input.0.gconv.W"].shape[-1], "stages": _count(weights, "gconv_layers.")}
+    if name == "stgcn":
+        return {"width": weights["stgcn.st_gcn_networks.0.gcn.conv.weight"].shape[0] // 4}
+    return {}  # another package's: what it saved says them
+
+
+def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
+    return len({key.removeprefix(prefix).split(".")[0] for key in weights if key.startswith(prefix)})
 
 
 def official_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -9,21 +9,36 @@ from PIL import Image
 from posesyn import data
 from posesyn.data.persons.base import checked_intrinsics
 from posesyn.data.persons.coco import CocoKeypoints
-from posesyn.data.persons.formats import _READERS, open_dataset
+from posesyn.data.persons.formats import FORMATS, DataFormat, open_dataset
 from posesyn.errors import InputError
 from posesyn.types import Person
 
 
 def test_every_reader_exists_and_is_opened_by_name(shared):
-    for reader, _ in _READERS.values():
-        assert issubclass(getattr(data, reader), object) and reader in data.__all__
+    assert len(FORMATS) == 12
+    for name in FORMATS:
+        assert FORMATS[name].load().__name__ in data.__all__
     folder = shared / "data" / "images"
     assert len(open_dataset("coco", folder / "coco", folder / "coco" / "annotations.json")) > 20
     assert len(open_dataset("mpii", folder / "mpii", folder / "mpii" / "annotations.json", on_missing="skip")) >= 3
     with pytest.raises(InputError, match="needs an annotation file"):
         open_dataset("3dpw", folder)
-    with pytest.raises(InputError, match="unknown data format"):
+    with pytest.raises(InputError, match=r"unknown data format 'lsp'.*[Dd]id you mean 'lspet'"):
         open_dataset("lsp", folder)
+
+
+def test_a_reader_of_ones_own_is_opened_by_name(monkeypatch, tmp_path):
+    class Folder(list):
+        def __init__(self, images, *, stride: int = 1, captions: str | None = None) -> None:
+            super().__init__(range(0, 10, stride))
+            self.images, self.captions = images, captions
+
+    monkeypatch.setattr(FORMATS, "_things", dict(FORMATS._things))
+    FORMATS.register("own", DataFormat(Folder, annotated=False, captioned=True))
+    opened = open_dataset("own", tmp_path, stride=5, captions="words.json")
+    assert opened == [0, 5] and opened.images == tmp_path and opened.captions == "words.json"
+    with pytest.raises(InputError, match=r"no option 'strid'.*captions, stride"):
+        open_dataset("own", tmp_path, strid=5)
 
 
 def test_options_reach_the_reader_and_wrong_ones_are_named(shared):
@@ -54,7 +69,7 @@ def test_the_data_sets_captions_are_read_where_the_format_has_them(shared, tmp_p
     places = (folder / "mpii", folder / "mpii" / "annotations.json")
     said = [person.captions for person in open_dataset("mpii", *places, captions=tmp_path / "mpii.json")]
     assert ("a woman calls",) in said
-    with pytest.raises(InputError, match=r"'bedlam' takes no file of captions.*coco, mpii, jhmdb"):
+    with pytest.raises(InputError, match=r"'bedlam' takes no file of captions.*coco, jhmdb, mpii"):
         open_dataset("bedlam", *places, captions=tmp_path / "mpii.json")
 
 

@@ -22,8 +22,7 @@ from posesyn.estimators.lifters.keypoints import (
     place_before_camera,
     sixteen_keypoints,
 )
-from posesyn.estimators.lifters.lifter import dropped
-from posesyn.estimators.lifters.registry import LIFTERS, load_lifter, make_lifter
+from posesyn.estimators.lifters.lifter import LIFTERS, dropped, load_lifter, make_lifter
 from posesyn.interfaces import TrainableEstimator
 from posesyn.settings.lifters import CameraRig
 from posesyn.storage.checkpoints import save_weights

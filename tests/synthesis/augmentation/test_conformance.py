@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from posesyn.estimators.lifters.registry import make_lifter
+from posesyn.estimators.lifters.lifter import make_lifter
 from posesyn.synthesis.augmentation import losses
 from posesyn.synthesis.augmentation.augmentor import Augmentor
 from posesyn.synthesis.augmentation.bones import (

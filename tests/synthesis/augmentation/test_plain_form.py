@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from posesyn.estimators.lifters.registry import make_lifter
+from posesyn.estimators.lifters.lifter import make_lifter
 from posesyn.synthesis.augmentation.augmentor import Augmentor
 from posesyn.synthesis.augmentation.discriminators import PartDiscriminator, ProjectionDiscriminator
 

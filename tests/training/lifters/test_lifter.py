@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from posesyn.errors import RunError
-from posesyn.estimators.lifters.registry import make_lifter
+from posesyn.estimators.lifters.lifter import make_lifter
 from posesyn.settings.lifters import LifterSettings, PoseAugSettings
 from posesyn.storage.checkpoints import fingerprint, load_metadata, load_weights
 from posesyn.training.lifters import run as lifter_run

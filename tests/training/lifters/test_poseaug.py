@@ -12,7 +12,7 @@ import torch
 from posesyn.data.pose_pairs.pairs import PosePairs
 from posesyn.data.pose_pairs.sources import pairs_of_joints
 from posesyn.errors import InputError, RunError
-from posesyn.estimators.lifters.registry import load_lifter, make_lifter
+from posesyn.estimators.lifters.lifter import load_lifter, make_lifter
 from posesyn.settings.lifters import CameraRig, LifterSettings, PoseAugSettings
 from posesyn.synthesis.augmentation import losses
 from posesyn.synthesis.augmentation.augmentor import Augmentor
