@@ -8,7 +8,7 @@ our own.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -100,7 +100,7 @@ class Refinement:
         self.seen = torch.nonzero(torch.isfinite(evidence.noise))[:, 0]
         self.told = torch.nonzero(evidence.predicted)[:, 0]
         starts, self.width = len(examples), self.spread.shape[-1]
-        self.like = {"dtype": torch.float64, "device": evidence.keypoints.device}
+        self.like: dict[str, Any] = {"dtype": torch.float64, "device": evidence.keypoints.device}
         self.start = State(
             torch.zeros(starts, self.width, **self.like), views.double(), torch.zeros(starts, 4, **self.like)
         )
