@@ -24,7 +24,7 @@ demo: $(VENV)/.installed
 	$(RUN)/posesyn demo --out runs/demo
 
 test: $(VENV)/.installed lint
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(RUN)/ruff check .

@@ -21,6 +21,8 @@ from posesyn.synthesis.motion.prior.prior import MotionPriorModel
 from posesyn.synthesis.motion.prior.text import HashTextConfig, HashTextEncoder
 from posesyn.synthesis.motion.prior.transformer import MotionTransformer, TransformerConfig
 from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig
+from posesyn.synthesis.motion.steering.estimator_pose import CAM_TO_WORLD
+from posesyn.synthesis.motion.steering.pose_library import ROWS
 from posesyn.types import ArrayImage, BodyLabels, Clip, ErrorReport, Motion, Person, PoseBatch, ScoredPerson
 
 # A standing figure in units of body height, y down, in the order of SMPL's 24 joints.
@@ -122,6 +124,42 @@ def make_scored(index: int = 0, error: float = 0.2, size: tuple[int, int] = (240
     seen = {"joints_cam": lifted[None].astype("f4"), "keypoints_px": wrong[None].astype("f4")}
     prediction = make_batch((person.person_id,), **seen)
     return ScoredPerson(person, prediction, error, rng.uniform(0, 2 * error, 17), person.visible, index)
+
+
+def make_seen(
+    points: np.ndarray,
+    wrong: np.ndarray,
+    name: str = "a",
+    *,
+    skeleton: str = "coco17",
+    view: np.ndarray | None = None,
+    distance: float = 4.0,
+    noise: float = 0.0,
+    hide: Sequence[int] = (),
+    seed: int = 0,
+    captions: tuple[str, ...] = (),
+) -> ScoredPerson:
+    """A person in pose ``points`` (27, 3; world axes, rows of the pose library), whom an estimator takes to be in pose
+    ``wrong``, before a level camera (or one turned by ``view``); ``noise`` is the annotator's, in pixels."""
+    view = np.diag(CAM_TO_WORLD) if view is None else view
+
+    def placed(pose: np.ndarray) -> np.ndarray:
+        full = np.zeros((45, 3))
+        full[list(ROWS)] = np.asarray(pose) @ view.T + [0, 0, distance]
+        return full
+
+    pixels = placed(points)
+    pixels = pixels[:, :2] / np.maximum(pixels[:, 2:], 0.1) * 500 + 200
+    keypoints = np.zeros((len(skeletons.get(skeleton)), 2))
+    source = skeletons.mapping("smpl45", skeleton)
+    visible = np.isin(source, ROWS)
+    keypoints[visible] = pixels[source[visible]]
+    keypoints[visible] += np.random.default_rng(seed).normal(0, noise, (visible.sum(), 2))
+    visible[list(hide)] = False
+    box = np.concatenate([keypoints[visible].min(0) - 5, keypoints[visible].max(0) + 5])
+    person = Person(name, make_image(4, 4), box, keypoints, visible, skeleton, captions)
+    prediction = make_batch((name,), joints_cam=placed(wrong)[None].astype(np.float32))
+    return ScoredPerson(person, prediction, 0.4, np.zeros(len(visible)), visible)
 
 
 def make_report(persons: int = 12, challenging: int = 4, non_challenging: int = 3, **fields: Any) -> ErrorReport:

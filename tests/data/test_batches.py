@@ -11,9 +11,9 @@ from posesyn.body import load_body
 from posesyn.data.batches import Neighbours, collate, normalise_keypoints, training_sample
 from posesyn.data.crops import CropVariation
 from posesyn.errors import InputError
-from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.interfaces import EstimatorSpec
-from posesyn.types import ArrayImage, BodyLabels, Person
+from posesyn.types import ArrayImage, Person
+from tests.factories import make_labelled
 
 SPEC = EstimatorSpec("test", input_size=(64, 64))
 CROWD = replace(SPEC, neighbours=4)
@@ -25,22 +25,16 @@ VARIATIONS = [
 
 
 @pytest.fixture(scope="module")
-def labelled() -> Person:
+def labelled(body) -> Person:
     """A body 4 m before the camera of a 160 x 120 image."""
     rng = np.random.default_rng(5)
     rotvec = 0.3 * rng.standard_normal((24, 3))
     rotvec[0] = (np.pi, 0.2, 0.1)
-    pose = rotvec_to_matrix(torch.from_numpy(rotvec).float())
-    betas = torch.from_numpy(rng.standard_normal((1, 10))).float()
-    transl = torch.tensor([[0.1, 0.0, 4.0]])
-    joints = load_body(size="small")(pose[None], betas, transl).joints[0].numpy()
-    camera = np.array([[200, 0, 79.5], [0, 200, 59.5], [0, 0, 1]], np.float32)
-    points = joints @ camera.T
-    keypoints = points[:, :2] / points[:, 2:]
-    box = np.concatenate([keypoints.min(0) - 3, keypoints.max(0) + 3])
-    labels = BodyLabels(pose.numpy(), betas[0].numpy(), transl[0].numpy(), joints, camera)
-    image = ArrayImage(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8))
-    return Person("body", image, box, keypoints, np.ones(45, bool), "smpl45", labels=labels)
+    camera = [[200, 0, 79.5], [0, 200, 59.5], [0, 0, 1]]
+    made = make_labelled(
+        body, "body", pose_rotvec=rotvec, betas=rng.standard_normal(10), transl_cam=(0.1, 0, 4), intrinsics=camera
+    )
+    return replace(made, box_xyxy=made.box_xyxy + np.array([-3, -3, 3, 3]))
 
 
 @pytest.fixture

@@ -15,32 +15,22 @@ from posesyn.settings.training import FineTuningSettings
 from posesyn.storage.checkpoints import load_weights
 from posesyn.training import fine_tune
 from posesyn.training.estimators.fine_tuning import train_side_by_side
+from tests.factories import joint_loss, make_estimator
 
 SETTINGS = FineTuningSettings(steps=4, batch_size=4, learning_rate=1e-2, checkpoint_every=1)
 
 
-class Tiny(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(3, 45 * 5)
-
-    def forward(self, images):
-        joints, keypoints = self.layer(images.mean((2, 3))).view(-1, 45, 5).split((3, 2), -1)
-        return {"joints": joints, "keypoints_px": keypoints}
-
-
-def make_estimator(stop_at: int | None = None) -> CallableEstimator:
+def interrupted(stop_at: int) -> CallableEstimator:
+    """The tiny estimator; its training is stopped at one of its steps."""
     calls = []
 
     def losses(output, batch):
         calls.append(1)
         if len(calls) == stop_at:
             raise KeyboardInterrupt
-        return {"joints": (output["joints"] - batch["joints"]).square().mean()}
+        return joint_loss(output, batch)
 
-    torch.manual_seed(0)
-    spec = EstimatorSpec("tiny", input_size=(16, 16))
-    return CallableEstimator(Tiny(), spec, losses)
+    return make_estimator(losses=losses)
 
 
 @pytest.fixture
@@ -55,7 +45,7 @@ def weights_of(estimator) -> np.ndarray:
 def test_interrupted_training_continues_to_the_same_weights(persons, tmp_path):
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(make_estimator(stop_at=3), persons, persons, tmp_path / "a", SETTINGS, progress=False)
+        fine_tune(interrupted(stop_at=3), persons, persons, tmp_path / "a", SETTINGS, progress=False)
     assert signal.getsignal(signal.SIGINT) is handler
     assert not (tmp_path / "a" / "estimator.safetensors").exists()
     resumed, straight = make_estimator(), make_estimator()

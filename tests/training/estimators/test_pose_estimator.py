@@ -1,16 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from posesyn.body import load_body
 from posesyn.errors import InputError, PosesynError
 from posesyn.estimators.hmr import HMR
 from posesyn.interfaces import EstimatorSpec
 from posesyn.training.estimators.fine_tuning import LEARNING_RATE, PoseEstimatorModule
 from posesyn.training.estimators.mixed_data import MixedPoseDataModule
-from posesyn.types import ArrayImage, BodyLabels, Person, PoseBatch
+from posesyn.types import Person, PoseBatch
+from tests.factories import make_labelled
 
 
 # A foreign estimator in under 20 lines, without inheritance.
@@ -33,20 +35,9 @@ class Foreign:
 
 
 @pytest.fixture
-def persons() -> list[Person]:
-    rng = np.random.default_rng(0)
-    body = load_body(size="small")
-    pose = torch.eye(3).repeat(1, 24, 1, 1)
-    pose[0, 0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
-    transl = torch.tensor([[0.0, 0.0, 3.0]])
-    joints = body(pose, torch.zeros(1, 10), transl).joints[0].numpy()
-    camera = np.array([[20, 0, 15.5], [0, 20, 15.5], [0, 0, 1]], np.float32)
-    points = joints @ camera.T
-    labels = BodyLabels(pose[0].numpy(), np.zeros(10), transl[0].numpy(), joints, camera)
-    image = ArrayImage(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
-    keypoints = points[:, :2] / points[:, 2:]
-    box = np.array([4, 4, 28, 28])
-    return [Person(f"p{i}", image, box, keypoints, np.ones(45, bool), "smpl45", labels=labels) for i in range(6)]
+def persons(body) -> list[Person]:
+    one = make_labelled(body, box_xyxy=np.array([4, 4, 28, 28]))
+    return [replace(one, person_id=f"p{i}") for i in range(6)]
 
 
 def trainer(tmp_path, **options) -> pl.Trainer:

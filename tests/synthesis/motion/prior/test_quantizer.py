@@ -65,7 +65,7 @@ def test_training_uses_all_codebooks_or_the_first_ones():
         moved = [not torch.equal(a, layer.codebook) for a, layer in zip(before, quantizer.layers)]
         assert moved == sorted(moved, reverse=True) and moved[0]
         touched.add(sum(moved))
-        assert codes.shape == (64, 3) and float(commitment) > 0 and 1 <= float(perplexity) <= 6
+        assert codes.shape == (64, 3) and float(commitment.detach()) > 0 and 1 <= float(perplexity) <= 6
     assert touched == {1, 2, 3}
     out.sum().backward()
     torch.testing.assert_close(vectors.grad, torch.ones_like(vectors))

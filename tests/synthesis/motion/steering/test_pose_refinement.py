@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from posesyn import load_body, skeletons
+from posesyn import load_body
 from posesyn.errors import CheckpointError, FileError, InputError
 from posesyn.geometry.procrustes import similarity_align
 from posesyn.storage.checkpoints import save_weights
@@ -15,7 +16,6 @@ from posesyn.synthesis.motion.steering.pose_library import (
     FLIP,
     PARENTS,
     POINTS,
-    ROWS,
     PoseLibrary,
     body_points,
     facing_forward,
@@ -24,33 +24,12 @@ from posesyn.synthesis.motion.steering.pose_library import (
 )
 from posesyn.synthesis.motion.steering.pose_refinement import Fitted, FittingSettings, Refinement, State
 from posesyn.synthesis.motion.steering.steering import PoseFitter, split_view
-from posesyn.types import ArrayImage, Person, PoseBatch, ScoredPerson
+from tests.factories import make_seen
 
 QUICK = FittingSettings(starts=6, hypotheses=4, iterations=8)
 
 
-def make_scored(points, wrong, name="a", skeleton="coco17", view=None, distance=3.0, noise=0.0, hide=(), seed=0):
-    """A person in pose ``points`` (27, 3), world axes, whom an estimator takes to be in pose ``wrong``."""
-    view = np.diag(CAM_TO_WORLD) if view is None else view
-    rng = np.random.default_rng(seed)
-
-    def seen(pose):
-        full = np.zeros((45, 3))
-        full[list(ROWS)] = np.asarray(pose) @ view.T + [0, 0, distance]
-        return full
-
-    pixels = seen(points)
-    pixels = pixels[:, :2] / np.maximum(pixels[:, 2:], 0.1) * 500 + 200
-    keypoints = np.zeros((len(skeletons.get(skeleton)), 2))
-    source = skeletons.mapping("smpl45", skeleton)
-    visible = np.isin(source, ROWS)
-    keypoints[visible] = pixels[source[visible]] + rng.normal(0, noise, (visible.sum(), 2))
-    visible[list(hide)] = False
-    low, high = keypoints[visible].min(0), keypoints[visible].max(0)
-    image = ArrayImage(np.zeros((4, 4, 3), np.uint8))
-    person = Person(name, image, np.concatenate([low - 5, high + 5]), keypoints, visible, skeleton)
-    prediction = PoseBatch((name,), "smpl45", seen(wrong)[None].astype(np.float32), np.zeros((1, 45, 2), np.float32))
-    return ScoredPerson(person, prediction, 0.4, np.zeros(len(visible)), visible)
+make_scored = partial(make_seen, distance=3.0)
 
 
 def camera(yaw, elevation):

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from posesyn import skeletons
 from posesyn.errors import InputError
 from posesyn.settings.synthesis import SynthesisSettings
 from posesyn.synthesis.motion.cleanup import settled
@@ -14,11 +14,11 @@ from posesyn.synthesis.motion.prior.features import PARENTS, body_offsets, motio
 from posesyn.synthesis.motion.prior.sampling import row_seed
 from posesyn.synthesis.motion.ranking import reproject
 from posesyn.synthesis.motion.steering.estimator_pose import CAM_TO_WORLD, joints22, turned, yaw_between
-from posesyn.synthesis.motion.steering.pose_library import ROWS, shipped_library
+from posesyn.synthesis.motion.steering.pose_library import shipped_library
 from posesyn.synthesis.motion.steering.pose_refinement import FittingSettings
 from posesyn.synthesis.motion.steering.steering import bent_to, nearest_frame
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
-from posesyn.types import ArrayImage, Person, PoseBatch, ScoredPerson
+from tests.factories import make_seen
 
 SHORT = SynthesisSettings(
     max_frames=24,
@@ -29,23 +29,7 @@ SHORT = SynthesisSettings(
 )
 
 
-def make_scored(pose, wrong, name="a", hide=()):
-    """A person in pose (27, 3), world axes, taken for another pose, before a level camera 4 m away."""
-
-    def seen(points):
-        full = np.zeros((45, 3))
-        full[list(ROWS)] = np.asarray(points) * CAM_TO_WORLD + [0, 0, 4.0]
-        return full
-
-    true = seen(pose)
-    source = skeletons.mapping("smpl45", "coco17")
-    keypoints = (true[:, :2] / np.maximum(true[:, 2:], 0.1) * 500 + 200)[source]
-    visible = np.ones(17, bool)
-    visible[list(hide)] = False
-    box = np.concatenate([keypoints.min(0) - 5, keypoints.max(0) + 5])
-    person = Person(name, ArrayImage(np.zeros((4, 4, 3), np.uint8)), box, keypoints, visible, "coco17", ("dance",))
-    prediction = PoseBatch((name,), "smpl45", seen(wrong)[None].astype(np.float32), np.zeros((1, 45, 2), np.float32))
-    return ScoredPerson(person, prediction, 0.4, np.zeros(17), visible)
+make_scored = partial(make_seen, captions=("dance",))
 
 
 @pytest.fixture(scope="module")
