@@ -137,6 +137,6 @@ class FilterSettings:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_least(self, threshold=0, batch_size=1)
+        check_least(self, threshold=0, min_inside=0, batch_size=1)
         if not 0 < self.quantile <= 1:
             raise InputError("quantile must be in (0, 1]", where="FilterSettings", got=self.quantile)

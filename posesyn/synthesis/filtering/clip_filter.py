@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from posesyn.errors import InputError
+from posesyn.geometry.devices import halving, moved, on_cpu
 from posesyn.interfaces import KeypointDetector, TargetEstimator
-from posesyn.synthesis.filtering.judges import MIN_INSIDE, detector_scores, estimator_errors, label_problems
+from posesyn.settings.base import with_changes
+from posesyn.settings.stages import FilterSettings
+from posesyn.synthesis.filtering.judges import detector_scores, estimator_errors, label_problems
 from posesyn.types import Clip
+
+if TYPE_CHECKING:
+    import torch
 
 Mode = Literal["estimator", "detector", "labels"]
 # Both are our own choice (PoseSyn does not state its tau). 0.2 m mean joint distance is about twice the MPJPE
@@ -47,17 +54,20 @@ class ClipFilter:
 
     Args:
         judge: A ``TargetEstimator``, a ``KeypointDetector`` or None.
-        threshold: tau in metres (estimator; of the mean over joints, or of the sum with ``reduce="sum"``), or the least
-            agreement (detector). None takes :data:`TAU_M` or :data:`MIN_OKS`, both our own choice; see
-            :meth:`calibrate`.
+        settings: What is kept; see :class:`~posesyn.settings.stages.FilterSettings`.
         mode: ``"estimator"``, ``"detector"`` or ``"labels"``; None: by the methods of the judge.
-        reduce: ``"mean"`` or ``"sum"`` over joints, see :func:`estimator_errors`.
-        measure: ``"oks"`` or ``"pck"``, see :func:`detector_scores`.
-        min_inside: Joints inside the image, see :func:`label_problems`.
-        batch_size: Frames per call of the judge.
+        device: Where the judge is moved if it is a ``torch.nn.Module``: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``;
+            None leaves it where it is.
+        changes: Single settings in place of those of ``settings``.
+
+    Attributes:
+        settings: As given, with the changes.
+        threshold: That of the settings; where they have none, :data:`TAU_M` for an estimator's mean error and
+            :data:`MIN_OKS` for a detector, both our own choice. None for an estimator's sum over joints, for which
+            there is no default: :meth:`calibrate` finds one.
 
     Raises:
-        InputError: A judge without the needed method, or a threshold that makes no sense.
+        InputError: A judge without the needed method, settings that make no sense, or no such device.
 
     Example:
         >>> standing = ps.Motion("stand", np.zeros((2, 24, 3)), np.zeros((2, 3)), np.zeros(10), fps=20.0)
@@ -69,14 +79,13 @@ class ClipFilter:
     def __init__(
         self,
         judge: TargetEstimator | KeypointDetector | None = None,
-        threshold: float | None = None,
-        mode: Mode | None = None,
+        settings: FilterSettings | None = None,
         *,
-        reduce: Literal["mean", "sum"] = "mean",
-        measure: Literal["oks", "pck"] = "oks",
-        min_inside: int = MIN_INSIDE,
-        batch_size: int = 32,
+        mode: Mode | None = None,
+        device: str | torch.device | None = None,
+        **changes: Any,
     ) -> None:
+        self.settings = with_changes(FilterSettings, settings, changes)
         self.mode = _mode_of(judge) if mode is None else mode
         needed = {"estimator": "predict", "detector": "detect", "labels": None}
         if self.mode not in needed:
@@ -84,18 +93,11 @@ class ClipFilter:
         method = needed[self.mode]
         if method is not None and not callable(getattr(judge, method, None)):
             raise InputError(f"a filter in mode '{self.mode}' needs a judge with `{method}`", got=type(judge).__name__)
-        if reduce not in ("mean", "sum") or measure not in ("oks", "pck"):
-            raise InputError("unknown option", expected="reduce mean or sum, measure oks or pck", got=(reduce, measure))
+        self.judge = judge if device is None else moved(judge, device)
         default = {"estimator": TAU_M, "detector": MIN_OKS, "labels": 0.0}[self.mode]
-        if threshold is None and self.mode == "estimator" and reduce == "sum":
-            raise InputError(
-                "a sum over joints has no default threshold", where="ClipFilter", fix="pass threshold=... or calibrate"
-            )
-        self.threshold = default if threshold is None else float(threshold)
-        if not self.threshold >= 0:
-            raise InputError("the filter's threshold must not be negative", got=threshold)
-        self.judge, self.reduce, self.measure = judge, reduce, measure
-        self.min_inside, self.batch_size = min_inside, batch_size
+        if self.mode == "estimator" and self.settings.reduce == "sum":
+            default = None
+        self.threshold: float | None = default if self.settings.threshold is None else float(self.settings.threshold)
         # What the judge said about clips during calibration, by content: filtering the same clips asks it only once.
         self._known: dict[tuple[str, int, bytes], np.ndarray] = {}
 
@@ -110,7 +112,7 @@ class ClipFilter:
 
     def decide(self, clip: Clip) -> tuple[np.ndarray, ClipYield]:
         """(T,) bool frames to keep (never more than the clip keeps already), and why."""
-        problems = label_problems(clip, self.min_inside)
+        problems = label_problems(clip, self.settings.min_inside)
         reasons: dict[str, int] = {}
         keep = np.asarray(clip.keep, bool).copy()
         if not keep.all():
@@ -122,6 +124,12 @@ class ClipFilter:
         values = np.full(len(clip), np.nan)
         asked = np.flatnonzero(keep)
         if len(asked) and self.mode != "labels":
+            if self.threshold is None:
+                raise InputError(
+                    "a sum over joints has no default threshold",
+                    where="ClipFilter",
+                    fix="pass threshold=... in metres, or use the filter that calibrate(clips) returns",
+                )
             values[asked] = self._judged(clip, asked)
             bad = values[asked] > self.threshold if self.mode == "estimator" else values[asked] < self.threshold
             keep[asked[bad]] = False
@@ -129,20 +137,27 @@ class ClipFilter:
                 reasons[f"{self.mode} disagrees"] = int(bad.sum())
         return keep, ClipYield(clip.clip_id, clip.person_id, len(clip), int(keep.sum()), reasons, values)
 
-    def calibrate(self, clips: Iterable[Clip], quantile: float = 0.9) -> ClipFilter:
-        """A filter whose threshold keeps the share ``quantile`` of the frames of trusted clips.
+    def calibrate(self, clips: Iterable[Clip], quantile: float | None = None) -> ClipFilter:
+        """A filter whose threshold keeps a share of the frames of trusted clips.
 
         Use clips that are right by construction (rasterised, exact labels), never a test set (our own rule).
+
+        Args:
+            clips: Trusted clips.
+            quantile: The share; None takes the settings' one.
 
         Raises:
             InputError: No frame to judge, no judge, or a quantile outside 0 to 1.
         """
-        if not 0 < quantile <= 1 or self.mode == "labels":
-            raise InputError("calibration needs a judge and a quantile in (0, 1]", got=(self.mode, quantile))
+        if self.mode == "labels":
+            raise InputError("calibration needs a judge", where="ClipFilter.calibrate", fix="pass an estimator")
+        settings = self.settings if quantile is None else replace(self.settings, quantile=quantile)
         found, known = [], {}
         for clip in clips:
             sane = [
-                i for i, problem in enumerate(label_problems(clip, self.min_inside)) if problem is None and clip.keep[i]
+                i
+                for i, problem in enumerate(label_problems(clip, self.settings.min_inside))
+                if problem is None and clip.keep[i]
             ]
             if sane:
                 found.append(self._judge(clip, np.array(sane)))
@@ -151,11 +166,10 @@ class ClipFilter:
         values = values[np.isfinite(values)]
         if not len(values):
             raise InputError("there is no frame to calibrate the filter with", where="ClipFilter.calibrate")
-        at = quantile if self.mode == "estimator" else 1 - quantile
+        at = settings.quantile if self.mode == "estimator" else 1 - settings.quantile
         # An existing value on the keeping side, so that exactly the wanted share passes.
-        threshold = np.quantile(values, at, method="higher" if self.mode == "estimator" else "lower")
-        options = {name: getattr(self, name) for name in ("reduce", "measure", "min_inside", "batch_size")}
-        calibrated = ClipFilter(self.judge, float(threshold), self.mode, **options)
+        threshold = float(np.quantile(values, at, method="higher" if self.mode == "estimator" else "lower"))
+        calibrated = ClipFilter(self.judge, replace(settings, threshold=threshold), mode=self.mode)
         calibrated._known = known
         return calibrated
 
@@ -164,10 +178,14 @@ class ClipFilter:
         return self._judge(clip, frames) if values is None else values
 
     def _judge(self, clip: Clip, frames: np.ndarray) -> np.ndarray:
+        judge, settings = self.judge, self.settings
         if self.mode == "estimator":
-            return estimator_errors(clip, frames.tolist(), self.judge, self.reduce, self.batch_size)
-        parts = [frames[i : i + self.batch_size] for i in range(0, len(frames), self.batch_size)]
-        return np.concatenate([detector_scores(clip, part.tolist(), self.judge, self.measure) for part in parts])
+            return estimator_errors(clip, frames.tolist(), judge, settings.reduce, settings.batch_size)
+
+        def agreement(part: list[int]) -> np.ndarray:
+            return detector_scores(clip, part, judge, settings.measure)
+
+        return np.concatenate(halving(agreement, frames.tolist(), settings.batch_size, on_cpu(judge, agreement)))
 
 
 def _content(clip: Clip, frames: np.ndarray) -> tuple[str, int, bytes]:
@@ -218,12 +236,24 @@ class FilteredClips:
             kept = replace(clip, keep=self.masks[clip.clip_id])
             if kept.keep.any() or not self._drop_empty:
                 yield kept
+        self._warn_if_nothing_is_left()
+
+    def _warn_if_nothing_is_left(self) -> None:
+        found = self.statistics()
+        if found["frames"] and not found["frames_kept"]:
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in found["reasons"].items())
+            threshold = f"; threshold {self._rule.threshold:g}" if self._rule.mode != "labels" else ""
+            warnings.warn(
+                f"the filter kept none of {found['frames']} frames of {found['clips']} clips ({reasons}{threshold}). "
+                "Look at some of them, choose another threshold or calibrate the filter on trusted clips",
+                stacklevel=3,
+            )
 
     def run(self, on_clip: Callable[[ClipYield], None] | None = None) -> dict[str, Any]:
         """Decides all clips without keeping them, and returns :meth:`statistics`.
 
-        If they come from a ``ClipStore``, the masks are recorded in it, so that ``RenderedClips(store)`` sees kept
-        frames only.
+        Warns, with the number of frames per reason, if no frame is left. If the clips come from a ``ClipStore``, the
+        masks are recorded in it, so that ``RenderedClips(store)`` sees kept frames only.
         """
         for clip in self:
             if on_clip is not None:

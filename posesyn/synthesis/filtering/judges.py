@@ -10,10 +10,11 @@ import numpy as np
 from posesyn import metrics, skeletons
 from posesyn.data.persons.rendered import RenderedClips
 from posesyn.errors import InputError
+from posesyn.geometry.devices import halving, on_cpu
 from posesyn.interfaces import KeypointDetector, TargetEstimator
 from posesyn.metrics.pose2d_error import root_of
 from posesyn.storage.clip_codec import frame_boxes
-from posesyn.types import Clip, batched
+from posesyn.types import Clip, PoseBatch
 
 LABELS = "smpl45"
 # BEDLAM keeps persons with at least 8 of joints[:22] inside the image (pixelite1201/BEDLAM, data_processing).
@@ -73,32 +74,41 @@ def estimator_errors(
     persons = {p.meta["frame"]: p for p in RenderedClips([clip], only_kept=False, min_visible=0)}
     errors = np.full(len(frames), np.inf)
     known = [row for row, frame in enumerate(frames) if frame in persons]
-    for rows in batched(known, batch_size):
-        predictions = estimator.predict([persons[frames[row]] for row in rows])
-        if len(predictions) != len(rows):
-            raise InputError(
-                "an estimator must answer for every person",
-                where="ClipFilter",
-                expected=len(rows),
-                got=len(predictions),
-            )
-        skeleton = predictions.skeleton
-        labels, present = skeletons.convert(clip.joints_cam[[frames[row] for row in rows]], LABELS, skeleton)
-        tips = np.array(["tip" in name.split("_") for name in skeletons.get(skeleton).joints])
-        used = present[0] & ~tips
-        _, root = root_of(skeleton, used)
-        if len(root) == 1:
-            used = used.copy()
-            used[root[0]] = False
-        if not used.any():
-            raise InputError(
-                "the estimator's skeleton shares no joints with the labels", where="ClipFilter", got=skeleton
-            )
-        rooted = [points - points[:, list(root)].mean(1, keepdims=True) for points in (predictions.joints_cam, labels)]
-        distances = np.linalg.norm(rooted[0].astype(np.float64) - rooted[1], axis=-1)[:, used]
-        values = distances.mean(1) if reduce == "mean" else distances.sum(1)
-        errors[rows] = np.where(np.isfinite(values), values, np.inf)
+
+    def judged(rows: list[int]) -> np.ndarray:
+        numbers = [frames[row] for row in rows]
+        return _rooted_errors(
+            estimator.predict([persons[frame] for frame in numbers]), clip.joints_cam[numbers], reduce
+        )
+
+    if known:
+        errors[known] = np.concatenate(halving(judged, known, batch_size, on_cpu(estimator, judged)))
     return errors
+
+
+def _rooted_errors(predictions: PoseBatch, joints_cam: np.ndarray, reduce: str) -> np.ndarray:
+    """(F,) metres between predictions and labels (F, 45, 3), both from their roots."""
+    if len(predictions) != len(joints_cam):
+        raise InputError(
+            "an estimator must answer for every person",
+            where="ClipFilter",
+            expected=len(joints_cam),
+            got=len(predictions),
+        )
+    skeleton = predictions.skeleton
+    labels, present = skeletons.convert(joints_cam, LABELS, skeleton)
+    tips = np.array(["tip" in name.split("_") for name in skeletons.get(skeleton).joints])
+    used = present[0] & ~tips
+    _, root = root_of(skeleton, used)
+    if len(root) == 1:
+        used = used.copy()
+        used[root[0]] = False
+    if not used.any():
+        raise InputError("the estimator's skeleton shares no joints with the labels", where="ClipFilter", got=skeleton)
+    rooted = [points - points[:, list(root)].mean(1, keepdims=True) for points in (predictions.joints_cam, labels)]
+    distances = np.linalg.norm(rooted[0].astype(np.float64) - rooted[1], axis=-1)[:, used]
+    values = distances.mean(1) if reduce == "mean" else distances.sum(1)
+    return np.where(np.isfinite(values), values, np.inf)
 
 
 def detector_scores(

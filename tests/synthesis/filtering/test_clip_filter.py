@@ -5,16 +5,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from posesyn import skeletons
+from posesyn.body import load_body
 from posesyn.data.persons.rendered import RenderedClips
 from posesyn.errors import InputError
+from posesyn.estimators.hmr import HMR
+from posesyn.geometry.devices import device_of
 from posesyn.interfaces import EstimatorSpec
+from posesyn.settings.stages import FilterSettings
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.clip_writer import write_clips
 from posesyn.synthesis.filtering.clip_filter import ClipFilter
 from posesyn.synthesis.filtering.judges import detector_scores, estimator_errors, label_problems
 from posesyn.types import PoseBatch
+from tests.spying_device import SPY, SpyingDevice
 
 
 class LabelReader:
@@ -67,7 +73,7 @@ def test_papers_rule_equals_a_float64_loop(make_clip):
 
 
 def test_estimator_mode_drops_frames_above_the_threshold(make_clip):
-    kept = list(ClipFilter(LabelReader(OFF), 0.2).filter([make_clip()]))
+    kept = list(ClipFilter(LabelReader(OFF), threshold=0.2).filter([make_clip()]))
     assert kept[0].keep.tolist() == [True, True, False, True, False]
 
 
@@ -77,7 +83,7 @@ def test_other_skeletons_share_joints(make_clip):
 
 
 def test_an_answer_with_nan_is_dropped(make_clip):
-    filtered = ClipFilter(LabelReader((0, np.nan, 0, 0, 0)), 0.2).filter([make_clip()])
+    filtered = ClipFilter(LabelReader((0, np.nan, 0, 0, 0)), threshold=0.2).filter([make_clip()])
     assert next(iter(filtered)).keep.tolist() == [True, False, True, True, True]
 
 
@@ -123,13 +129,13 @@ def test_lazy_remembered_and_counted(make_clip):
             seen.append(name)
             yield make_clip(name, person_id=f"p{name}")
 
-    filtered = ClipFilter(judge, 0.2).filter(clips())
+    filtered = ClipFilter(judge, threshold=0.2).filter(clips())
     next(iter(filtered))
     assert seen == ["a"]
     with pytest.raises(InputError, match="generator"):
         list(filtered)
     stored = [make_clip("a"), make_clip("b")]
-    filtered = ClipFilter(judge, 0.2).filter(stored)
+    filtered = ClipFilter(judge, threshold=0.2).filter(stored)
     judge.seen = 0
     assert len(list(filtered)) == len(list(filtered)) == 2 and judge.seen == 10
     statistics = filtered.statistics()
@@ -149,14 +155,14 @@ def test_empty_clips_are_left_out_but_counted(make_clip):
 
 def test_frames_dropped_before_stay_dropped(make_clip):
     keep = np.array([0, 1, 1, 1, 1], bool)
-    filtered = ClipFilter(LabelReader(OFF), 0.2).filter([make_clip(keep=keep)])
+    filtered = ClipFilter(LabelReader(OFF), threshold=0.2).filter([make_clip(keep=keep)])
     assert next(iter(filtered)).keep.tolist() == [False, True, False, True, False]
     assert filtered.statistics()["reasons"]["dropped before"] == 1
 
 
 def test_a_store_remembers_its_masks(tmp_path, make_clip):
     write_clips(tmp_path, [make_clip("a"), make_clip("b")])
-    statistics = ClipFilter(LabelReader(OFF), 0.2).filter(ClipStore(tmp_path)).run()
+    statistics = ClipFilter(LabelReader(OFF), threshold=0.2).filter(ClipStore(tmp_path)).run()
     assert statistics["frames_kept"] == 6 and len(RenderedClips(tmp_path)) == 6
 
 
@@ -182,7 +188,7 @@ def test_calibrated_clips_are_judged_once(make_clip, monkeypatch):
     calibration = len(calls)
     masks = [clip.keep for clip in rule.filter(clips)]
     assert len(calls) == calibration and all(mask.all() for mask in masks)
-    fresh = ClipFilter(judge, rule.threshold)
+    fresh = ClipFilter(judge, threshold=rule.threshold)
     assert [list(clip.keep) for clip in fresh.filter(clips)] == [list(mask) for mask in masks]
     # The same name with other pictures is another clip.
     list(rule.filter([replace(clips[0], frames=255 - clips[0].frames)]))
@@ -196,11 +202,19 @@ def test_bad_arguments(make_clip):
         {"mode": "estimator"},
         {"mode": "taste"},
         {"judge": LabelReader(OFF), "threshold": -1},
-        {"judge": LabelReader(OFF), "reduce": "sum"},
+        {"judge": LabelReader(OFF), "min_inside": -1},
+        {"judge": LabelReader(OFF), "device": "gpu"},
+        {"judge": LabelReader(OFF), "settings": 0.2},
         {"judge": LabelReader(OFF), "reduce": "max"},
     ):
         with pytest.raises(InputError):
             ClipFilter(**options)
+    with pytest.raises(InputError, match=r"no 'treshold'.*[Dd]id you mean threshold"):
+        ClipFilter(LabelReader(OFF), treshold=0.2)
+    with pytest.raises(InputError, match="quantile"):
+        ClipFilter(LabelReader(OFF)).calibrate([make_clip()], 1.5)
+    with pytest.raises(InputError, match=r"no default threshold.*[Pp]ass threshold"):
+        list(ClipFilter(LabelReader(OFF), reduce="sum").filter([make_clip()]))
 
     class Short(Detector):
         def detect(self, images, boxes_xyxy):
@@ -208,3 +222,66 @@ def test_bad_arguments(make_clip):
 
     with pytest.raises(InputError, match="keypoints"):
         list(ClipFilter(Short(make_clip(), OFF)).filter([make_clip()]))
+
+
+def test_settings_and_single_changes_are_one(make_clip):
+    settings = FilterSettings(threshold=0.2, reduce="mean", batch_size=2, quantile=0.6)
+    one = ClipFilter(LabelReader(OFF), settings)
+    other = ClipFilter(LabelReader(OFF), threshold=0.2, batch_size=2, quantile=0.6)
+    assert one.settings == other.settings == settings and one.threshold == 0.2
+    assert ClipFilter(LabelReader(OFF), settings, threshold=0.4).settings.quantile == 0.6
+    # The quantile of the settings is the one of a calibration.
+    clip = make_clip()
+    assert one.calibrate([clip]).threshold == one.calibrate([clip], 0.6).threshold == pytest.approx(0.3, abs=1e-5)
+    assert ClipFilter(LabelReader(OFF)).calibrate([clip]).settings.quantile == 0.95
+
+
+def test_a_sum_over_joints_is_calibrated(make_clip):
+    rule = ClipFilter(LabelReader(OFF), reduce="sum").calibrate([make_clip()], 0.6)
+    assert rule.settings.reduce == "sum" and rule.threshold == pytest.approx(23 * 0.3, abs=1e-4)
+    assert next(iter(rule.filter([make_clip()]))).keep.sum() == 4
+
+
+def test_a_filter_that_drops_everything_says_why(make_clip, tmp_path):
+    clips = [make_clip("a", keypoints_px=make_clip().keypoints_px + 500), make_clip("b")]
+    rule = ClipFilter(LabelReader(np.ones(5)), threshold=0.2)
+    reason = r"none of 10 frames of 2 clips \(estimator disagrees: 5, person outside the image: 5; threshold 0.2\)"
+    with pytest.warns(UserWarning, match=reason):
+        statistics = rule.filter(clips).run()
+    assert statistics["frames_kept"] == 0
+    with pytest.warns(UserWarning, match="kept none"):
+        assert list(rule.filter(clips)) == []
+
+
+@pytest.mark.filterwarnings("ignore:the device's memory is full")
+@pytest.mark.parametrize("mode", ["estimator", "detector"])
+def test_a_judge_that_fills_the_memory_gets_fewer_frames(make_clip, monkeypatch, mode):
+    clip, sizes = make_clip(), []
+    judge = LabelReader(OFF) if mode == "estimator" else Detector(clip, np.zeros(5))
+    name = "predict" if mode == "estimator" else "detect"
+    ask = getattr(judge, name)
+
+    def fills(items, *rest):
+        sizes.append(len(items))
+        if len(items) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return ask(items, *rest)
+
+    expected = ClipFilter(judge).decide(clip)[1].values
+    monkeypatch.setattr(judge, name, fills)
+    found = ClipFilter(judge).decide(clip)[1].values
+    assert sizes == [5, 3, 2, 2, 1]
+    if mode == "estimator":
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_the_judge_runs_on_its_device(make_clip):
+    clip, body = make_clip(size=96), load_body(size="small")
+    torch.manual_seed(0)
+    judge = HMR.small(body=body).eval()
+    expected = ClipFilter(judge).decide(clip)[1].values
+    with SpyingDevice():
+        rule = ClipFilter(judge, device=SPY)
+        assert device_of(rule.judge) == device_of(body) == SPY
+        np.testing.assert_array_equal(rule.decide(clip)[1].values, expected)
+        assert device_of(ClipFilter(judge).judge) == SPY

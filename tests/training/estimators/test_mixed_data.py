@@ -210,6 +210,7 @@ def test_missing_data_is_named():
         as_persons("persons.json", "real")
 
 
+@pytest.mark.filterwarnings("ignore:the filter kept none")
 def test_a_filter_that_drops_everything_is_named(make_clip, tmp_path):
     class FarOff:
         skeleton = "smpl45"
