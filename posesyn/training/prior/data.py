@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -279,6 +280,8 @@ class MotionDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         # Items are random already; their order needs no shuffling. A resumed training goes on where it stopped.
         done = 0 if self.trainer is None else self.trainer.global_step
+        if done:  # Lightning does not know that this data module goes on at the right example
+            warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before")
         return self._loader(self.train, done * self.batch_size % len(self.train))
 
     def val_dataloader(self) -> DataLoader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -153,7 +154,7 @@ class _Lanes:
         return self._mix([self._scores(None, drawn[:, None], cache) for cache in self.caches])
 
     def _scores(self, embedding: Tensor | None, codes: Tensor, cache: KeyValueCache) -> Tensor:
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(self.device, torch.bfloat16) if self.bfloat16 else nullcontext():
             return self.step(embedding, codes, cache)[:, -1].float()
 
     def select(self, rows: Tensor) -> None:
