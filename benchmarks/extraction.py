@@ -83,7 +83,7 @@ def rendered_persons(folder: Path, count: int, size: int, seed: int = 0) -> list
         # The renderer labels every joint and knows which are hidden; an annotator would mark those.
         hidden[present] = False
         everything = as_2d_annotation(replace(person, visible=np.ones(45, bool)), NOISE_PX, seed)
-        persons.append(replace(everything, labels=person.labels, meta={**flat.meta, "occluded": hidden.tolist()}))
+        persons.append(replace(everything, labels=person.labels, occluded=hidden))
     return persons[:count]
 
 

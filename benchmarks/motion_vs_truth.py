@@ -121,11 +121,10 @@ def render_pool(options: argparse.Namespace) -> ClipStore:
 def challenging(store: ClipStore, options: argparse.Namespace) -> tuple[list[ScoredPerson], np.ndarray, int]:
     """The persons with the largest 2D error, their true joints (N, 22, 3), and how many persons there were."""
     labelled = list(RenderedClips(store))
-    captions = {store.header(row).clip_id: store.header(row).caption for row in range(len(store))}
     persons = []
     for person in labelled:
         annotated = as_2d_annotation(person, NOISE_PX, options.seed)
-        persons.append(replace(annotated, captions=(captions[person.meta["clip_id"]],)))
+        persons.append(replace(annotated, captions=person.captions))
     truth = {person.person_id: person.labels.joints_cam[:22] for person in labelled}
     report = ErrorExtractor(
         load_estimator("hmr_small"), num_challenging=options.challenging, num_non_challenging=1

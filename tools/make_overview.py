@@ -17,7 +17,7 @@ from posesyn.data.persons.rendered import RenderedClips
 from posesyn.demo.world import WorldSettings, as_2d_annotation
 from posesyn.report import clip_overlay, person_crop_overlay
 from posesyn.storage.clip_store import ClipStore
-from posesyn.synthesis.extraction.report_files import load_report
+from posesyn.storage.reports import load_report
 
 SIDE, GAP, LABEL, COLUMNS = 200, 6, 34, 6
 
@@ -43,7 +43,7 @@ def main() -> None:
     found = load_report(args.demo / "run" / "extraction", wild)
     store = ClipStore(args.demo / "run" / "clips")
     # One person per clip of the world, else the same failure shows six times.
-    worst = list({item.person.meta["clip_id"]: item for item in reversed(found.challenging)}.values())[::-1][:COLUMNS]
+    worst = list({item.person.track_id: item for item in reversed(found.challenging)}.values())[::-1][:COLUMNS]
     made = [next(row for row in range(len(store)) if store.header(row).person_id == p.person.person_id) for p in worst]
     clips = [store[index] for index in made]
     middle = [clip.frames[len(clip) // 2] for clip in clips]

@@ -182,5 +182,5 @@ def as_2d_annotation(person: Person, noise_px: float, seed: int) -> Person:
         visible=present,
         skeleton=ANNOTATION_SKELETON,
         labels=None,
-        meta={"clip_id": person.meta["clip_id"]},
+        meta={},
     )

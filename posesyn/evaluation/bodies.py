@@ -14,8 +14,7 @@ from posesyn import skeletons
 from posesyn.body import load_body
 from posesyn.errors import FileError, InputError
 from posesyn.geometry.rotations import rotvec_to_matrix
-from posesyn.types import BodyLabels, Person
-from posesyn.types.person import BodyFit
+from posesyn.types import BodyFit, BodyLabels, Person
 
 _REGRESSORS = {"h36m": 17, "extra": 9}
 
@@ -82,8 +81,8 @@ class FittedBodies:
         Raises:
             InputError: The person has no SMPL fit, no camera, or a fit without a known translation.
         """
-        fit, matrix = person.fit, person.meta.get("intrinsics")
-        if fit is None or matrix is None or person.meta.get("translation_known") is False:
+        fit, matrix = person.fit, person.intrinsics
+        if fit is None or matrix is None or not fit.transl_known:
             raise InputError(
                 "labels need a fit with translation and a camera",
                 where=f"person '{person.person_id}'",

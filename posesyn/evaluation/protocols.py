@@ -36,10 +36,10 @@ class Protocol:
             one is named, else its own joints; ``"keypoints"`` the 2D annotation.
         regressor: ``"h36m"`` (17 joints) or ``"extra"`` (9 joints beside the body's 45), where a mesh is used.
         mesh_root: Where meshes are aligned for PVE: ``"space"`` (``root``) or ``"smpl"`` (SMPL pelvis).
-        subjects, cameras: Only persons whose ``meta`` names one of these; () takes all.
+        subjects, cameras: Only persons of one of these names; () takes all.
         every: Only each n-th frame, counted from the first.
         first_frame: Number of the first frame in the file names.
-        valid_only: Only persons whose ``meta["valid"]`` is not False.
+        valid_only: Only persons whose ``valid`` is not False.
         inside_only: Only persons with every joint inside the image.
     """
 
@@ -82,19 +82,19 @@ class Protocol:
 
     def left_out(self, person: Person) -> str | None:
         """Why a person is no part of the protocol, or None."""
-        meta = person.meta
-        if self.valid_only and meta.get("valid") is False:
+        if self.valid_only and not person.valid:
             return "its frame is marked invalid"
-        for key, wanted in (("subject", self.subjects), ("camera", self.cameras)):
-            if wanted and meta.get(key) not in wanted:
-                return f"{key} {meta.get(key)} is not one of {', '.join(wanted)}"
+        named = (("subject", person.subject, self.subjects), ("camera", person.camera, self.cameras))
+        for key, value, wanted in named:
+            if wanted and value not in wanted:
+                return f"{key} {value} is not one of {', '.join(wanted)}"
         if self.every > 1:
-            if "frame" not in meta:
+            if person.frame is None:
                 return "its frame number is unknown"
-            if (int(meta["frame"]) - self.first_frame) % self.every:
+            if (person.frame - self.first_frame) % self.every:
                 return f"not every {self.every}th frame"
         if self.inside_only:
-            size = meta.get("image_width_height")
+            size = person.image_width_height
             if size is None:
                 return "the size of its image is unknown"
             inside = (person.keypoints_px >= 0).all(-1) & (person.keypoints_px < np.array(size)).all(-1)

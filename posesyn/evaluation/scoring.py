@@ -15,8 +15,7 @@ from posesyn.evaluation.bodies import FittedBodies, JointRegressor
 from posesyn.evaluation.protocols import PROTOCOLS, Protocol
 from posesyn.evaluation.results import Evaluation
 from posesyn.interfaces import TargetEstimator
-from posesyn.types import Person, PoseBatch, batched
-from posesyn.types.person import joint_truth
+from posesyn.types import Person, PoseBatch, batched, joint_truth
 
 PROTOCOL = protocols.PROTOCOLS["smpl24"].description
 
@@ -260,10 +259,9 @@ def _names(persons: Sequence[Person]) -> dict[str, list[str]]:
     return {
         "ids": [person.person_id for person in persons],
         "groups": [
-            str(person.meta.get("sequence") or person.track_id or person.image_id or person.person_id)
-            for person in persons
+            str(person.sequence or person.track_id or person.image_id or person.person_id) for person in persons
         ],
-        "actions": [str(person.meta.get("action", "")) for person in persons],
+        "actions": [person.action or "" for person in persons],
     }
 
 

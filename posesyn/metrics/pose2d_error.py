@@ -172,27 +172,16 @@ def occlusion_weights(
     """(J,) factor of each joint's weight; a hidden joint's annotation is a guess, so its error says less.
 
     Args:
-        person: Its ``meta["occluded"]`` (J,) names joints that annotators marked as hidden (COCO, MPII, LSP).
+        person: Its ``occluded`` (J,) says which joints annotators marked as hidden (COCO, MPII, LSP).
         image_size: (width, height); joints outside count as hidden.
         occluded: Factor of hidden joints; 0 masks them.
         crowded: Factor of joints that lie inside another person's box.
         neighbours: (N, 4) boxes of the other persons of the image.
-
-    Raises:
-        InputError: ``meta["occluded"]`` of the wrong length.
     """
     points = np.asarray(person.keypoints_px, np.float64)
     hidden = (points < -0.5).any(-1) | (points > np.array(image_size) - 0.5).any(-1)
-    flags = person.meta.get("occluded")
-    if flags is not None:
-        if np.shape(flags) != hidden.shape:
-            raise InputError(
-                "meta['occluded'] must be (J,)",
-                where=f"person '{person.person_id}'",
-                expected=hidden.shape,
-                got=np.shape(flags),
-            )
-        hidden |= np.asarray(flags, bool)
+    if person.occluded is not None:
+        hidden |= person.occluded
     weights = np.where(hidden, occluded, 1.0)
     if neighbours is not None and len(neighbours):
         inside = (points[:, None] >= neighbours[None, :, :2]) & (points[:, None] <= neighbours[None, :, 2:])

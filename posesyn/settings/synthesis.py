@@ -81,8 +81,8 @@ class SynthesisSettings:
         spread: How far a sample's pose may be drawn from its hypothesis, in standard deviations of what the picture
             leaves open: 0 not at all.
         blend_frames: Standard deviation in frames of the Gaussian with which a motion bends to its fitted pose.
-        photo_view: Share of the steered motions that ask the renderer for the photo's own view (``meta["camera_yaw"]``
-            and ``meta["camera_elevation"]``); the others may be seen from all sides.
+        photo_view: Share of the steered motions that ask the renderer for the photo's own view (``Motion.view``); the
+            others may be seen from all sides.
     """
 
     num_motions: int = 8

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from posesyn.storage.images import ImageFile as ImageFile
     from posesyn.storage.images import decode_image as decode_image
     from posesyn.storage.ledger import RunLedger as RunLedger
+    from posesyn.storage.reports import load_report as load_report
+    from posesyn.storage.reports import save_report as save_report
     from posesyn.storage.seeds import rng_of as rng_of
     from posesyn.storage.seeds import seed_of as seed_of
 

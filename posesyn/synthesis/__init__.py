@@ -8,8 +8,6 @@ from posesyn.lazy import lazy_names
 
 if TYPE_CHECKING:
     from posesyn.synthesis.extraction.extractor import ErrorExtractor as ErrorExtractor
-    from posesyn.synthesis.extraction.report_files import load_report as load_report
-    from posesyn.synthesis.extraction.report_files import save_report as save_report
     from posesyn.synthesis.filtering.clip_filter import ClipFilter as ClipFilter
     from posesyn.synthesis.motion.synthesizer import MotionSynthesizer as MotionSynthesizer
     from posesyn.synthesis.rendering.renderer import AnimationRenderer as AnimationRenderer

@@ -5,23 +5,12 @@ z forward) of the full image; ``world`` is right-handed with y up and the floor 
 Shape letters: B batch, T frames, J joints, H W image.
 """
 
+from posesyn.types.arguments import check_several
 from posesyn.types.clip import Clip
-from posesyn.types.motion import Motion
-from posesyn.types.person import (
-    GENDERS,
-    ArrayImage,
-    BodyFit,
-    BodyLabels,
-    Gender,
-    ImageSource,
-    JointTruth,
-    Person,
-    Persons,
-    PoseBatch,
-    batched,
-    gender_of,
-    joint_truth,
-)
+from posesyn.types.labels import GENDERS, BodyFit, BodyLabels, Gender, JointTruth, gender_of
+from posesyn.types.motion import Motion, ViewRequest
+from posesyn.types.person import ArrayImage, ImageSource, Person, Persons, batched, joint_truth
+from posesyn.types.poses import PoseBatch
 from posesyn.types.scores import ErrorReport, ScoredPerson
 
 __all__ = [
@@ -39,7 +28,9 @@ __all__ = [
     "Persons",
     "PoseBatch",
     "ScoredPerson",
+    "ViewRequest",
     "batched",
+    "check_several",
     "gender_of",
     "joint_truth",
 ]

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from posesyn.errors import InputError
+from posesyn.types.looks import short_repr
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Clip:
     """Rendered frames of a motion with exact labels, camera frame.
 
@@ -44,6 +45,8 @@ class Clip:
     motion_id: str = ""
     person_id: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         frames, height, width = self.frames.shape[:3]

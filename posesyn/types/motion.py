@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,9 +10,33 @@ from typing import Any
 import numpy as np
 
 from posesyn.errors import InputError
+from posesyn.types.looks import short_repr
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
+class ViewRequest:
+    """From where a motion asks to be seen; the renderer's camera keeps near it. None leaves an angle to chance.
+
+    Attributes:
+        camera_yaw: Radians around the world's y axis; at 0 the camera stands at +z and sees the front of a person that
+            faces +z.
+        camera_elevation: Radians above the horizon from which it looks down.
+    """
+
+    camera_yaw: float | None = None
+    camera_elevation: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("camera_yaw", "camera_elevation"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not math.isfinite(value):
+                raise InputError(f"ViewRequest.{name} must be finite", expected="radians", got=value)
+            object.__setattr__(self, name, float(value))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Motion:
     """Body parameters over time in the world frame (y up, floor y = 0).
 
@@ -28,12 +51,13 @@ class Motion:
         person_id: The challenging person it was made for, if any.
         anchor_frame: Index of the frame that fits the person's 2D truth best, if ranked.
         reprojection_error: Error of that frame (normalised like the extraction error), if ranked.
-        meta: Provenance (seed, prior, prefix length, rank ...).
+        meta: Where it comes from (seed, prior, prefix length, rank ...). Nothing is decided by it.
+        view: From where the renderer shall show it, or None for anywhere.
 
     Example:
         >>> motion = Motion("stand", np.zeros((40, 24, 3)), np.zeros((40, 3)), np.zeros(10), fps=20.0)
         >>> motion.resampled(10.0)
-        Motion('stand', 20 frames at 10 fps)
+        Motion(motion_id='stand', pose_rotvec=(20, 24, 3), transl_world=(20, 3), betas=(10,), fps=10)
     """
 
     motion_id: str
@@ -47,6 +71,9 @@ class Motion:
     anchor_frame: int | None = None
     reprojection_error: float | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    view: ViewRequest | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         where = f"motion '{self.motion_id}'"
@@ -68,15 +95,6 @@ class Motion:
 
     def __len__(self) -> int:
         return len(self.pose_rotvec)
-
-    def __repr__(self) -> str:
-        caption = f", {self.caption[:60]!r}" if self.caption else ""
-        return f"Motion({self.motion_id!r}, {len(self)} frames at {self.fps:g} fps{caption})"
-
-    def _repr_html_(self) -> str:
-        """Shows itself in notebooks as a moving stick figure."""
-        # By name, as an entry point is: values know nothing of the layer that draws them until a notebook asks.
-        return importlib.import_module("posesyn.report.notebook").motion_html(self)
 
     def resampled(self, fps: float) -> Motion:
         """The motion at another rate: rotations along the shortest arc (slerp), positions linear, same duration.

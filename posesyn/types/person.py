@@ -1,26 +1,17 @@
-"""One annotated human in one image, what is known of its pose in 3D, and what estimators say about it.
-
-Data sets with photographs rarely have joints and parameters of a body both, and none has SMPL joints in posesyn's
-order; nothing is filled in here. Rendered persons carry :class:`BodyLabels` instead.
-"""
+"""One annotated human in one image."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from posesyn import skeletons
 from posesyn.errors import InputError
-
-Gender = Literal["neutral", "male", "female"]
-GENDERS: dict[str, Gender] = {
-    **dict.fromkeys(("m", "male", "Male", "M"), "male"),
-    **dict.fromkeys(("f", "female", "Female", "F"), "female"),
-    **dict.fromkeys(("n", "neutral", "Neutral", "N", ""), "neutral"),
-}
+from posesyn.types.labels import BodyFit, BodyLabels, JointTruth
+from posesyn.types.looks import short_repr
 
 
 @runtime_checkable
@@ -35,12 +26,14 @@ class ImageSource(Protocol):
         """Returns the image as (H, W, 3) uint8 RGB in the annotation's orientation."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ArrayImage:
     """An image that is already in memory."""
 
     pixels: np.ndarray
     name: str = "array"
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or self.pixels.shape[2] != 3 or self.pixels.dtype != np.uint8:
@@ -55,105 +48,7 @@ class ArrayImage:
         return self.pixels
 
 
-@dataclass(frozen=True)
-class BodyLabels:
-    """Exact 3D truth of one person in one image, camera frame.
-
-    Shapes: pose_rotmat (24, 3, 3) local rotations, root first and expressed in the camera frame; betas (10,);
-    transl_cam (3,) metres, the SMPL translation (added after posing; the pelvis is not at the origin of an SMPL body);
-    joints_cam (45, 3) metres in the order ``smpl45``; intrinsics (3, 3) of the full image.
-    """
-
-    pose_rotmat: np.ndarray
-    betas: np.ndarray
-    transl_cam: np.ndarray
-    joints_cam: np.ndarray
-    intrinsics: np.ndarray
-
-
-@dataclass(frozen=True)
-class JointTruth:
-    """3D joints of one person, camera frame (x right, y down, z forward).
-
-    Attributes:
-        joints_cam: (J, 3) float32 metres.
-        valid: (J,) bool, joints that the data set states.
-        skeleton: Joint order.
-        intrinsics: (3, 3) of the full image, or None where the data set gives none.
-        absolute: False where the positions are relative to the person's root.
-    """
-
-    joints_cam: np.ndarray
-    valid: np.ndarray
-    skeleton: str
-    intrinsics: np.ndarray | None = None
-    absolute: bool = True
-
-    def __post_init__(self) -> None:
-        joints = len(skeletons.get(self.skeleton))
-        points, valid = np.asarray(self.joints_cam, np.float32), np.asarray(self.valid, bool)
-        if points.shape != (joints, 3) or valid.shape != (joints,):
-            raise InputError(
-                f"JointTruth needs (J, 3) points and (J,) flags of skeleton '{self.skeleton}' (J={joints})",
-                got=f"{points.shape} and {valid.shape}",
-            )
-        if not np.isfinite(points[valid]).all():
-            raise InputError("JointTruth has NaN or infinite values at valid joints", where=f"'{self.skeleton}'")
-        object.__setattr__(self, "joints_cam", np.where(valid[:, None], points, 0).astype(np.float32))
-        object.__setattr__(self, "valid", valid)
-
-
-@dataclass(frozen=True)
-class BodyFit:
-    """Body-model parameters of one person in the data set's own frame.
-
-    The posed body, with ``transl`` added, is moved into the camera by ``world_to_cam``. The parameters stay as the file
-    has them, because rotating the root about the pelvis needs the rest pelvis of a licensed body.
-
-    Attributes:
-        pose_rotvec: (24, 3) for ``smpl``, (55, 3) for ``smplx`` (root first).
-        betas: (B,) shape; how many depends on the data set.
-        transl: (3,) metres.
-        gender: Which of the three bodies.
-        model: ``smpl`` or ``smplx``.
-        world_to_cam: (4, 4), the identity where the parameters are in the camera frame already.
-    """
-
-    pose_rotvec: np.ndarray
-    betas: np.ndarray
-    transl: np.ndarray
-    gender: Gender = "neutral"
-    model: Literal["smpl", "smplx"] = "smpl"
-    world_to_cam: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        joints = {"smpl": 24, "smplx": 55}.get(self.model)
-        if joints is None or self.gender not in ("neutral", "male", "female"):
-            raise InputError("unknown body", expected="smpl or smplx; neutral, male or female", got=self.model)
-        extrinsics = np.eye(4) if self.world_to_cam is None else np.asarray(self.world_to_cam, np.float64)
-        shapes = {
-            "pose_rotvec": (np.shape(self.pose_rotvec), (joints, 3)),
-            "transl": (np.shape(self.transl), (3,)),
-            "world_to_cam": (extrinsics.shape, (4, 4)),
-        }
-        for name, (got, wanted) in shapes.items():
-            if got != wanted:
-                raise InputError(f"BodyFit.{name} has the wrong shape", expected=wanted, got=got)
-        for name in ("pose_rotvec", "betas", "transl"):
-            value = np.asarray(getattr(self, name), np.float32)
-            if not np.isfinite(value).all():
-                raise InputError(f"BodyFit.{name} has NaN or infinite values")
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "world_to_cam", extrinsics)
-
-    def to_camera(self, points: np.ndarray) -> np.ndarray:
-        """(..., 3) points of the posed body → camera frame."""
-        world_to_cam = np.asarray(self.world_to_cam)
-        moved: np.ndarray = np.asarray(points) @ world_to_cam[:3, :3].T + world_to_cam[:3, 3]
-        return moved
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Person:
     """One annotated human in one image.
 
@@ -168,9 +63,17 @@ class Person:
         labels: Exact 3D truth, only for rendered data.
         image_id: Name of the image, shared by the persons in it.
         track_id: Name of the track in a video, if the data set has one.
-        meta: Anything else the data set says (area, head box, action, frame number ...).
+        meta: Where it comes from: anything else the data set says. Nothing is decided by it.
         joints: 3D joints as a data set states them, or None.
         fit: Parameters of a body model as a data set states them, or None.
+        occluded: (J,) bool, joints that annotators marked as hidden (COCO's v = 1), or None where nobody asked.
+        head_size: Pixels, as a data set states it (MPII).
+        area: Square pixels of the person's outline, as a data set states it (COCO).
+        intrinsics: (3, 3) of the full image, pixels, where the data set has cameras.
+        image_width_height: Pixels of the full image, where the annotation states them.
+        sequence, subject, action, camera: Names of the recording, as the data set has them; evaluation groups by them.
+        frame: Number of the frame in its recording.
+        valid: False where the data set says that the frame is not to be evaluated.
 
     Example:
         >>> image = ArrayImage(np.zeros((48, 64, 3), np.uint8))
@@ -192,6 +95,19 @@ class Person:
     meta: Mapping[str, Any] = field(default_factory=dict)
     joints: JointTruth | None = None
     fit: BodyFit | None = None
+    occluded: np.ndarray | None = None
+    head_size: float | None = None
+    area: float | None = None
+    intrinsics: np.ndarray | None = None
+    image_width_height: tuple[int, int] | None = None
+    sequence: str | None = None
+    subject: str | None = None
+    action: str | None = None
+    camera: str | None = None
+    frame: int | None = None
+    valid: bool = True
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         joints = len(skeletons.get(self.skeleton).joints)
@@ -223,6 +139,16 @@ class Person:
         object.__setattr__(self, "keypoints_px", np.where(np.isfinite(keypoints), keypoints, 0).astype(np.float32))
         object.__setattr__(self, "visible", visible)
         object.__setattr__(self, "box_xyxy", box)
+        for name, shape, dtype in (("occluded", (joints,), bool), ("intrinsics", (3, 3), np.float64)):
+            if getattr(self, name) is None:
+                continue
+            value = np.asarray(getattr(self, name), dtype)
+            if value.shape != shape:
+                raise InputError(f"Person.{name} has the wrong shape", where=where, expected=shape, got=value.shape)
+            object.__setattr__(self, name, value)
+        if self.image_width_height is not None:
+            width, height = (int(side) for side in self.image_width_height)
+            object.__setattr__(self, "image_width_height", (width, height))
 
 
 @dataclass(frozen=True)
@@ -315,15 +241,3 @@ def joint_truth(person: Person) -> JointTruth | None:
         return person.joints
     labels = person.labels
     return JointTruth(labels.joints_cam, np.ones(len(labels.joints_cam), bool), "smpl45", labels.intrinsics)
-
-
-def gender_of(value: object, where: object) -> Gender:
-    """A data set's word for the gender of a body.
-
-    Raises:
-        InputError: Another word.
-    """
-    word = value.decode() if isinstance(value, bytes) else str(value)
-    if word not in GENDERS:
-        raise InputError("unknown gender", where=where, expected="m, f, neutral, male or female", got=repr(word))
-    return GENDERS[word]

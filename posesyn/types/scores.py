@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from posesyn.types.person import Person, PoseBatch
+from posesyn import skeletons
+from posesyn.errors import InputError
+from posesyn.types.looks import short_repr
+from posesyn.types.person import Person
+from posesyn.types.poses import PoseBatch
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ScoredPerson:
     """A person, the frozen estimator's prediction on it and the error between the two.
 
@@ -39,8 +47,16 @@ class ScoredPerson:
     rank: int = -1
     disagreement_mm: float | None = None
 
+    __repr__ = short_repr
 
-@dataclass(frozen=True)
+    @property
+    def worst_joint(self) -> str:
+        """Name of the joint with the largest error."""
+        joints = skeletons.get(self.person.skeleton).joints
+        return joints[int(np.argmax(np.where(self.joint_used, self.joint_errors, -1)))]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class ErrorReport:
     """Result of ``ErrorExtractor.extract``: all scored persons (largest error first) and the two selections.
 
@@ -52,11 +68,71 @@ class ErrorReport:
         (0, 'no visible joint')
     """
 
+    # Writing files is the layer above's: posesyn.storage.reports puts its function here.
+    writer: ClassVar[Callable[[ErrorReport, str | os.PathLike[str]], None] | None] = None
+
     scored: tuple[ScoredPerson, ...]
     challenging: tuple[ScoredPerson, ...]
     non_challenging: tuple[ScoredPerson, ...]
     skipped: tuple[tuple[str, str], ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    __repr__ = short_repr
+
     def __len__(self) -> int:
         return len(self.scored)
+
+    @property
+    def selections(self) -> dict[str, str]:
+        """``"challenging"`` or ``"non_challenging"`` by person_id; who is in neither is missing."""
+        found = {item.person.person_id: "challenging" for item in self.challenging}
+        return found | {item.person.person_id: "non_challenging" for item in self.non_challenging}
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per scored person, largest error first; arrays are flat lists."""
+        import pandas as pd  # `import posesyn` needs no pandas
+
+        chosen = self.selections
+        return pd.DataFrame([_row(item, chosen.get(item.person.person_id, "")) for item in self.scored])
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes a table, a summary and the predictions, which :func:`posesyn.storage.load_report` reads.
+
+        Args:
+            folder: Made if it is missing.
+
+        Raises:
+            FileError: The folder cannot be written.
+            InputError: The predictions do not all have one joint set, or nothing that writes files was imported.
+        """
+        if ErrorReport.writer is None:
+            raise InputError("nobody knows how to write reports yet", fix="import posesyn.storage.reports first")
+        ErrorReport.writer(self, folder)
+
+
+def _row(item: ScoredPerson, selection: str) -> dict[str, Any]:
+    person = item.person
+    return {
+        "rank": item.rank,
+        "person_id": person.person_id,
+        "error": float(item.error),
+        "selection": selection,
+        "worst_joint": item.worst_joint,
+        "joints_used": int(np.sum(item.joint_used)),
+        "image_id": person.image_id,
+        "image_name": person.image.name,
+        "track_id": person.track_id,
+        "sequence": person.sequence,
+        "subject": person.subject,
+        "action": person.action,
+        "camera": person.camera,
+        "frame": person.frame,
+        "skeleton": person.skeleton,
+        "box_xyxy": [float(x) for x in person.box_xyxy],
+        "keypoints_px": [float(x) for x in person.keypoints_px.ravel()],
+        "visible": [bool(x) for x in person.visible],
+        "joint_errors": [float(x) for x in item.joint_errors],
+        "joint_used": [bool(x) for x in item.joint_used],
+        "captions": list(person.captions),
+        **({} if item.disagreement_mm is None else {"disagreement_mm": float(item.disagreement_mm)}),
+    }

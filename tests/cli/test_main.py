@@ -209,7 +209,7 @@ def test_models_that_are_not_there_are_named_before_anything_is_made(shared, tmp
 def test_a_model_captions_a_run_and_the_users_text_wins(shared, tmp_path, capsys, vision_model):
     from posesyn.cli.build import CaptionerSettings, DataSettings
     from posesyn.data import load_motion
-    from posesyn.synthesis.extraction.report_files import load_report
+    from posesyn.storage.reports import load_report
 
     folder, out = shared / "data" / "images" / "coco", tmp_path / "run"
     annotations = folder / "annotations.json"

@@ -19,8 +19,7 @@ from posesyn.evaluation.results import compare, load_evaluation, text_table
 from posesyn.evaluation.scoring import evaluate
 from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.interfaces import EstimatorSpec
-from posesyn.types import ArrayImage, Person, PoseBatch
-from posesyn.types.person import BodyFit, JointTruth
+from posesyn.types import ArrayImage, BodyFit, JointTruth, Person, PoseBatch
 
 IMAGE = ArrayImage(np.zeros((48, 64, 3), np.uint8))
 
@@ -49,14 +48,14 @@ def fitted_persons(rng, bodies, count=12):
         fit = BodyFit(pose, rng.normal(0, 1, 10), rng.normal(0, 0.3, 3), "female", "smpl", camera)
         _, joints = bodies.pose([fit])
         keypoints = joints[0, :24, :2] / joints[0, :24, 2:] * 900 + 400
-        meta = {
+        facts = {
             "sequence": f"s{row % 4}", "frame": row, "valid": row != 5, "action": "walk" if row % 2 else "sit",
             "intrinsics": [[900, 0, 400], [0, 900, 400], [0, 0, 1]],
         }  # fmt: skip
         truth = JointTruth(joints[0, :24], np.ones(24, bool), "smpl24")
         box = np.concatenate((keypoints.min(0) - 5, keypoints.max(0) + 5))
         persons.append(
-            Person(f"p/{row:02d}", IMAGE, box, keypoints, np.ones(24, bool), "smpl24", meta=meta, joints=truth, fit=fit)
+            Person(f"p/{row:02d}", IMAGE, box, keypoints, np.ones(24, bool), "smpl24", joints=truth, fit=fit, **facts)
         )
     return persons
 
@@ -192,9 +191,9 @@ def test_frames_subjects_and_cameras_are_filtered(rng, bodies):
         "frame number": {"subject": "S9", "camera": "c1"},
         "marked invalid": {"valid": False},
     }
-    for words, meta in cases.items():
+    for words, facts in cases.items():
         person = Person(
-            "a", IMAGE, base.box_xyxy, base.keypoints_px, base.visible, "smpl24", meta=meta, joints=base.joints
+            "a", IMAGE, base.box_xyxy, base.keypoints_px, base.visible, "smpl24", joints=base.joints, **facts
         )
         reason = rule.left_out(person)
         assert reason is None if words is None else words in reason
@@ -202,7 +201,7 @@ def test_frames_subjects_and_cameras_are_filtered(rng, bodies):
     for size, words in (((900, 900), None), ((300, 300), "outside"), (None, "unknown")):
         points = np.full((17, 2), 500.0)
         person = Person(
-            "a", IMAGE, np.array([0, 0, 9, 9]), points, np.ones(17, bool), "3dhp17", meta={"image_width_height": size}
+            "a", IMAGE, np.array([0, 0, 9, 9]), points, np.ones(17, bool), "3dhp17", image_width_height=size
         )
         assert inside.left_out(person) is None if words is None else words in inside.left_out(person)
 

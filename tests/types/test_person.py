@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from posesyn.errors import InputError
-from posesyn.types import ArrayImage, BodyLabels, Person
-from posesyn.types.person import BodyFit, JointTruth, gender_of, joint_truth
+from posesyn.types import ArrayImage, BodyFit, BodyLabels, JointTruth, Person, gender_of, joint_truth
 
 IMAGE = ArrayImage(np.zeros((4, 4, 3), np.uint8))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +20,14 @@ from scipy.spatial.transform import Rotation
 
 from posesyn.errors import FileError, InputError
 from posesyn.storage.files import read_npz, write_npz
-from posesyn.types import Motion
+from posesyn.types import Motion, ViewRequest
 
 # z up → y up, no mirror.
 _Z_TO_Y = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 # Pelvis of the neutral SMPL mean shape at rest, metres (row 0 of J_regressor @ v_template).
 SMPL_PELVIS = (-0.0018, -0.2233, 0.0282)
 _POSE_SIZES = {72: 24, 156: 22, 165: 22}  # SMPL; SMPL+H; SMPL-X: joints of the body without hands and face
+_VIEW = ("camera_yaw", "camera_elevation")
 Layout = Literal["smplh", "smplx", "smpl"]
 _LAYOUTS = {"smpl": 72, "smplh": 156, "smplx": 165}
 _AMASS_BETAS = 16
@@ -192,6 +194,7 @@ def _text_fields(motion: Motion) -> dict[str, Any]:
         "anchor_frame": motion.anchor_frame,
         "reprojection_error": motion.reprojection_error,
         "meta": meta,
+        **({} if motion.view is None else {"view": asdict(motion.view)}),
     }
 
 
@@ -207,6 +210,10 @@ def _load_text(arrays: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
     known = ("motion_id", "caption", "person_id", "anchor_frame", "reprojection_error", "meta")
     try:
         text = json.loads(str(arrays["posesyn_text"]))
-        return {name: text[name] for name in known if name in text}
+        found = {name: text[name] for name in known if name in text}
+        view = text.get("view")
+        if view is None and isinstance(text.get("meta"), dict):  # where files of posesyn before 0.1 have it
+            view = {name: text["meta"].pop(name) for name in _VIEW if name in text["meta"]} or None
+        return found if view is None else {**found, "view": ViewRequest(**view)}
     except (ValueError, TypeError) as error:
         raise FileError("damaged posesyn_text", where=path, got=str(error)) from error

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from posesyn.data.persons.annotation_files import NpzTable, Shape
 from posesyn.data.persons.base import AnnotatedPersons, Candidate, Choice, checked_intrinsics, resolve
 from posesyn.errors import InputError
 from posesyn.storage.images import ImageFile
-from posesyn.types import ImageSource, Person
-from posesyn.types.person import BodyFit, gender_of
+from posesyn.types import BodyFit, ImageSource, Person, gender_of
 
 _SCALE_PX, _GROWN = 200.0, 1.2
 _REQUIRED: dict[str, Shape] = {
@@ -146,15 +145,11 @@ class BedlamPersons(AnnotatedPersons):
             self.skeleton,
             image_id=f"{self.name}/{name.with_suffix('')}",
             track_id=None if subject is None else f"{self.name}/{name.parent}/{subject}",
-            meta={"sequence": f"{self.name}/{name.parent}", **self._meta(record)},
+            sequence=f"{self.name}/{name.parent}",
+            intrinsics=self._table["cam_int"][record],
+            meta={key: self._table.text(key, record) for key in ("age", "kid") if key in self._table},
             fit=self._fit(record),
         )
-
-    def _meta(self, row: int) -> dict[str, Any]:
-        return {
-            "intrinsics": np.asarray(self._table["cam_int"][row], np.float64).tolist(),
-            "translation_known": "trans_cam" in self._table and "cam_ext" in self._table,
-        }
 
     def _fit(self, row: int) -> BodyFit:
         table = self._table
@@ -165,12 +160,13 @@ class BedlamPersons(AnnotatedPersons):
         transl = table["trans_cam"][row] if "trans_cam" in table else np.zeros(3)
         gender = gender_of(table.text("gender", row), self.path) if "gender" in table else "neutral"
         pose = np.asarray(table["pose_cam"][row]).reshape(-1, 3)
-        return BodyFit(pose, table["shape"][row], transl, gender, self._model, extrinsics)
+        known = "trans_cam" in table and "cam_ext" in table
+        return BodyFit(pose, table["shape"][row], transl, gender, self._model, extrinsics, known)
 
 
 class AgoraPersons(BedlamPersons):
     """Persons of AGORA's npz. Where it has no ``trans_cam``, the fit's translation is unknown and zero
-    (``person.meta["translation_known"]``).
+    (``person.fit.transl_known``).
 
     Args:
         annotations, images, stride, on_missing, on_bad, min_keypoints, name: As in
@@ -204,10 +200,3 @@ class AgoraPersons(BedlamPersons):
             min_keypoints=min_keypoints,
             name=name,
         )
-
-    def _meta(self, row: int) -> dict[str, Any]:
-        meta = super()._meta(row)
-        for key in ("age", "kid"):
-            if key in self._table:
-                meta[key] = self._table.text(key, row)
-        return meta

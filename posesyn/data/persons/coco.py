@@ -98,14 +98,11 @@ class CocoKeypoints(AnnotatedPersons):
             captions=self._captions.get(record["image_id"], ()),
             image_id=f"{self.name}/{path.stem}",
             track_id=None if record.get("track_id") is None else str(record["track_id"]),
-            meta={
-                "annotation_id": record["id"],
-                "area": record.get("area"),
-                "image_width_height": _size(image),
-                "licence": image.get("license_name", image.get("license")),
-                # COCO's v = 1: labelled but hidden.
-                **({"occluded": (flags == 1).tolist()} if (flags == 1).any() else {}),
-            },
+            area=record.get("area"),
+            image_width_height=_size(image),
+            # COCO's v = 1: labelled but hidden.
+            occluded=flags == 1 if (flags == 1).any() else None,
+            meta={"annotation_id": record["id"], "licence": image.get("license_name", image.get("license"))},
         )
 
     def mask(self, index: int) -> np.ndarray | None:

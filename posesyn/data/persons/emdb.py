@@ -13,8 +13,7 @@ from posesyn.data.persons.base import AnnotatedPersons, Candidate, Choice, box_a
 from posesyn.errors import FileError, InputError
 from posesyn.storage.images import ImageFile
 from posesyn.storage.unpickling import restricted_load
-from posesyn.types import Person
-from posesyn.types.person import BodyFit, Gender, gender_of
+from posesyn.types import BodyFit, Gender, Person, gender_of
 
 _KEYS = ("gender", "name", "n_frames", "camera", "smpl", "kp2d", "bboxes")
 
@@ -39,7 +38,7 @@ class _Sequence:
 class Emdb(AnnotatedPersons):
     """Persons of EMDB: projected SMPL joints, boxes, and the fit of the gendered SMPL body; one track per sequence.
 
-    ``person.meta["valid"]`` is the file's ``good_frames_mask``. 3D joints are not in the files: they follow from
+    ``person.valid`` is the file's ``good_frames_mask``. 3D joints are not in the files: they follow from
     the fit with a SMPL body (:mod:`posesyn.evaluation.bodies`).
 
     Args:
@@ -111,13 +110,11 @@ class Emdb(AnnotatedPersons):
             self.skeleton,
             image_id=person_id,
             track_id=f"{self.name}/{sequence.name}",
-            meta={
-                "sequence": sequence.name,
-                "frame": frame,
-                "valid": bool(sequence.good[frame]),
-                "intrinsics": sequence.intrinsics.tolist(),
-                "image_width_height": sequence.size,
-            },
+            sequence=sequence.name,
+            frame=frame,
+            valid=bool(sequence.good[frame]),
+            intrinsics=sequence.intrinsics,
+            image_width_height=sequence.size,
             fit=BodyFit(
                 sequence.pose[frame].reshape(24, 3),
                 sequence.betas,

@@ -108,7 +108,9 @@ class Jhmdb(AnnotatedPersons):
             captions=() if caption is None else (str(caption),),
             image_id=person_id,
             track_id=f"{self.name}/{track}",
-            meta={"action": action, "sequence": track, "frame": frame},
+            action=action,
+            sequence=track,
+            frame=frame,
         )
 
 

@@ -100,5 +100,5 @@ class LspExtended(AnnotatedPersons):
             visible,
             self.skeleton,
             image_id=person_id,
-            meta={"occluded": occluded.tolist()} if occluded is not None and occluded.any() else {},
+            occluded=occluded if occluded is not None and occluded.any() else None,
         )

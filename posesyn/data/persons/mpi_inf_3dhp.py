@@ -14,8 +14,7 @@ from posesyn.data.persons.annotation_files import read_mat
 from posesyn.data.persons.base import AnnotatedPersons, Candidate, Choice, checked_intrinsics
 from posesyn.errors import FileError, InputError
 from posesyn.storage.images import ImageFile
-from posesyn.types import Person
-from posesyn.types.person import JointTruth
+from posesyn.types import JointTruth, Person
 
 TRAIN_SIZE = (2048, 2048)
 # TS5 and TS6 were filmed outdoors with another camera (jfzhang95/PoseAug, data_extra/prepare_data_3dhp.py).
@@ -113,7 +112,9 @@ class Mpi3dhpTrain(_Views):
             self.skeleton,
             image_id=person_id,
             track_id=f"{self.name}/{view.name}",
-            meta={"sequence": view.name, "frame": row * view.stride, "image_width_height": TRAIN_SIZE},
+            sequence=view.name,
+            frame=row * view.stride,
+            image_width_height=TRAIN_SIZE,
             joints=JointTruth(
                 view.joints[row], np.isfinite(view.joints[row]).all(-1), self.skeleton, view.intrinsics, True
             ),
@@ -196,13 +197,10 @@ class Mpi3dhpTest(_Views):
             self.skeleton,
             image_id=person_id,
             track_id=f"{self.name}/{view.name}",
-            meta={
-                "sequence": view.name,
-                "frame": frame,
-                "valid": True,
-                "image_width_height": self._size(record),
-                **({} if activity is None else {"action": int(activity[frame])}),
-            },
+            sequence=view.name,
+            frame=frame,
+            image_width_height=self._size(record),
+            action=None if activity is None else str(int(activity[frame])),
             joints=JointTruth(view.joints[frame], np.isfinite(view.joints[frame]).all(-1), self.skeleton),
         )
 

@@ -153,7 +153,7 @@ class MpiiKeypoints(AnnotatedPersons):
 
     def _person(self, item: dict[str, Any], person_id: str, path: Path | None) -> Person:
         keypoints, visible = self._joints(item, person_id)
-        names = ("center", "scale", "action", "head_size", "activity", "split", "single_person", "occluded")
+        names = ("center", "scale", "activity", "split", "single_person")
         return Person(
             person_id,
             ImageFile(path, self._orientation),
@@ -164,6 +164,9 @@ class MpiiKeypoints(AnnotatedPersons):
             captions=self._captions.get(item["image"]) or _activity(item),
             image_id=f"{self.name}/{path.stem}",
             track_id=item.get("video"),
+            action=item.get("action"),
+            head_size=item.get("head_size"),
+            occluded=item.get("occluded"),
             meta={key: item[key] for key in names if key in item},
         )
 

@@ -116,7 +116,8 @@ class RenderedClips(Sequence[Person]):
             labels=body_labels(labels, frame),
             image_id=f"{self.name}/{self._ids[row]}@{frame:04d}",
             track_id=f"{self.name}/{self._ids[row]}",
-            meta={**head.meta, "frame": frame, "clip_id": self._ids[row], "source_person_id": head.person_id},
+            meta={**head.meta, "clip_id": self._ids[row], "source_person_id": head.person_id},
+            frame=frame,
         )
 
     def groups(self) -> dict[str, list[int]]:

@@ -13,8 +13,7 @@ from posesyn.data.persons.annotation_files import NpzTable
 from posesyn.data.persons.base import AnnotatedPersons, Candidate, Choice, resolve
 from posesyn.errors import InputError
 from posesyn.storage.images import ImageFile
-from posesyn.types import Person
-from posesyn.types.person import BodyFit, JointTruth, gender_of
+from posesyn.types import BodyFit, JointTruth, Person, gender_of
 
 # scale = 1.2 · longer side / 200 (nkolot/SPIN, datasets/preprocess); here the estimator's box_scale grows boxes.
 _SCALE_PX, _GROWN = 200.0, 1.2
@@ -35,7 +34,7 @@ class SpinPersons(AnnotatedPersons):
     """Persons of a file in SPIN's form: 24 joints (or OpenPose's 25) in 2D, 24 joints in 3D and SMPL fits where stated.
 
     3D joints are in the camera's frame relative to the pelvis. The fit's translation is not in the file and stays zero
-    (``person.meta["translation_known"]`` is False).
+    (``person.fit.transl_known`` is False).
 
     Args:
         annotations: The npz: ``imgname``, ``center`` (2), ``scale`` and some of ``part`` (24, 3), ``openpose`` (25, 3),
@@ -98,14 +97,8 @@ class SpinPersons(AnnotatedPersons):
         keypoints, visible = self._joints(record, person_id)
         name = Path(table.text("imgname", record))
         match = _H36M.match(name.stem)
-        meta = {"image": str(name), "translation_known": False}
-        if match:
-            subject, action, camera, frame = match.groups()
-            meta |= {"subject": subject, "action": action, "camera": camera, "frame": int(frame)}
-            track = f"{self.name}/{subject}_{action}.{camera}"
-        else:
-            track = None
-        meta["sequence"] = track or f"{self.name}/{name.parent}"
+        subject, action, camera, frame = match.groups() if match else (None, None, None, None)
+        track = f"{self.name}/{subject}_{action}.{camera}" if match else None
         joints = None
         if "S" in table:
             values = np.asarray(table["S"][record], np.float32)
@@ -120,7 +113,12 @@ class SpinPersons(AnnotatedPersons):
             self.skeleton,
             image_id=f"{self.name}/{name.with_suffix('')}",
             track_id=track,
-            meta=meta,
+            sequence=track or f"{self.name}/{name.parent}",
+            subject=subject,
+            action=action,
+            camera=camera,
+            frame=None if frame is None else int(frame),
+            meta={"image": str(name)},
             joints=joints,
             fit=self._fit(record),
         )
@@ -130,4 +128,4 @@ class SpinPersons(AnnotatedPersons):
         if "pose" not in table or "shape" not in table or ("has_smpl" in table and not table["has_smpl"][row]):
             return None
         gender = gender_of(table.text("gender", row), self.path) if "gender" in table else "neutral"
-        return BodyFit(table["pose"][row].reshape(24, 3), table["shape"][row], np.zeros(3), gender)
+        return BodyFit(table["pose"][row].reshape(24, 3), table["shape"][row], np.zeros(3), gender, transl_known=False)

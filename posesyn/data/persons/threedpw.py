@@ -14,8 +14,7 @@ from posesyn.data.persons.base import AnnotatedPersons, Candidate, Choice, check
 from posesyn.errors import FileError, InputError
 from posesyn.storage.images import ImageFile
 from posesyn.storage.unpickling import restricted_load
-from posesyn.types import Person
-from posesyn.types.person import BodyFit, Gender, JointTruth, gender_of
+from posesyn.types import BodyFit, Gender, JointTruth, Person, gender_of
 
 _KEYS = ("sequence", "betas", "poses", "trans", "genders", "poses2d", "cam_poses", "cam_intrinsics")
 
@@ -45,7 +44,7 @@ class ThreeDPW(AnnotatedPersons):
     """Persons of 3DPW: OpenPose-18 detections, SMPL joints in the camera, and the fit of the gendered SMPL body.
 
     Frames whose camera pose is not valid (``campose_valid``) stay in; protocols drop them by
-    ``person.meta["valid"]``.
+    ``person.valid``.
 
     Args:
         sequences: Folder of ``*.pkl`` (``sequenceFiles/test``), one file, or several.
@@ -127,12 +126,10 @@ class ThreeDPW(AnnotatedPersons):
             self.skeleton,
             image_id=f"{self.name}/{sequence.name}@{frame:05d}",
             track_id=f"{self.name}/{sequence.name}#{number}",
-            meta={
-                "sequence": sequence.name,
-                "frame": frame,
-                "valid": bool(actor.valid[frame]),
-                "intrinsics": sequence.intrinsics.tolist(),
-            },
+            sequence=sequence.name,
+            frame=frame,
+            valid=bool(actor.valid[frame]),
+            intrinsics=sequence.intrinsics,
             joints=joints,
             fit=fit,
         )

@@ -34,7 +34,7 @@ _KEYS = ("keypoints_px", "visible", "has_labels", "joints", "intrinsics")
 class LifterEstimator(nn.Module):
     """Makes a lifter usable by ErrorExtractor, evaluation and fine-tuning.
 
-    The camera is that of a person's labels, 3D joints or ``meta["intrinsics"]`` where one of them says it, else one of
+    The camera is that of a person's labels, 3D joints or ``intrinsics`` where one of them says it, else one of
     focal length ``keypoints.FOCAL`` with the principal point in the middle. The lifter's root-relative pose is placed
     so that it projects closest to the keypoints it was given.
 
@@ -153,10 +153,10 @@ def _camera(person: Person) -> np.ndarray:
     known = None if person.labels is None else person.labels.intrinsics
     if known is None and person.joints is not None:
         known = person.joints.intrinsics
-    known = person.meta.get("intrinsics") if known is None else known
+    known = person.intrinsics if known is None else known
     if known is not None:
         return np.asarray(known, np.float64).reshape(3, 3)
-    size = person.meta.get("image_width_height")
+    size = person.image_width_height
     if size is None:
         height, width = person.image.load().shape[:2]
         size = (width, height)

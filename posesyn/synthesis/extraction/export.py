@@ -40,7 +40,7 @@ def export_coco(
     """Writes persons as a COCO keypoint annotation file that :class:`posesyn.data.CocoKeypoints` reads back.
 
     Each annotation has, beside COCO's fields, ``person_id``, ``score`` (the error), ``rank`` and ``joint_errors``.
-    Hidden joints (``meta["occluded"]``) get v = 1, others 2.
+    Hidden joints (``Person.occluded``) get v = 1, others 2.
 
     Args:
         scored: For example ``report.challenging``.
@@ -70,10 +70,9 @@ def export_coco(
         elif getattr(sources[name], "path", None) != getattr(person.image, "path", None):
             raise InputError("two images have the same name", got=name, fix="pass images=, the folder above both")
         x1, y1, x2, y2 = (float(value) for value in person.box_xyxy)
-        hidden = np.asarray(person.meta.get("occluded", np.zeros(len(skeleton), bool)), bool)
+        hidden = np.zeros(len(skeleton), bool) if person.occluded is None else person.occluded
         flags = np.where(person.visible, np.where(hidden, 1, 2), 0)
         points = np.where(person.visible[:, None], person.keypoints_px.astype(np.float64), 0)
-        area = person.meta.get("area")
         annotations.append(
             {
                 "id": number,
@@ -81,7 +80,7 @@ def export_coco(
                 "category_id": 1,
                 "iscrowd": 0,
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "area": float(area) if area else (x2 - x1) * (y2 - y1),
+                "area": float(person.area) if person.area else (x2 - x1) * (y2 - y1),
                 "keypoints": [round(float(v), 3) for v in np.column_stack((points, flags)).ravel()],
                 "num_keypoints": int(person.visible.sum()),
                 "person_id": person.person_id,
@@ -110,8 +109,7 @@ def export_csv(report: ErrorReport, path: str | os.PathLike[str], only_selected:
         path: The csv file (UTF-8, comma, header line).
         only_selected: Leave out persons that belong to neither selection.
     """
-    selected = {item.person.person_id: "challenging" for item in report.challenging}
-    selected |= {item.person.person_id: "non_challenging" for item in report.non_challenging}
+    selected = report.selections
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -119,8 +117,6 @@ def export_csv(report: ErrorReport, path: str | os.PathLike[str], only_selected:
         person = item.person
         if only_selected and person.person_id not in selected:
             continue
-        joints = skeletons.get(person.skeleton).joints
-        worst = joints[int(np.argmax(np.where(item.joint_used, item.joint_errors, -1)))]
         image = person.image
         cells = [
             item.rank,
@@ -128,7 +124,7 @@ def export_csv(report: ErrorReport, path: str | os.PathLike[str], only_selected:
             selected.get(person.person_id, ""),
             f"{item.error:.6g}",
             "" if item.disagreement_mm is None else f"{item.disagreement_mm:.4g}",
-            worst,
+            item.worst_joint,
             int(np.sum(item.joint_used)),
             str(image.path) if isinstance(image, ImageFile) else image.name,
             *(f"{float(value):.2f}" for value in person.box_xyxy),

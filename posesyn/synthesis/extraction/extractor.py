@@ -202,7 +202,7 @@ class ErrorExtractor:
             ranking, skipped = self._score_all(persons, ids, ledger, progress, on_batch)
         report = self._select(ranking, [*getattr(persons, "skipped", ()), *skipped])
         if out is not None:
-            from posesyn.synthesis.extraction.report_files import save_errors, save_report
+            from posesyn.storage.reports import save_errors, save_report
 
             save_report(report, Path(out))
             if self.keep == "selected":
@@ -325,7 +325,7 @@ class ErrorExtractor:
             boxes = np.stack(near) if near else None
             weights = weights * occlusion_weights(person, image_size, self.occluded_weight, self.crowded_weight, boxes)
         size = person_size(
-            person.box_xyxy, person.keypoints_px, used, self.normalizer, person.skeleton, person.meta.get("head_size")
+            person.box_xyxy, person.keypoints_px, used, self.normalizer, person.skeleton, person.head_size
         )
         if not size > 0:
             shown = self.normalizer in ("torso", "head")

@@ -71,7 +71,7 @@ def estimator_errors(
     Returns:
         (F,) float64; infinite where the estimator returns NaN.
     """
-    persons = {p.meta["frame"]: p for p in RenderedClips([clip], only_kept=False, min_visible=0)}
+    persons = {p.frame: p for p in RenderedClips([clip], only_kept=False, min_visible=0)}
     errors = np.full(len(frames), np.inf)
     known = [row for row, frame in enumerate(frames) if frame in persons]
 

@@ -28,7 +28,7 @@ from posesyn.synthesis.motion.prior.text import checked_texts
 from posesyn.synthesis.motion.sampler import Job, MotionSampler
 from posesyn.synthesis.motion.steering.estimator_pose import joints22
 from posesyn.synthesis.motion.steering.steering import Goal, PoseFitter, draw_goal
-from posesyn.types import Motion, ScoredPerson, batched
+from posesyn.types import Motion, ScoredPerson, ViewRequest, batched
 
 FEET = (7, 8, 10, 11)  # ankles and toes of humanml3d22
 
@@ -272,13 +272,12 @@ class MotionSynthesizer:
     def _ranked(self, plan: _Plan, rank: int, placed: PlacedSample) -> Motion:
         """A placed sample as the motion of that rank of its person."""
         facts = {**placed.facts, "rank": rank, "caption_source": plan.source}
-        if placed.elevation is not None:
-            facts |= {"camera_yaw": 0.0, "camera_elevation": placed.elevation}
         return replace(
             self._of_job(placed.job, placed.joints, facts),
             person_id=plan.scored.person.person_id,
             anchor_frame=placed.anchor_frame,
             reprojection_error=placed.error,
+            view=None if placed.elevation is None else ViewRequest(0.0, placed.elevation),
         )
 
     def _of_job(self, job: Job, joints: np.ndarray, facts: Mapping[str, Any]) -> Motion:

@@ -57,7 +57,7 @@ def test_smplx_rows(write, rng):
     assert fit.model == "smplx" and fit.pose_rotvec.shape == (55, 3) and fit.betas.shape == (11,)
     np.testing.assert_allclose(fit.to_camera(np.zeros(3)), [0, 0.1, 5])
     np.testing.assert_allclose(fit.transl, content["trans_cam"][0], rtol=1e-5)
-    assert person.track_id == "bedlam/seq_000000/rp_aaron" and person.meta["translation_known"]
+    assert person.track_id == "bedlam/seq_000000/rp_aaron" and person.fit.transl_known
     assert person.joints is None and person.labels is None
     assert len(write(content=content, options={"min_keypoints": 1})) == 2
 
@@ -78,9 +78,7 @@ def test_close_ups_are_turned(write):
 def test_agora_without_translation(write, rng):
     persons = write(reader=AgoraPersons, content=scene(rng, kid=np.array([False, True])), drop=("trans_cam",))
     person = persons[0]
-    assert (
-        person.person_id.startswith("agora/") and not person.meta["translation_known"] and person.meta["kid"] == "False"
-    )
+    assert person.person_id.startswith("agora/") and not person.fit.transl_known and person.meta["kid"] == "False"
     assert (person.fit.transl == 0).all()
 
 

@@ -42,7 +42,7 @@ def test_one_person(dataset, tmp_path):
     assert person.captions == ("a man <i>jumps</i>", "two")
     np.testing.assert_array_equal(person.box_xyxy, [5, 15, 45, 45])
     np.testing.assert_array_equal(person.keypoints_px[3], [13, 23])
-    assert person.visible.all() and person.meta["area"] == 600.5
+    assert person.visible.all() and person.area == 600.5
     assert person.image.load().shape == (48, 64, 3)
     assert len(persons[:5]) == 1 and len(pickle.loads(pickle.dumps(persons))) == 1  # noqa: S301
 

@@ -56,7 +56,7 @@ def test_persons_of_a_sequence(dataset, rng):
     persons = dataset(content)
     assert len(persons) == FRAMES and persons.skeleton == "smpl24"
     person = persons[1]
-    assert person.track_id == "emdb/P1_14_outdoor_climb" and person.meta["valid"] is False
+    assert person.track_id == "emdb/P1_14_outdoor_climb" and person.valid is False
     np.testing.assert_array_equal(person.box_xyxy, [300, 300, 1000, 1000])
     assert persons[3].box_xyxy[0] != 300, "frames without a box get one around the joints"
     np.testing.assert_allclose(person.fit.pose_rotvec[0], content["smpl"]["poses_root"][1], atol=1e-6)

@@ -37,7 +37,7 @@ def test_videos_are_tracks(files):
     person = persons[1]
     assert person.person_id == "jhmdb/catch/Ball_1@00002" and person.track_id == "jhmdb/catch/Ball_1"
     np.testing.assert_allclose(person.keypoints_px, points["Ball_1"][:, :, 1].T - 1, rtol=1e-4)
-    assert person.meta["action"] == "catch" and person.joints is None and person.image.load().shape == (48, 64, 3)
+    assert person.action == "catch" and person.joints is None and person.image.load().shape == (48, 64, 3)
 
 
 def test_splits_strides_and_captions(files):
@@ -48,7 +48,7 @@ def test_splits_strides_and_captions(files):
     assert {p.track_id for p in test} == {"jhmdb/catch/Ball_2", "jhmdb/run/Park"} and len(test) == 4
     assert test[-1].captions == ("a person runs",)
     train = Jhmdb(folder / "joint_positions", folder / "Rename_Images", split=folder / "splits", part="train")
-    assert {p.meta["sequence"] for p in train} == {"catch/Ball_1"}
+    assert {p.sequence for p in train} == {"catch/Ball_1"}
 
 
 def test_bad_files(files):

@@ -36,7 +36,7 @@ def test_original_flags_hidden_joints(files):
     savemat(folder / "lsp.mat", {"joints": joints.transpose(1, 0, 2)})
     persons = LspExtended(folder / "lsp.mat", folder / "images", index_base=0)
     assert len(persons) == 3 and persons[0].visible.all()
-    assert np.flatnonzero(~np.array(persons[0].meta["occluded"])).tolist() == [13]
+    assert np.flatnonzero(~persons[0].occluded).tolist() == [13]
 
 
 def test_missing_numbers_and_wrong_files(files):

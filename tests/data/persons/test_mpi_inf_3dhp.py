@@ -96,10 +96,10 @@ def test_test_persons(test_set):
     joints, pixels, persons = test_set()
     assert len(persons) == 3 and persons.skipped == (("3dhp_test/TS5@000001", "its frame is marked invalid"),)
     person = persons[1]
-    assert person.person_id == "3dhp_test/TS5@000002" and person.skeleton == "3dhp17" and person.meta["action"] == 2
+    assert person.person_id == "3dhp_test/TS5@000002" and person.skeleton == "3dhp17" and person.action == "2"
     np.testing.assert_allclose(person.joints.joints_cam, joints[2, 0] * 0.9 / 1000, rtol=1e-5)
     np.testing.assert_allclose(person.keypoints_px, pixels[2, 0], rtol=1e-5)
-    assert person.image.name == "img_000003.jpg" and person.meta["image_width_height"] == (1920, 1080)
+    assert person.image.name == "img_000003.jpg" and person.image_width_height == (1920, 1080)
     joints, _, metric = test_set(annotation="annot3")
     np.testing.assert_allclose(metric[0].joints.joints_cam, joints[0, 0] / 1000, rtol=1e-5)
 

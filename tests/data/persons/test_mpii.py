@@ -153,8 +153,8 @@ def test_persons_of_the_mat_file(release):
     np.testing.assert_array_equal(person.keypoints_px[9], [29, 9])
     assert person.visible[:14].all() and person.visible.sum() == 14 and not person.visible[14:].any()
     np.testing.assert_allclose(person.box_xyxy, [10, 7, 50, 47])
-    assert person.meta["head_size"] == pytest.approx(0.6 * 5) and person.meta["activity"] == "yoga"
-    assert np.flatnonzero(person.meta["occluded"]).tolist() == [3] and person.track_id == "7"
+    assert person.head_size == pytest.approx(0.6 * 5) and person.meta["activity"] == "yoga"
+    assert np.flatnonzero(person.occluded).tolist() == [3] and person.track_id == "7"
     assert person.joints is None and person.fit is None and person.labels is None
     assert persons[1].visible.sum() == 1
 

@@ -26,7 +26,7 @@ def test_every_kept_frame_is_a_person_with_exact_labels(tmp_path, clips, stored)
     assert len(persons) == 9 and len(set(p.person_id for p in persons)) == 9
     person = persons[1]
     assert person.person_id == "rendered/a@0002" and person.skeleton == "smpl45" and person.captions == ("jump",)
-    assert person.meta["frame"] == 2 and person.meta["source_person_id"] == "coco/1#2"
+    assert person.frame == 2 and person.meta["source_person_id"] == "coco/1#2"
     np.testing.assert_array_equal(person.image.load(), clips[0].frames[2])
     np.testing.assert_array_equal(person.keypoints_px, clips[0].keypoints_px[2])
     expected = Rotation.from_rotvec(clips[0].pose_rotvec[2]).as_matrix()
@@ -43,7 +43,7 @@ def test_every_kept_frame_is_a_person_with_exact_labels(tmp_path, clips, stored)
 
 def test_options(tmp_path, clips):
     assert len(RenderedClips(clips, only_kept=False)) == 10
-    assert [p.meta["frame"] for p in RenderedClips(clips[1:], stride=2)] == [0, 2, 4]
+    assert [p.frame for p in RenderedClips(clips[1:], stride=2)] == [0, 2, 4]
     write_clips(tmp_path, clips)
     assert len(RenderedClips(tmp_path)) == len(RenderedClips(str(tmp_path))) == 9
 

@@ -43,8 +43,8 @@ def test_rows_as_persons(dataset):
     np.testing.assert_allclose(first.box_xyxy, [10, 0, 50, 40], atol=1e-4)
     np.testing.assert_allclose(first.joints.joints_cam[:19], content["S"][0, :19, :3], atol=1e-6)
     assert not first.joints.absolute and first.joints.valid.sum() == 19
-    assert first.meta["subject"] == "S9" and first.meta["camera"] == "54138969" and first.meta["frame"] == 1
-    assert first.meta["action"] == "Directions_1" and first.track_id == "spin/S9_Directions_1.54138969"
+    assert first.subject == "S9" and first.camera == "54138969" and first.frame == 1
+    assert first.action == "Directions_1" and first.track_id == "spin/S9_Directions_1.54138969"
     assert first.fit.gender == "male" and second.fit is None, "has_smpl says so"
     assert first.image.load().shape == (48, 64, 3) and len(dataset(options={"stride": 2})[1]) == 1
 

@@ -62,7 +62,7 @@ def test_persons_of_a_sequence(dataset, rng, protocol):
     assert person.person_id == "3dpw/downtown_arguing_00@00001#0" and person.track_id == "3dpw/downtown_arguing_00#0"
     assert person.skeleton == "op18" and not person.visible[5] and person.visible.sum() == 17
     np.testing.assert_allclose(person.keypoints_px, content["poses2d"][0][1, :2].T, atol=1e-3)
-    assert person.labels is None and person.meta["valid"] is False and persons[0].meta["valid"] is True
+    assert person.labels is None and person.valid is False and persons[0].valid is True
     world = content["jointPositions"][0][1].reshape(24, 3)
     camera = content["cam_poses"][1]
     np.testing.assert_allclose(person.joints.joints_cam, world @ camera[:3, :3].T + camera[:3, 3], atol=1e-5)

@@ -26,8 +26,7 @@ from posesyn.estimators.lifters.lifter import LIFTERS, dropped, load_lifter, mak
 from posesyn.interfaces import TrainableEstimator
 from posesyn.settings.lifters import CameraRig
 from posesyn.storage.checkpoints import save_weights
-from posesyn.types import Person
-from posesyn.types.person import JointTruth
+from posesyn.types import JointTruth, Person
 
 NAMES = tuple(LIFTERS)
 
@@ -169,7 +168,7 @@ def test_the_camera_of_a_data_set_is_used():
     plain, *known = (
         persons(1)[0],
         replace(persons(1)[0], joints=truth),
-        replace(persons(1)[0], meta={"intrinsics": matrix.tolist()}),
+        replace(persons(1)[0], intrinsics=matrix),
     )
     found = estimator.predict([plain, *known])
     np.testing.assert_array_equal(found.intrinsics[1:], np.tile(matrix, (2, 1, 1)).astype(np.float32))

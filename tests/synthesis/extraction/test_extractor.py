@@ -15,8 +15,8 @@ from posesyn.data.persons.mpii import MpiiKeypoints
 from posesyn.errors import FileError, InputError, RunError
 from posesyn.interfaces import EstimatorSpec
 from posesyn.storage.images import ImageFile
+from posesyn.storage.reports import load_report, report_table, save_report
 from posesyn.synthesis.extraction.extractor import ErrorExtractor, split_sizes
-from posesyn.synthesis.extraction.report_files import load_report, report_table, save_report
 from posesyn.types import ArrayImage, Person, PoseBatch
 
 

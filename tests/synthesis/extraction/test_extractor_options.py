@@ -17,9 +17,9 @@ from posesyn.errors import InputError, RunError
 from posesyn.interfaces import EstimatorSpec
 from posesyn.metrics.pose2d_error import occlusion_weights, person_size
 from posesyn.storage.images import ImageFile
+from posesyn.storage.reports import load_report
 from posesyn.synthesis.extraction.export import export_coco, export_csv
 from posesyn.synthesis.extraction.extractor import ErrorExtractor
-from posesyn.synthesis.extraction.report_files import load_report
 from posesyn.synthesis.extraction.selection import disagreement_mm, select_diverse
 from posesyn.types import Person, PoseBatch
 
@@ -226,18 +226,18 @@ def test_normalisers_and_hidden_joints():
     flags[3] = True
     moved = points.copy()
     moved[0] = (70, 5)
-    person = Person("p", image, box, moved, seen, "coco17", meta={"occluded": flags.tolist()})
+    person = Person("p", image, box, moved, seen, "coco17", occluded=flags)
     weights = occlusion_weights(person, (60, 100), 0.25, 0.5, np.array([[9, 9, 21, 11]]))
     assert weights[0] == weights[3] == 0.25 and weights[5] == weights[6] == 0.5 and weights[11] == 1
     with pytest.raises(InputError, match="occluded"):
-        occlusion_weights(replace(person, meta={"occluded": [True]}), (60, 100))
+        replace(person, occluded=[True])
 
 
 def test_masked_joints_do_not_count(persons):
     wrist = COCO.index("left_wrist")
     flags = np.zeros(17, bool)
     flags[wrist] = True
-    everyone = [replace(p, meta={**p.meta, "occluded": flags.tolist()}) for p in persons(6)]
+    everyone = [replace(p, occluded=flags) for p in persons(6)]
     masked = ErrorExtractor(Off(), 2, 1, occluded_weight=0).extract(everyone, progress=False)
     assert max(item.error for item in masked.scored) == pytest.approx(0, abs=1e-6)
     assert not masked.scored[0].joint_used[wrist] and masked.settings["occluded_weight"] == 0
@@ -261,7 +261,7 @@ def test_exports_for_other_tools(persons, tmp_path):
     flags[4] = True
     visible = np.ones(17, bool)
     visible[8] = False
-    everyone = [replace(p, visible=visible, meta={**p.meta, "occluded": flags.tolist()}) for p in persons(10)]
+    everyone = [replace(p, visible=visible, occluded=flags) for p in persons(10)]
     report = ErrorExtractor(Off(), 3, 2).extract(everyone, progress=False)
     export_coco(report.challenging, tmp_path / "hard.json", images=tmp_path)
     again = CocoKeypoints(tmp_path / "hard.json", tmp_path)
@@ -270,7 +270,7 @@ def test_exports_for_other_tools(persons, tmp_path):
         np.testing.assert_allclose(ours.keypoints_px[visible], item.person.keypoints_px[visible], atol=1e-3)
         np.testing.assert_array_equal(ours.visible, visible)
         np.testing.assert_allclose(ours.box_xyxy, item.person.box_xyxy)
-        assert np.flatnonzero(ours.meta["occluded"]).tolist() == [4]
+        assert np.flatnonzero(ours.occluded).tolist() == [4]
     content = json.loads((tmp_path / "hard.json").read_text())
     assert content["annotations"][0]["rank"] == 0 and content["annotations"][0]["person_id"] == ids(report.scored)[0]
     assert content["images"] == [{"id": 1, "file_name": "a.png", "width": 80, "height": 60}]

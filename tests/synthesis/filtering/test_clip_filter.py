@@ -34,7 +34,7 @@ class LabelReader:
         self.seen += len(persons)
         joints = np.stack([person.labels.joints_cam for person in persons])
         joints, _ = skeletons.convert(joints, "smpl45", self.spec.skeleton)
-        joints[:, 1:, 0] += np.array([self.off[person.meta["frame"]] for person in persons])[:, None]
+        joints[:, 1:, 0] += np.array([self.off[person.frame] for person in persons])[:, None]
         joints += 5  # where the person stands must not matter
         ids = tuple(person.person_id for person in persons)
         return PoseBatch(ids, self.spec.skeleton, joints.astype(np.float32), joints[..., :2].astype(np.float32))

@@ -12,7 +12,7 @@ from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.synthesis.rendering.appearance.appearance import Appearance, Garment
 from posesyn.synthesis.rendering.likeness import likeness
 from posesyn.synthesis.rendering.mesh.backend import MeshBackend
-from posesyn.types import ArrayImage, Motion, Person, PoseBatch, ScoredPerson
+from posesyn.types import ArrayImage, Motion, Person, PoseBatch, ScoredPerson, ViewRequest
 
 LOOK = Appearance(
     (224, 172, 130),
@@ -33,7 +33,7 @@ def scored(body) -> ScoredPerson:
 
     pose = np.zeros((1, 24, 3), np.float32)
     pose[:, 16, 2], pose[:, 17, 2] = -1.0, 1.0
-    motion = Motion("stand", pose, np.zeros((1, 3)), np.zeros(10), fps=20.0, meta={"camera_yaw": 0.0})
+    motion = Motion("stand", pose, np.zeros((1, 3)), np.zeros(10), fps=20.0, view=ViewRequest(0.0))
     clip = MeshBackend((256, 256), body, style="lab").render(motion, LOOK, seed=1)
     rows, columns = np.nonzero(clip.mask[0])
     box = np.array([columns.min(), rows.min(), columns.max(), rows.max()])

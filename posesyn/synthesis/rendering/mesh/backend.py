@@ -24,7 +24,7 @@ from posesyn.synthesis.rendering.mesh.rasterizer import Fragments, barycentrics,
 from posesyn.synthesis.rendering.mesh.shading import GroundShadow, Lighting, VertexNormals, pixel_rays, sample_lighting
 from posesyn.synthesis.rendering.mesh.surface import BodySurface, paint, thickness
 from posesyn.synthesis.rendering.view import MODES, CameraPath, sample_camera
-from posesyn.types import Clip, Motion
+from posesyn.types import Clip, Motion, ViewRequest
 
 # Own choices, in metres. A joint inside the body counts as seen if what is seen in front of it is its own part of the
 # body and not thicker than a chest; anything else hides it unless it lies no deeper than the skin around it.
@@ -217,8 +217,7 @@ class MeshBackend:
         """Renders one motion.
 
         Args:
-            motion: In the world frame. ``meta["camera_yaw"]`` and ``meta["camera_elevation"]`` (radians, see
-                :class:`CameraPath`) place the camera on a wanted side, up to a jitter of 12 degrees.
+            motion: In the world frame. Its ``view`` places the camera on a wanted side, up to a jitter of 12 degrees.
             appearance: How the person looks; drawn at random if None.
             seed: Decides everything that is random.
 
@@ -236,6 +235,7 @@ class MeshBackend:
             appearance = sample_appearance(streams[0], self.style)
         vertices, joints = self._pose(motion)
         floor = float(vertices[..., 1].min())
+        view = motion.view or ViewRequest()
         camera = sample_camera(
             joints,
             self.image_size,
@@ -243,8 +243,8 @@ class MeshBackend:
             style=self.style,
             mode=self.camera_mode,
             fps=motion.fps,
-            yaw=motion.meta.get("camera_yaw"),
-            elevation=motion.meta.get("camera_elevation"),
+            yaw=view.camera_yaw,
+            elevation=view.camera_elevation,
             floor=floor,
         )
         labels = camera_labels(self.body, motion, joints, camera)

@@ -103,7 +103,7 @@ def test_steered_motions_pass_through_poses_that_reproject(synthesizer, poses):
     assert errors == sorted(errors)
     for motion in motions:
         meta = motion.meta
-        assert meta["steering"] == "2d" and "camera_yaw" not in meta
+        assert meta["steering"] == "2d" and motion.view is None
         assert motion.reprojection_error < 0.5 * meta["reprojection_before"]
         assert motion.reprojection_error < meta["reprojection_sampled"]
         assert meta["fit_distance"] > 0 and abs(meta["elevation"]) < 1.6
@@ -198,9 +198,9 @@ def test_a_share_of_the_motions_asks_for_the_photos_view(tiny_prior, body, poses
     scored = make_scored(poses[1], poses[2])
     settings = replace(SHORT, photo_view=0.5)
     motions = MotionSynthesizer(tiny_prior, settings, body=body).synthesize([scored], 12, progress=False)
-    asked = [motion for motion in motions if "camera_yaw" in motion.meta]
+    asked = [motion for motion in motions if motion.view is not None]
     assert 2 <= len(asked) <= 10
-    assert all(m.meta["camera_yaw"] == 0.0 and m.meta["camera_elevation"] == m.meta["elevation"] for m in asked)
+    assert all(m.view.camera_yaw == 0.0 and m.view.camera_elevation == m.meta["elevation"] for m in asked)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from posesyn.geometry.devices import device_of
 from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.synthesis.rendering.mesh.backend import MeshBackend
 from posesyn.synthesis.rendering.mesh.rasterizer import rasterize
-from posesyn.types import Motion
+from posesyn.types import Motion, ViewRequest
 from tests.spying_device import SPY, SpyingDevice
 
 NAMES = skeletons.get("smpl45").joints
@@ -40,7 +40,7 @@ def walk(body, frames: int = 9, travel: float = 0.0) -> Motion:
     with torch.no_grad():
         vertices = body(rotvec_to_matrix(torch.from_numpy(pose)), torch.from_numpy(BETAS)[None]).vertices
     translation[:, 1] = -vertices[..., 1].amin(1).numpy()
-    return Motion("walk", pose, translation, BETAS, fps=20.0, caption="a person walks", meta={"camera_yaw": 0.0})
+    return Motion("walk", pose, translation, BETAS, fps=20.0, caption="a person walks", view=ViewRequest(0.0))
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_face_is_visible_from_the_front_and_hidden_from_behind(body, walking):
     backend = MeshBackend((128, 128), body)
     face = [NAMES.index(name) for name in ("nose", "left_eye", "right_eye")]
     front = backend.render(walking, seed=5)
-    behind = backend.render(replace(walking, meta={"camera_yaw": np.pi}), seed=5)
+    behind = backend.render(replace(walking, view=ViewRequest(np.pi)), seed=5)
     assert front.visible[:, face].mean() > 0.9
     assert not behind.visible[:, face].any()
     assert behind.visible[:, [NAMES.index("spine2"), NAMES.index("left_knee")]].all()
@@ -115,7 +115,7 @@ def test_face_is_visible_from_the_front_and_hidden_from_behind(body, walking):
 def test_far_limbs_are_hidden_from_the_side(body):
     standing = walk(body, frames=3)
     standing.pose_rotvec[:, 1:3] = 0
-    side = replace(standing, meta={"camera_yaw": np.pi / 2, "camera_elevation": 0.0})
+    side = replace(standing, view=ViewRequest(np.pi / 2, 0.0))
     clips = [MeshBackend((160, 160), body, style="lab").render(side, seed=seed) for seed in range(4)]
     hidden = np.concatenate([~clip.visible[:, NAMES.index("right_shoulder")] for clip in clips])
     near = np.concatenate([clip.visible[:, NAMES.index("left_shoulder")] for clip in clips])
