@@ -6,6 +6,7 @@ Public names load on first use, so that ``import posesyn`` is quick and loads no
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from posesyn.lazy import lazy_names
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from posesyn import estimators as estimators
     from posesyn import geometry as geometry
     from posesyn import metrics as metrics
+    from posesyn import report as report
     from posesyn import skeletons as skeletons
     from posesyn import synthesis as synthesis
     from posesyn import training as training
@@ -27,12 +29,12 @@ if TYPE_CHECKING:
     from posesyn.estimators.adapters import CallableEstimator as CallableEstimator
     from posesyn.interfaces import EstimatorSpec as EstimatorSpec
     from posesyn.interfaces import TargetEstimator as TargetEstimator
+    from posesyn.storage.reports import ErrorReport as ErrorReport
     from posesyn.synthesis.extraction.extractor import ErrorExtractor as ErrorExtractor
     from posesyn.synthesis.filtering.clip_filter import ClipFilter as ClipFilter
     from posesyn.synthesis.motion.synthesizer import MotionSynthesizer as MotionSynthesizer
     from posesyn.synthesis.rendering.renderer import AnimationRenderer as AnimationRenderer
     from posesyn.types import Clip as Clip
-    from posesyn.types import ErrorReport as ErrorReport
     from posesyn.types import Motion as Motion
     from posesyn.types import Person as Person
     from posesyn.types import PoseBatch as PoseBatch
@@ -43,3 +45,6 @@ else:
 
     def __dir__() -> list[str]:
         return sorted(__all__)
+
+    if "IPython" in sys.modules:  # a notebook: the small package tells it how values look
+        __getattr__("report")

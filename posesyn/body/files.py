@@ -22,7 +22,7 @@ NUM_JOINTS = 24
 NUM_BETAS = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BodyArrays:
     """Shapes: v_template (V, 3) metres, T-pose, +y up, facing +z; shapedirs (V, 3, 10); posedirs (V, 3, 207) or None
     for no pose correctives; joint_regressor (24, V), rows sum to 1; weights (V, 24), rows sum to 1; faces (F, 3).

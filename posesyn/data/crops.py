@@ -16,11 +16,12 @@ from posesyn.interfaces import EstimatorSpec
 from posesyn.storage.clip_store import StoredFrame
 from posesyn.storage.images import ImageFile
 from posesyn.types import BodyLabels, ImageSource, Person
+from posesyn.types.looks import short_repr
 
 _MIRROR = np.diag([-1.0, 1.0, 1.0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CropVariation:
     """One way to disturb a crop.
 
@@ -37,6 +38,8 @@ class CropVariation:
     scale: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class CropAugmentation:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Crop:
     """What a network sees of a person, and the annotation in the same frame.
 
@@ -109,8 +112,10 @@ class Crop:
     labels: BodyLabels | None = None
     variation: CropVariation = CropVariation()
 
+    __repr__ = short_repr
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class CropBatch:
     """Inference crops of B persons: ``images`` (B, 3, H, W) float32, ``affines`` (B, 2, 3), ``box_centers`` (B, 2),
     ``box_sizes`` (B,), ``image_sizes`` (B, 2) as (width, height), float32 except the affines."""
@@ -121,6 +126,8 @@ class CropBatch:
     box_centers: np.ndarray
     box_sizes: np.ndarray
     image_sizes: np.ndarray
+
+    __repr__ = short_repr
 
 
 def crop_person(

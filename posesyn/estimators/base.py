@@ -18,6 +18,7 @@ from posesyn.geometry.cameras import crop_to_full_translation, full_image_focal,
 from posesyn.geometry.devices import halving, on_cpu
 from posesyn.interfaces import BodyModel, EstimatorSpec
 from posesyn.types import Person, PoseBatch
+from posesyn.types.arguments import check_several
 
 
 def require(batch: Mapping[str, Any], needed: tuple[str, ...]) -> None:
@@ -50,6 +51,7 @@ def predict_in_chunks(
     Raises:
         InputError: No persons.
     """
+    check_several(persons, Person, "predict")
     if not len(persons):
         raise InputError("predict needs at least one person", where=f"estimator '{spec.name}'")
     was_training = module.training

@@ -104,7 +104,7 @@ class FittedBodies:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JointRegressor:
     """A (J, V) matrix that turns a mesh into joints.
 

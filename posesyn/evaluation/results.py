@@ -22,7 +22,7 @@ VERSION = 1
 _UNIT = {"mm": "joint_errors_mm", "px": "joint_errors_px"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """Values per person, in the order of ``person_ids``. Compare only numbers of one protocol.
 

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from posesyn.report.figures import scored_grid as scored_grid
     from posesyn.report.figures import side_view_figure as side_view_figure
     from posesyn.report.figures import skeleton_figure as skeleton_figure
+    from posesyn.report.formatters import register as register
+    from posesyn.report.notebook import clip_html as clip_html
     from posesyn.report.notebook import motion_html as motion_html
+    from posesyn.report.notebook import person_html as person_html
+    from posesyn.report.notebook import persons_html as persons_html
+    from posesyn.report.notebook import report_html as report_html
     from posesyn.report.notebook import show as show
     from posesyn.report.overlays import clip_overlay as clip_overlay
     from posesyn.report.overlays import draw_persons as draw_persons
@@ -45,3 +50,4 @@ if TYPE_CHECKING:
     from posesyn.report.recordings import save_rerun as save_rerun
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__)
+    __getattr__("register")()  # a notebook that loads this package shows values as pictures from then on

@@ -19,7 +19,7 @@ from posesyn.types import Clip, ScoredPerson
 SHOWN, SHOWN_REJECTED = 9, 4  # clips on the page, spread over the run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunSummary:
     """Everything the run report shows. All fields but the title may be empty; empty parts are left out.
 

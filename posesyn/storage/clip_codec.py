@@ -22,6 +22,7 @@ from posesyn.errors import FileError, InputError
 from posesyn.storage.files import dump_json, npz_bytes, read_npz
 from posesyn.storage.images import decode_image
 from posesyn.types import Clip
+from posesyn.types.looks import short_repr
 
 FrameFormat = Literal["jpg", "png", "webp"]
 VERSION = 1
@@ -138,7 +139,7 @@ def tar_payload(key: str, members: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ClipHeader:
     """The checked content of ``clip.json``."""
 
@@ -152,6 +153,8 @@ class ClipHeader:
     depth: bool
     meta: dict[str, Any]
     crc32: dict[str, int]
+
+    __repr__ = short_repr
 
     def frame_member(self, index: int) -> str:
         return f"{index:04d}.{self.frame_format}"

@@ -18,13 +18,14 @@ from posesyn.storage.clip_codec import ClipHeader, check_crc, decode_clip, decod
 from posesyn.storage.files import read_json, sha256_of, write_json
 from posesyn.storage.images import decode_image
 from posesyn.types import Clip
+from posesyn.types.looks import short_repr
 
 # Our own choice: above any member a ClipWriter makes.
 _MAX_MEMBER = 1 << 30
 _KEEP = "keep.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StoredFrame:
     """One encoded frame inside an uncompressed tar; an ``ImageSource`` that pickles and opens nothing until loaded."""
 
@@ -33,6 +34,8 @@ class StoredFrame:
     size: int
     crc32: int | None
     name: str
+
+    __repr__ = short_repr
 
     def load(self) -> np.ndarray:
         return decode_image(self.read(), self.name)
@@ -85,6 +88,9 @@ class ClipStore(Sequence[Clip]):
 
     def __len__(self) -> int:
         return len(self._clips)
+
+    def __repr__(self) -> str:
+        return f"ClipStore({str(self.folder)[-200:]!r}, {len(self)} clips)"
 
     def __iter__(self) -> Iterator[Clip]:
         for index in range(len(self)):

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from posesyn.errors import FileError, InputError, UnsafeFileError
+from posesyn.types.looks import short_repr
 
 # Only these decoders are ever used: rarer ones had decompression bombs (FITS in Pillow, CVE-2026-40192).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -27,7 +28,7 @@ _TRANSPOSING = frozenset({5, 6, 7, 8})
 Orientation = Literal["auto", "raw", "exif"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImageFile:
     """An image on disk, decoded only when :meth:`load` is called.
 
@@ -51,6 +52,8 @@ class ImageFile:
     expected_size: tuple[int, int] | None = None
     max_pixels: int = MAX_PIXELS
     background: tuple[int, int, int] = (255, 255, 255)
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.orientation not in ("auto", "raw", "exif"):

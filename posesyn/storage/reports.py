@@ -12,15 +12,18 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from posesyn.errors import FileError, InputError
 from posesyn.storage.files import dump_json, read_json, read_npz, write_bytes, write_json, write_npz
 from posesyn.storage.images import ImageFile
-from posesyn.types import ErrorReport, ImageSource, Person, PoseBatch, ScoredPerson
+from posesyn.types import ErrorReport as ErrorReport
+from posesyn.types import ImageSource, Person, PoseBatch, ScoredPerson
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TABLE, SUMMARY, PREDICTIONS = "persons.parquet", "report.json", "predictions.npz"
 ERRORS = "errors.parquet"
@@ -66,6 +69,8 @@ class AbsentImage:
 
 def report_table(report: ErrorReport) -> pd.DataFrame:
     """:meth:`ErrorReport.to_pandas` with what is needed to rebuild the persons."""
+    import pandas as pd
+
     return report.to_pandas().join(pd.DataFrame([_stored(item) for item in report.scored]))
 
 
@@ -125,6 +130,8 @@ ErrorReport.writer = save_report
 
 def save_errors(names: Sequence[str], scores: Sequence[float], folder: str | os.PathLike[str]) -> None:
     """Writes ``errors.parquet``: rank, name and score of everyone, where the report keeps only the selected persons."""
+    import pandas as pd
+
     frame = pd.DataFrame({"person_id": names, "score": np.asarray(scores, np.float64)})
     frame = frame.sort_values(["score", "person_id"], ascending=[False, True], ignore_index=True)
     frame.insert(0, "rank", np.arange(len(frame)))
@@ -144,6 +151,8 @@ def load_report(folder: str | os.PathLike[str], persons: Sequence[Person] | None
         FileError: Missing or damaged files.
         InputError: ``persons`` lacks a scored person.
     """
+    import pandas as pd  # what only reads or holds reports needs no pandas
+
     folder = Path(folder)
     summary = read_json(folder / SUMMARY)
     if not isinstance(summary, dict) or summary.get("version") != VERSION:

@@ -5,7 +5,6 @@ z forward) of the full image; ``world`` is right-handed with y up and the floor 
 Shape letters: B batch, T frames, J joints, H W image.
 """
 
-from posesyn.types.arguments import check_several
 from posesyn.types.clip import Clip
 from posesyn.types.labels import GENDERS, BodyFit, BodyLabels, Gender, JointTruth, gender_of
 from posesyn.types.motion import Motion, ViewRequest
@@ -30,7 +29,6 @@ __all__ = [
     "ScoredPerson",
     "ViewRequest",
     "batched",
-    "check_several",
     "gender_of",
     "joint_truth",
 ]

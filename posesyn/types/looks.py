@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
@@ -39,6 +40,8 @@ def _shown(value: Any) -> str:
         return f"{value:.4g}"
     if value is None or isinstance(value, bool | int | np.generic):
         return "" if value is None else str(value)
+    if isinstance(value, os.PathLike):
+        return _shown(os.fspath(value)[-_TEXT:])
     if hasattr(value, "shape"):
         return str(tuple(value.shape))
     if isinstance(value, Collection):

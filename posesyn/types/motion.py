@@ -52,6 +52,7 @@ class Motion:
         anchor_frame: Index of the frame that fits the person's 2D truth best, if ranked.
         reprojection_error: Error of that frame (normalised like the extraction error), if ranked.
         meta: Where it comes from (seed, prior, prefix length, rank ...). Nothing is decided by it.
+        subject: Who performed it, where a data set says so; splits keep a subject on one side.
         view: From where the renderer shall show it, or None for anywhere.
 
     Example:
@@ -72,6 +73,7 @@ class Motion:
     reprojection_error: float | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     view: ViewRequest | None = None
+    subject: str | None = None
 
     __repr__ = short_repr
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from posesyn.errors import InputError
-from posesyn.report import motion_html, show
+from posesyn.report import motion_html, register, show
 from tests.factories import make_motion
 
 
@@ -21,12 +21,18 @@ def picture(text: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data)))
 
 
-def test_a_motion_shows_itself():
-    """As IPython does: the object at the end of a cell is asked for its HTML."""
+def formatter():
     from IPython.core.formatters import DisplayFormatter
 
+    made = DisplayFormatter()
+    assert register(made.formatters["text/html"])
+    return made
+
+
+def test_a_motion_shows_itself():
+    """As IPython does: the object at the end of a cell is asked for its HTML."""
     motion = make_motion(frames=12)
-    data, _ = DisplayFormatter().format(motion)
+    data, _ = formatter().format(motion)
     assert set(data) == {"text/html", "text/plain"} and data["text/plain"].startswith("Motion(")
     shown = picture(data["text/html"])
     assert shown.n_frames == 12 and max(shown.size) <= 200

@@ -52,6 +52,9 @@ def save_motion(path: str | PathLike[str], motion: Motion, *, body: Any = None, 
     Raises:
         FileError: The file cannot be written. InputError: Unknown layout.
     """
+    if isinstance(path, Motion) or not isinstance(motion, Motion):
+        got = f"{type(path).__name__} and {type(motion).__name__}"
+        raise InputError("save_motion takes a path and one motion", got=got, fix="write save_motion(path, motion)")
     if layout not in _LAYOUTS:
         raise InputError("unknown layout", where=path, expected=list(_LAYOUTS), got=layout)
     pelvis = _rest_pelvis(motion.betas, body)
@@ -106,6 +109,8 @@ def load_motion(
         ...     print(load_motion(f"{folder}/stand.npz"))
         Motion('stand', 4 frames at 20 fps)
     """
+    if not isinstance(path, str | PathLike):
+        raise InputError("load_motion takes the path of a file", got=type(path).__name__)
     path = Path(path)
     # The SMPL-X release of AMASS stores markers as Python objects beside the poses: these are not looked at.
     arrays = read_npz(path, only=_ARRAYS)
@@ -195,6 +200,7 @@ def _text_fields(motion: Motion) -> dict[str, Any]:
         "reprojection_error": motion.reprojection_error,
         "meta": meta,
         **({} if motion.view is None else {"view": asdict(motion.view)}),
+        **({} if motion.subject is None else {"subject": motion.subject}),
     }
 
 
@@ -207,7 +213,7 @@ def _plain(value: Any) -> Any:
 def _load_text(arrays: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
     if "posesyn_text" not in arrays:
         return {}
-    known = ("motion_id", "caption", "person_id", "anchor_frame", "reprojection_error", "meta")
+    known = ("motion_id", "caption", "person_id", "anchor_frame", "reprojection_error", "meta", "subject")
     try:
         text = json.loads(str(arrays["posesyn_text"]))
         found = {name: text[name] for name in known if name in text}

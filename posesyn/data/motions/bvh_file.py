@@ -26,7 +26,7 @@ MAX_JOINTS = 1000
 UNITS_M = (1.0, 0.1, 0.01, 0.001, 0.0254, 0.0254 / 0.45)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BvhClip:
     """One BVH file, numbers as in the file (except angles, which are rotation matrices here).
 

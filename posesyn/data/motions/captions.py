@@ -22,7 +22,7 @@ _FLIP = (0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 2
 _SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CaptionedMotion:
     """One piece of mocap with what is said about it.
 

@@ -262,6 +262,9 @@ class AnnotatedPersons(Sequence[Person]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name[:80]!r}, {len(self)} persons, {len(self.skipped)} skipped)"
+
     def __getitem__(self, index: int | slice) -> Person | list[Person]:  # type: ignore[override]
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]

@@ -18,7 +18,7 @@ from posesyn.types import BodyFit, Gender, Person, gender_of
 _KEYS = ("gender", "name", "n_frames", "camera", "smpl", "kp2d", "bboxes")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Sequence:
     name: str
     folder: Path

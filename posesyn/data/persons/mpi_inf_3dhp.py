@@ -24,7 +24,7 @@ CHEST_CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)
 _MM = 1000.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _View:
     """One camera of one sequence: (T, J, 2) pixels, (T, J, 3) metres."""
 

@@ -99,6 +99,10 @@ class RenderedClips(Sequence[Person]):
     def __len__(self) -> int:
         return len(self._frames)
 
+    def __repr__(self) -> str:
+        counts = f"{len(self)} persons of {len(self._ids)} clips, {len(self.skipped)} skipped"
+        return f"RenderedClips({self.name[:80]!r}, {counts})"
+
     def __getitem__(self, index: int | slice) -> Person | list[Person]:  # type: ignore[override]
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]

@@ -19,7 +19,7 @@ from posesyn.types import BodyFit, Gender, JointTruth, Person, gender_of
 _KEYS = ("sequence", "betas", "poses", "trans", "genders", "poses2d", "cam_poses", "cam_intrinsics")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Actor:
     """Arrays of one person of a sequence over its T frames."""
 
@@ -32,7 +32,7 @@ class _Actor:
     valid: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Sequence:
     name: str
     actors: tuple[_Actor, ...]

@@ -112,7 +112,7 @@ CAMERAS = tuple(_INTRINSICS)
 SUBJECTS = tuple(_EXTRINSICS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabCamera:
     """One calibrated camera.
 
@@ -188,7 +188,7 @@ _JOINT_SETS = {32: "h36m32", 17: "h36m17", 16: "poseaug16"}
 _LARGEST_COORDINATE_M = 50.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class H36MSequence:
     """One action of one subject as one camera sees it.
 

@@ -11,6 +11,7 @@ import numpy as np
 from posesyn import skeletons
 from posesyn.errors import InputError
 from posesyn.settings.lifters import CameraRig
+from posesyn.types.looks import short_repr
 
 SKELETON = "poseaug16"
 JOINTS = 16
@@ -21,7 +22,7 @@ _LEGS = (1, 2, 4, 5)  # thighs and shins among the bones
 _LEG_RANGE = (0.25, 1.6)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class PosePairs:
     """N poses in the order ``poseaug16`` with their 2D keypoints.
 
@@ -38,6 +39,8 @@ class PosePairs:
     cameras: np.ndarray | None = None
     groups: np.ndarray | None = None
     subjects: np.ndarray | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         joints, keypoints = np.asarray(self.joints_cam, np.float32), np.asarray(self.keypoints, np.float32)

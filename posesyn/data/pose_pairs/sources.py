@@ -55,7 +55,7 @@ def pairs_of_motions(motions: Iterable[Motion], rig: CameraRig, seed: int = 0, b
 
     def rows():
         for motion in motions:
-            subject = str(motion.meta.get("subject", motion.motion_id))
+            subject = motion.subject or motion.motion_id
             yield joints_of_motion(motion, body), "humanml3d22", motion.motion_id, subject
 
     return pairs_of_joints(rows(), rig, seed)

@@ -18,6 +18,7 @@ from posesyn.errors import InputError
 from posesyn.estimators.lifters.lifter import JOINTS, SKELETON, Lifter, load_lifter
 from posesyn.settings.lifters import FOCAL
 from posesyn.storage.files import write_bytes
+from posesyn.types.looks import short_repr
 
 View = Literal["person", "image"]
 # Root mean square distance of the 16 keypoints from their middle in half image widths: the median of CMU mocap seen by
@@ -165,7 +166,7 @@ _VIEWS = (("from the camera", "across"), ("from the left", "towards the camera")
 _COLOURS = {"left": "tab:blue", "right": "tab:red", "middle": "0.3"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LiftedImage:
     """A pose from an image.
 
@@ -178,6 +179,8 @@ class LiftedImage:
     joints_cam: np.ndarray
     keypoints_px: np.ndarray
     size: tuple[int, int]
+
+    __repr__ = short_repr
 
     def picture(self, path: str | os.PathLike[str] | None = None, image: np.ndarray | None = None) -> bytes:
         """PNG: keypoints on the image, and the pose as the camera sees it and from the picture's left side.

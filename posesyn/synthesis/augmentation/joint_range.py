@@ -113,7 +113,7 @@ _DIRECTIONS = 4000
 _NEIGHBOURS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JointLimits:
     """The range of every joint in a set of poses.
 

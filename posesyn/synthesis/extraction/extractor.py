@@ -32,6 +32,7 @@ from posesyn.synthesis.extraction.crop_reader import DAMAGED, ImageReader, Loade
 from posesyn.synthesis.extraction.report_files import read_part, write_part
 from posesyn.synthesis.extraction.selection import Ranking, disagreement_mm, split_sizes
 from posesyn.types import ArrayImage, ErrorReport, Person, PoseBatch, ScoredPerson
+from posesyn.types.arguments import check_several
 
 STAGE = "extract"
 
@@ -192,6 +193,7 @@ class ErrorExtractor:
             InputError: No person, duplicate names, or nobody could be scored.
             RunError: ``out`` holds another run, or too many images are damaged.
         """
+        check_several(persons, Person, "extract")
         if not len(persons):
             raise InputError("there are no persons to extract from", where="ErrorExtractor.extract")
         ids = _unique_ids(persons)

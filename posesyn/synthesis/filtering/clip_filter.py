@@ -17,6 +17,7 @@ from posesyn.settings.base import with_changes
 from posesyn.settings.stages import FilterSettings
 from posesyn.synthesis.filtering.judges import detector_scores, estimator_errors, label_problems
 from posesyn.types import Clip
+from posesyn.types.arguments import check_several
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,7 @@ Mode = Literal["estimator", "detector", "labels"]
 TAU_M, MIN_OKS = 0.2, 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClipYield:
     """What the filter did with one clip: frames in it, frames kept, number of frames per reason, and the judge's value
     per frame (metres for an estimator, 0 to 1 for a detector; NaN where it was not asked)."""
@@ -108,6 +109,7 @@ class ClipFilter:
             clips: Clips, a store, or a generator (which can be gone through only once).
             drop_empty: Leave out clips of which no frame is kept; the statistics list them all the same.
         """
+        check_several(clips, Clip, "filter")
         return FilteredClips(self, clips, drop_empty)
 
     def decide(self, clip: Clip) -> tuple[np.ndarray, ClipYield]:
@@ -152,6 +154,7 @@ class ClipFilter:
         if self.mode == "labels":
             raise InputError("calibration needs a judge", where="ClipFilter.calibrate", fix="pass an estimator")
         settings = self.settings if quantile is None else replace(self.settings, quantile=quantile)
+        check_several(clips, Clip, "calibrate")
         found, known = [], {}
         for clip in clips:
             sane = [
@@ -221,6 +224,9 @@ class FilteredClips:
         self._rule, self._clips, self._drop_empty = rule, clips, drop_empty
         self._once = isinstance(clips, Iterator)
         self._started = False
+
+    def __repr__(self) -> str:
+        return f"FilteredClips({self._rule.mode!r} filter, {len(self.yields)} clips seen so far)"
 
     def __iter__(self) -> Iterator[Clip]:
         if self._once and self._started:

@@ -16,7 +16,7 @@ from posesyn.synthesis.motion.steering.steering import bent_to, nearest_frame
 from posesyn.types import Person, ScoredPerson
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PlacedSample:
     """One sample in the world whose camera direction is the photo's.
 

@@ -18,7 +18,7 @@ from posesyn.types import Person
 MIN_JOINTS = 4  # fewer joints are matched by any pose; as in ErrorExtractor, our own choice
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reprojection:
     """The best frame of one motion.
 

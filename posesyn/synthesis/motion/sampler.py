@@ -19,7 +19,7 @@ from posesyn.synthesis.motion.steering.estimator_pose import yaw_between
 from posesyn.synthesis.motion.steering.steering import Goal
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """One motion to sample.
 

@@ -29,6 +29,7 @@ from posesyn.synthesis.motion.sampler import Job, MotionSampler
 from posesyn.synthesis.motion.steering.estimator_pose import joints22
 from posesyn.synthesis.motion.steering.steering import Goal, PoseFitter, draw_goal
 from posesyn.types import Motion, ScoredPerson, ViewRequest, batched
+from posesyn.types.arguments import check_several
 
 FEET = (7, 8, 10, 11)  # ankles and toes of humanml3d22
 
@@ -154,6 +155,7 @@ class MotionSynthesizer:
             InputError: num_motions < 1, a number of captions other than persons (the captioner's too), an empty caption
                 of the user, a prediction with NaN or without limbs.
         """
+        check_several(challenging, ScoredPerson, "synthesize", "pass report.challenging of ErrorExtractor's report")
         count = _positive(self.settings.num_motions if num_motions is None else num_motions, "num_motions")
         given = _captions_by_row(challenging, captions)
         each = count * self.settings.oversample

@@ -32,7 +32,7 @@ _NOSE, _EYES, _SHOULDERS, _HIPS = 0, (1, 2), (5, 6), (11, 12)
 _BONES = ((5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16), (5, 6), (11, 12), (5, 11), (6, 12))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Pose:
     """Joints in ``coco17`` order with the picture they lie in."""
 

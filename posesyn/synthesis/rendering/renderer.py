@@ -20,6 +20,7 @@ from posesyn.storage.seeds import rng_of, seed_of
 from posesyn.synthesis.rendering.appearance.appearance import Appearance
 from posesyn.synthesis.rendering.likeness import likeness
 from posesyn.types import Clip, Motion, Person, ScoredPerson
+from posesyn.types.arguments import check_several
 
 if TYPE_CHECKING:
     import torch
@@ -148,6 +149,9 @@ class AnimationRenderer:
         Raises:
             InputError: Two motions with one id, or a stride below 1.
         """
+        check_several(motions, Motion, "render")
+        if appearances is not None:
+            check_several(appearances, (ScoredPerson, Person, Appearance), "render")
         motions = list(motions)
         names = [motion.motion_id for motion in motions]
         if len(set(names)) < len(names):
@@ -210,6 +214,9 @@ class ClipStream:
 
     def __len__(self) -> int:
         return len(self._motions)
+
+    def __repr__(self) -> str:
+        return f"ClipStream({len(self)} motions, {len(self._appearances)} appearances, seed={self._seed})"
 
     def __getitem__(self, index: int) -> Clip:
         return self._renderer.render_one(self._motions[index], self._appearances, self._seed, self._stride)

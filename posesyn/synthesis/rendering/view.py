@@ -27,7 +27,7 @@ _HIGH_VIEW = (0.1, (35, 60))  # chance and elevations of views from above, "wild
 _ANCHOR_JITTER = 12.0  # standard deviation around a wanted yaw
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CameraPath:
     """A camera of constant orientation that stands still or travels along the floor.
 

@@ -97,7 +97,7 @@ _UP = np.array([0.0, 1.0, 0.0])
 _SIDES = {"left": (1, 4, 16, 18, 20, -1.0), "right": (2, 5, 17, 19, 21, 1.0)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CaptionedJoints:
     """Joints (T, 22, 3) in metres, y up, 20 fps, and descriptions."""
 

@@ -18,7 +18,7 @@ from posesyn.synthesis.motion.prior.text import paraphrase
 from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FeatureClip:
     """Normalised features (T, 263) of one motion and what is said about it."""
 
@@ -27,7 +27,7 @@ class FeatureClip:
     captions: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenClip:
     """One motion as tokens.
 

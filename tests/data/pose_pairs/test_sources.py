@@ -37,7 +37,7 @@ def motion() -> Motion:
     pose = np.zeros((12, 24, 3), np.float32)
     pose[:, 16, 2], pose[:, 17, 2] = -1.0, 1.0
     pose[:, 1:] += rng.normal(0, 0.05, (12, 23, 3))
-    return Motion("a walk", pose, np.tile((0.1, 0.95, -0.2), (12, 1)), np.zeros(10), 20.0, meta={"subject": "S1"})
+    return Motion("a walk", pose, np.tile((0.1, 0.95, -0.2), (12, 1)), np.zeros(10), 20.0, subject="S1")
 
 
 def world_16(motion: Motion) -> np.ndarray:

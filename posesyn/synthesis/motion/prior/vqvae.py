@@ -68,7 +68,7 @@ class VQVAEConfig:
         return 2**self.down
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VQOutput:
     """Result of a forward pass: reconstruction (B, T, D), codes as of ``encode``, commitment loss and perplexity."""
 

@@ -41,7 +41,7 @@ def _mirrored_name(name: str) -> str:
 FLIP = tuple(POINTS.index(_mirrored_name(name)) for name in POINTS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PoseLibrary:
     """Examples and spread.
 

@@ -178,7 +178,7 @@ def split_view(view: np.ndarray) -> tuple[float, np.ndarray, float]:
     return yaw, view @ turn.T @ _FLIP_Y, float(np.arcsin(np.clip(-view[2, 1], -1.0, 1.0)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Goal:
     """The pose that one sample shall take.
 

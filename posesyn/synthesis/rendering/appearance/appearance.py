@@ -86,7 +86,7 @@ class Garment:
             raise InputError("unknown Garment.pattern", expected=", ".join(PATTERNS), got=self.pattern)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Appearance:
     """Look of a person. Lengths along limbs: 0 shoulder or hip, 1 elbow or knee, 2 wrist or ankle.
 

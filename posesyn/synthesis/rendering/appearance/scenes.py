@@ -154,7 +154,7 @@ class Scene(Protocol):
         floor is seen, (H, W) bool."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Room:
     """A box with a floor, four walls and a ceiling.
 
@@ -203,7 +203,7 @@ class Room:
         return out, on_floor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outdoors:
     """Open ground to the horizon, a skyline and a sky.
 
@@ -254,7 +254,7 @@ class Outdoors:
         return out, below
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Flat:
     """A picture behind everything, e.g. a photograph. A shadow may fall on all of it that lies below the horizon."""
 

@@ -35,7 +35,7 @@ _BESIDE = {1: (3,), 2: (3,), 16: (9,), 17: (9,), 15: (12,)}
 _INNER_JOINTS = 24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CameraLabels:
     """Shapes: pose_rotvec (T, 24, 3), transl_cam (T, 3), joints_cam (T, 45, 3), keypoints_px (T, 45, 2); float32."""
 
@@ -122,7 +122,7 @@ _BODY_PASS = 64  # frames posed at once; constant, so that results do not depend
 _GAMMA = 2.2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Stage:
     """All that stays the same during a clip."""
 

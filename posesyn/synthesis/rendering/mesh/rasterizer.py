@@ -71,7 +71,7 @@ EDGE_TOLERANCE = 1e-5
 MAX_CANDIDATES = 250_000  # own choice: pixels tried in one pass, so that its arrays stay in the processor's cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fragments:
     """What is seen at each pixel.
 
@@ -178,7 +178,7 @@ def interpolate(
     return total
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Triangles:
     """Set-up triangles: box in pixels; 1/z and two barycentric coordinates as planes over the box (value at its
     origin, change per pixel in x and in y). One contiguous (N,) tensor each."""

@@ -55,7 +55,7 @@ class VertexNormals:
         return torch.stack([total / length for total in sums], -1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lighting:
     """Light of a scene, world frame.
 

@@ -23,7 +23,7 @@ _HEAD_JOINTS = (15,)
 _NECK_JOINTS = (12,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SurfacePoints:
     """Where points lie on the human. All arrays have length N.
 

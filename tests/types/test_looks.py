@@ -1,0 +1,106 @@
+"""Every public value shows itself in one short line, and can be compared and hashed."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import posesyn
+from posesyn import estimators, skeletons, storage, types
+from posesyn.data import CocoKeypoints, RenderedClips
+from posesyn.data.crops import crop_person, crop_persons
+from posesyn.data.neighbours import WithNeighbours
+from posesyn.data.pose_pairs.pairs import PosePairs
+from posesyn.estimators.lifters.keypoints import LiftedImage
+from posesyn.storage.clip_writer import ClipWriter
+from posesyn.storage.images import ImageFile
+from posesyn.synthesis import AnimationRenderer, ClipFilter
+from posesyn.types import BodyFit, BodyLabels, JointTruth, ViewRequest
+from tests.factories import make_batch, make_clip, make_image, make_motion, make_person, make_report, make_scored
+
+LONG = "a person walks " * 60
+
+
+@pytest.fixture(scope="module")
+def values(shared, tmp_path_factory):
+    clips = [make_clip("c/" + "x" * 80, caption=LONG), make_clip("d")]
+    folder = tmp_path_factory.mktemp("clips")
+    with ClipWriter(folder, plan=[clip.clip_id for clip in clips], config={}) as writer:
+        for clip in clips:
+            writer.write(clip)
+    store = storage.ClipStore(folder)
+    labels = BodyLabels(np.zeros((24, 3, 3)), np.zeros(10), np.zeros(3), np.zeros((45, 3)), np.eye(3))
+    truth = JointTruth(np.zeros((17, 3)), np.ones(17, bool), "h36m17", np.eye(3))
+    fit = BodyFit(np.zeros((24, 3)), np.zeros(10), np.zeros(3))
+    facts = {"occluded": np.zeros(17, bool), "intrinsics": np.eye(3), "sequence": LONG, "action": LONG, "frame": 3}
+    person = make_person(
+        "set/" + "y" * 200, captions=(LONG,) * 5, labels=labels, joints=truth, fit=fit, neighbours=(make_person(),),
+        meta={str(i): LONG for i in range(50)}, image_width_height=(80, 60), track_id=LONG, image_id=LONG, **facts,
+    )  # fmt: skip
+    motion = make_motion(200, caption=LONG, view=ViewRequest(0.5), meta={"tokens": list(range(999))})
+    coco = shared / "data" / "images" / "coco"
+    persons = CocoKeypoints(coco / "annotations.json", coco)
+    joints = np.random.default_rng(0).normal(0, 0.2, (9, 16, 3)).astype(np.float32)
+    spec = make_estimator_spec()
+    return [
+        person, make_batch(tuple(map(str, range(500)))), make_scored(), make_report(40), motion, clips[0], labels, truth,
+        fit, make_image(), ImageFile(Path("z" * 200)), ViewRequest(1.0, 0.2), persons, WithNeighbours(persons), store,
+        store.frame(0, 0), store.header(0), RenderedClips(store), PosePairs(joints, joints[..., :2]),
+        LiftedImage(joints, joints[..., :2], (80, 60)), AnimationRenderer(image_size=32).render([motion]),
+        ClipFilter().filter(clips), crop_person(make_person(), spec), crop_persons([make_person()], spec),
+    ]  # fmt: skip
+
+
+def make_estimator_spec():
+    return posesyn.EstimatorSpec("tiny", input_size=(16, 16))
+
+
+def test_every_value_fits_in_a_line(values):
+    for value in values:
+        text = repr(value)
+        assert len(text) < 300 and "\n" not in text and " at 0x" not in text, text
+        assert type(value).__name__ in text
+
+
+def test_every_value_of_the_types_is_looked_at(values):
+    seen = {type(value) for value in values}
+    public = {getattr(types, name) for name in types.__all__}
+    wanted = {kind for kind in public if inspect.isclass(kind) and dataclasses.is_dataclass(kind)}
+    assert wanted <= seen
+
+
+def test_comparing_and_hashing_work(values):
+    for value in values:
+        assert value == value and len({value, value}) == 1
+        assert (value == make_person()) is False
+
+
+def test_shapes_stand_for_numbers():
+    assert repr(make_batch(("a", "b"))).startswith(
+        "PoseBatch(person_ids=<2 items>, skeleton='smpl45', joints_cam=(2, 45, 3)"
+    )
+    assert repr(make_motion(7)).startswith("Motion(motion_id='mock/motion', pose_rotvec=(7, 24, 3)")
+    assert "meta" not in repr(make_person()) and "head_size=12" in repr(make_person(head_size=12.0))
+    assert len(skeletons.get("coco17")) == 17 and estimators is not None
+
+
+def test_dataclasses_with_arrays_compare_by_identity():
+    """The comparison that a dataclass is given raises where it meets arrays."""
+    import ast
+
+    wrong = []
+    for path in Path(posesyn.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            for decorator in node.decorator_list:
+                text = ast.unparse(decorator)
+                fields = [ast.unparse(item.annotation) for item in node.body if isinstance(item, ast.AnnAssign)]
+                arrays = any("np.ndarray" in one or one.split(" ")[0] in ("Tensor", "torch.Tensor") for one in fields)
+                if text.startswith("dataclass") and arrays and "eq=False" not in text:
+                    wrong.append(f"{path.name}: {node.name}")
+    assert not wrong
