@@ -34,7 +34,8 @@ def check_several(values: Any, kind: type | tuple[type, ...], call: str, fix: st
         raise InputError(
             f"{call} takes several values", expected=wanted, got=f"one {one}", fix=f"write {call}([...]) around it"
         )
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+    listed = isinstance(values, Iterable) or hasattr(values, "__getitem__")
+    if isinstance(values, str | bytes) or not listed:
         raise InputError(f"{call} got something else", expected=wanted, got=type(values).__name__, fix=fix)
     if isinstance(values, list | tuple):
         wrong = next((one for one in values if not isinstance(one, kinds)), None)

@@ -151,7 +151,7 @@ class Person:
             object.__setattr__(self, "image_width_height", (width, height))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PoseBatch:
     """What an estimator says about B persons. Only the first four fields are needed from a foreign estimator.
 

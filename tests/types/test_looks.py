@@ -47,9 +47,9 @@ def values(shared, tmp_path_factory):
     joints = np.random.default_rng(0).normal(0, 0.2, (9, 16, 3)).astype(np.float32)
     spec = make_estimator_spec()
     return [
-        person, make_batch(tuple(map(str, range(500)))), make_scored(), make_report(40), motion, clips[0], labels, truth,
-        fit, make_image(), ImageFile(Path("z" * 200)), ViewRequest(1.0, 0.2), persons, WithNeighbours(persons), store,
-        store.frame(0, 0), store.header(0), RenderedClips(store), PosePairs(joints, joints[..., :2]),
+        person, make_batch(tuple(map(str, range(500)))), make_scored(), make_report(40), motion, clips[0], labels,
+        truth, fit, make_image(), ImageFile(Path("z" * 200)), ViewRequest(1.0, 0.2), persons, WithNeighbours(persons),
+        store, store.frame(0, 0), store.header(0), RenderedClips(store), PosePairs(joints, joints[..., :2]),
         LiftedImage(joints, joints[..., :2], (80, 60)), AnimationRenderer(image_size=32).render([motion]),
         ClipFilter().filter(clips), crop_person(make_person(), spec), crop_persons([make_person()], spec),
     ]  # fmt: skip
@@ -68,7 +68,7 @@ def test_every_value_fits_in_a_line(values):
 
 def test_every_value_of_the_types_is_looked_at(values):
     seen = {type(value) for value in values}
-    public = {getattr(types, name) for name in types.__all__}
+    public = [getattr(types, name) for name in types.__all__]
     wanted = {kind for kind in public if inspect.isclass(kind) and dataclasses.is_dataclass(kind)}
     assert wanted <= seen
 

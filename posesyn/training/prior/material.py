@@ -23,7 +23,7 @@ MADE = "made_up.npz"
 _SHORTEST_MADE = 64  # frames: a window of the tokeniser's training
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Material:
     """Training material; all features are normalised.
 
