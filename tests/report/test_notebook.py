@@ -11,9 +11,11 @@ import sys
 import pytest
 from PIL import Image
 
+from posesyn.data import RenderedClips
 from posesyn.errors import InputError
-from posesyn.report import motion_html, register, show
-from tests.factories import make_motion
+from posesyn.report import motion_html, person_html, register, show
+from posesyn.storage.images import ImageFile
+from tests.factories import make_clip, make_motion, make_person, make_report
 
 
 def picture(text: str) -> Image.Image:
@@ -63,3 +65,37 @@ def test_values_alone_load_no_drawing():
         "assert 'posesyn.report' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_clips_persons_reports_and_data_sets_show_themselves(tmp_path):
+    show_as = formatter()
+    clip = make_clip("c<1>", frames=4)
+    report = make_report(20, 12, 3)
+    for value, figures, words in (
+        (clip, 1, "4 frames of 48 x 48"),
+        (make_person("<b>"), 1, "17 joints of coco17"),
+        (report.scored[0], 1, "rank 0"),
+        (report, 8, "20 persons scored: 12 challenging, 3 non-challenging"),
+        (RenderedClips([clip, make_clip("d")], min_visible=0), 8, "RenderedClips, 9 persons"),
+    ):
+        data, _ = show_as.format(value)
+        text = data["text/html"]
+        assert text.count("<figure") == figures and words in text and "<b>:" not in text and "c<1>" not in text
+    assert "text/html" not in show_as.format([1, 2])[0]
+    assert show([clip, report.scored[0]])._repr_html_().count("<figure") == 2
+
+
+def test_an_image_that_is_gone_is_said_in_words():
+    person = make_person(image=ImageFile("gone.jpg"))
+    assert "could not read an image" in person_html(person)
+
+
+def test_a_running_notebook_is_told_by_importing_posesyn():
+    code = (
+        "from IPython.core.interactiveshell import InteractiveShell as S; shell = S.instance(); import sys, posesyn; "
+        "f = shell.display_formatter.formatters['text/html']; "
+        "assert ('posesyn.types.motion', 'Motion') in f.deferred_printers; "
+        "assert 'posesyn.report.notebook' not in sys.modules and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert not register()

@@ -13,7 +13,6 @@ import posesyn
 from posesyn import estimators, skeletons, storage, types
 from posesyn.data import CocoKeypoints, RenderedClips
 from posesyn.data.crops import crop_person, crop_persons
-from posesyn.data.neighbours import WithNeighbours
 from posesyn.data.pose_pairs.pairs import PosePairs
 from posesyn.estimators.lifters.keypoints import LiftedImage
 from posesyn.storage.clip_writer import ClipWriter
@@ -38,7 +37,7 @@ def values(shared, tmp_path_factory):
     fit = BodyFit(np.zeros((24, 3)), np.zeros(10), np.zeros(3))
     facts = {"occluded": np.zeros(17, bool), "intrinsics": np.eye(3), "sequence": LONG, "action": LONG, "frame": 3}
     person = make_person(
-        "set/" + "y" * 200, captions=(LONG,) * 5, labels=labels, joints=truth, fit=fit, neighbours=(make_person(),),
+        "set/" + "y" * 200, captions=(LONG,) * 5, labels=labels, joints=truth, fit=fit,
         meta={str(i): LONG for i in range(50)}, image_width_height=(80, 60), track_id=LONG, image_id=LONG, **facts,
     )  # fmt: skip
     motion = make_motion(200, caption=LONG, view=ViewRequest(0.5), meta={"tokens": list(range(999))})
@@ -48,7 +47,7 @@ def values(shared, tmp_path_factory):
     spec = make_estimator_spec()
     return [
         person, make_batch(tuple(map(str, range(500)))), make_scored(), make_report(40), motion, clips[0], labels,
-        truth, fit, make_image(), ImageFile(Path("z" * 200)), ViewRequest(1.0, 0.2), persons, WithNeighbours(persons),
+        truth, fit, make_image(), ImageFile(Path("z" * 200)), ViewRequest(1.0, 0.2), persons,
         store, store.frame(0, 0), store.header(0), RenderedClips(store), PosePairs(joints, joints[..., :2]),
         LiftedImage(joints, joints[..., :2], (80, 60)), AnimationRenderer(image_size=32).render([motion]),
         ClipFilter().filter(clips), crop_person(make_person(), spec), crop_persons([make_person()], spec),

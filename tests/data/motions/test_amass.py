@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from posesyn.data.motions.amass import SMPL_PELVIS, load_motion, save_motion
 from posesyn.errors import FileError, InputError, UnsafeFileError
-from posesyn.types import Motion
+from posesyn.types import Motion, ViewRequest
 
 PELVIS = np.array([0.01, -0.2, 0.03])
 
@@ -186,3 +186,16 @@ def test_bad_files(tmp_path, rng):
         load_motion(tmp_path / "noise.npz")
     with pytest.raises(InputError, match="meta"):
         save_motion(tmp_path / "m.npz", made(rng, meta={"body": Body()}))
+
+
+def test_the_view_and_the_subject_are_kept_and_older_files_have_them_in_meta(rng, tmp_path):
+    asked = made(rng, view=ViewRequest(0.5, -0.1), subject="S1", meta={"seed": 1})
+    save_motion(tmp_path / "m.npz", asked)
+    back = load_motion(tmp_path / "m.npz")
+    assert back.view == asked.view and back.subject == "S1" and back.meta == {"seed": 1}
+    save_motion(tmp_path / "old.npz", made(rng, meta={"seed": 1, "camera_yaw": 0.5, "camera_elevation": -0.1}))
+    old = load_motion(tmp_path / "old.npz")
+    assert old.view == asked.view and old.meta == {"seed": 1}
+    save_motion(tmp_path / "odd.npz", made(rng, meta={"camera_yaw": "left"}))
+    with pytest.raises(FileError, match="damaged posesyn_text"):
+        load_motion(tmp_path / "odd.npz")
