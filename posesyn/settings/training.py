@@ -16,7 +16,8 @@ class TrainerSettings:
 
     Args:
         accelerator: ``auto`` (an accelerator if there is one), ``cpu``, ``gpu``, ``cuda``, ``mps`` ...
-        devices: How many, or which: ``2``, ``[1]``, ``auto``. With several each takes its share of every batch.
+        devices: How many, or which: ``2``, ``[1]``, ``auto``. Fine-tuning divides every batch among them; the other
+            trainings are small, each device of theirs does the whole work.
         strategy: How several devices work together: ``auto``, ``ddp`` ...
         precision: ``32-true``, ``16-mixed``, ``bf16-mixed`` ...; it changes results, so a resumed training must have
             the same.

@@ -155,6 +155,10 @@ def run_training(
         except BaseException:
             network.load_state_dict(start)
             raise
+        if (
+            offers is not None and keeper.kept is None and last.is_file()
+        ):  # it lived in a process that Lightning started
+            keeper.load_state_dict(torch.load(last, "cpu", weights_only=True)["callbacks"][keeper.state_key])
         if keeper.weights is not None:
             network.load_state_dict(keeper.weights)
         network.eval()
@@ -340,6 +344,8 @@ _KNOWN = (
     "The .*dataloader.* does not have many workers",
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
     "Total length of `list` across ranks is zero",
+    "Your `IterableDataset` has `__len__` defined",
+    "You're resuming from a checkpoint that ended before the epoch ended",  # our data modules know where they were
 )
 
 

@@ -99,6 +99,19 @@ class MixedBatchSampler:
         return self._orders[stream, number]
 
 
+class _Share:
+    """One process's part of every batch, where several train together: all of them make the batch of one alone."""
+
+    def __init__(self, whole: MixedBatchSampler, rank: int, processes: int) -> None:
+        self.whole, self.rank, self.processes = whole, rank, processes
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def __iter__(self) -> Iterator[list[tuple[int, Draw]]]:
+        return (batch[self.rank :: self.processes] for batch in self.whole)
+
+
 class _Samples(Dataset):
     """Draw → sample. The augmentation depends on (seed, person, pass) only, never on the worker."""
 
@@ -195,6 +208,9 @@ class MixedPoseDataModule(pl.LightningDataModule):
     An epoch passes once over the real persons (over the synthetic ones where the fraction is 1), the last batch filled
     up with the beginning of the next pass. PoseSyn states no ratio of real to synthetic data: 0.5 is our own choice.
 
+    Several processes of one training (``devices`` of the Trainer) divide every batch among them; the Trainer needs
+    ``use_distributed_sampler=False`` then.
+
     The state that a checkpoint keeps makes a resumed training, also from the middle of an epoch, see exactly the
     batches it would have seen.
 
@@ -270,9 +286,13 @@ class MixedPoseDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         samples = _Samples(self.streams, self._spec(), self.augment, self.seed)
+        processes = 1 if self.trainer is None else self.trainer.world_size
+        if self.batch_size % processes:
+            raise InputError(f"a batch of {self.batch_size} cannot be divided among {processes} devices",
+                             where="MixedPoseDataModule", fix="choose a multiple")  # fmt: skip
         return _Loader(
             samples,
-            batch_sampler=self.sampler,
+            batch_sampler=self.sampler if processes == 1 else _Share(self.sampler, self.trainer.global_rank, processes),
             num_workers=self.num_workers,
             collate_fn=_collate,
             persistent_workers=self.num_workers > 0,

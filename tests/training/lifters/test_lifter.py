@@ -110,7 +110,7 @@ def test_interrupted_it_gives_the_weights_back_and_goes_on(tmp_path, pairs, monk
 def test_without_validation_the_last_epoch_is_kept_and_curves_are_written(tmp_path, pairs):
     chosen = PoseAugSettings(recipe="official", epochs=2, warmup=1, batch_size=64, pool=100)
     path = train_poseaug(small(), pairs, tmp_path, chosen, None, progress=False)
-    rows = list(csv.DictReader((tmp_path / "curves.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "curves.csv").read_text().splitlines()))
     assert [int(row["epoch"]) for row in rows] == [0, 1]
     assert "gan/usable" in rows[0] and "val/mpjpe" not in rows[0]
     assert "selected_epoch" not in load_metadata(path)

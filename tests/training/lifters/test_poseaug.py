@@ -286,7 +286,7 @@ def test_resumed_equals_uninterrupted(tmp_path, pairs, recipe):
 
 def test_files_of_a_run(tmp_path, pairs):
     path = train_poseaug(small(), pairs, tmp_path, settings(), seed=1, progress=False)
-    rows = list(csv.DictReader((tmp_path / "curves.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "curves.csv").read_text().splitlines()))
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2]
     assert {"val/mpjpe", "gan/usable", "gan/variety", "gan/collapsed", "train/lifter"} <= rows[-1].keys()
     # Each row holds its own epoch's measures, the first one too; the lifter is not trained in the warm-up.
