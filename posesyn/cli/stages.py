@@ -137,7 +137,7 @@ def synthesize(
     """
     from posesyn.pipeline.run import synthesize_into
     from posesyn.storage.ledger import RunLedger
-    from posesyn.synthesis.extraction.report_files import load_report
+    from posesyn.storage.reports import load_report
 
     report, captions = load_report(extraction, data.load()), data.load_captions()
     config = {
@@ -184,7 +184,7 @@ def render(
     from posesyn.data.motions.bvh import bvh_to_motion
     from posesyn.pipeline.run import thin_motion
     from posesyn.storage.clip_writer import ClipWriter
-    from posesyn.synthesis.extraction.report_files import load_report
+    from posesyn.storage.reports import load_report
     from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
 
     if motions.is_dir():
@@ -274,7 +274,7 @@ def report(data: DataSettings, extraction: Path, out: Path) -> None:
         out: HTML file.
     """
     from posesyn.report import write_extraction_report
-    from posesyn.synthesis.extraction.report_files import load_report
+    from posesyn.storage.reports import load_report
 
     write_extraction_report(out, load_report(extraction, data.load()))
     print(f"report: {out}")

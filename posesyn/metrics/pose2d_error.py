@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 
 from posesyn import skeletons
 from posesyn.errors import InputError
 from posesyn.metrics.keypoints2d import HEAD_SIZES
+from posesyn.settings.stages import Normalizer
 from posesyn.types import Person
-
-Normalizer = Literal["box", "area", "keypoints", "torso", "head"]
-NORMALIZERS = ("box", "area", "keypoints", "torso", "head")
 
 # Our own choice; PoseSyn says only that arm and leg joints weigh more (arXiv 2503.13025). Words of joint
 # names. Five facial points show one head, so each weighs less.
@@ -135,9 +133,9 @@ def person_size(
     if normalizer == "keypoints":
         points = points[visible]
         return float(np.linalg.norm(points.max(0) - points.min(0))) if len(points) else 0.0
-    if normalizer not in NORMALIZERS or skeleton is None:
+    if normalizer not in get_args(Normalizer) or skeleton is None:
         raise InputError(
-            "unknown normalizer, or one that needs a skeleton", expected=", ".join(NORMALIZERS), got=normalizer
+            "unknown normalizer, or one that needs a skeleton", expected=", ".join(get_args(Normalizer)), got=normalizer
         )
     if normalizer == "torso":
         ends = [_middle(points, visible, skeleton, f"left_{part}", f"right_{part}") for part in ("shoulder", "hip")]

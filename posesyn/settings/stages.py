@@ -59,7 +59,7 @@ class ExtractionSettings:
     diversity_pool: int = 4
     rank_by: Literal["error", "disagreement"] = "error"
     keep: Literal["all", "selected"] = "all"
-    batch_size: int = 64
+    batch_size: int = field(default=64, metadata=FREE)
     num_threads: int = field(default=2, metadata=FREE)
     num_processes: int = field(default=0, metadata=FREE)
     error_budget: int | float = field(default=0.1, metadata=FREE)

@@ -98,18 +98,18 @@ def test_extract_is_told_how_to_score(shared, tmp_path, capsys):
 
 
 def test_scoring_settings_leave_earlier_runs_as_they_are():
-    import inspect
+    from dataclasses import asdict
 
     from posesyn.cli.build import EstimatorSettings, ScoringSettings
-    from posesyn.synthesis.extraction.extractor import ErrorExtractor
+    from posesyn.settings import ExtractionSettings
 
     assert ScoringSettings().identity() == {} == ScoringSettings(num_processes=3, error_budget=5).identity()
     changed = ScoringSettings(joint_weights={"wrist": 3.0}, others=[EstimatorSettings("hmr")], rank_by="disagreement")
     assert set(changed.identity()["scoring"]) == {"joint_weights", "others", "rank_by"}
-    # The defaults are the class's own.
-    own = {name: one.default for name, one in inspect.signature(ErrorExtractor).parameters.items()}
+    # The defaults are the stage's own.
+    own = asdict(ExtractionSettings())
     for name, value in ScoringSettings().options().items():
-        assert value == (list(own[name]) if name == "others" else own[name]), name
+        assert value == ([] if name == "others" else own[name]), name
 
 
 @pytest.mark.integration

@@ -4,49 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import combinations
 
 import numpy as np
 
-from posesyn import metrics, skeletons
-from posesyn.errors import InputError
+from posesyn import skeletons
 from posesyn.metrics.pose2d_error import root_of
-from posesyn.types import PoseBatch, ScoredPerson
-
-# The joints that nearly every estimator has.
-_COMPARED = "lsp14"
-_LEAST = 4
-
-
-def disagreement_mm(predictions: Sequence[PoseBatch]) -> np.ndarray:
-    """(B,) mean distance in mm between the poses of each pair of estimators, after the best similarity of the pair.
-
-    Size and orientation of the whole body are aligned away, since estimators assume different cameras. Our own measure.
-
-    Args:
-        predictions: At least two, for the same persons in the same order.
-
-    Raises:
-        InputError: One prediction, other persons, or fewer than four joints in common.
-    """
-    if len(predictions) < 2:
-        raise InputError("disagreement needs at least two estimators", got=len(predictions))
-    ids = predictions[0].person_ids
-    if any(batch.person_ids != ids for batch in predictions):
-        raise InputError("the estimators answered for different persons", where="disagreement_mm")
-    pairs = [skeletons.convert(np.asarray(b.joints_cam, np.float64), b.skeleton, _COMPARED) for b in predictions]
-    common = np.logical_and.reduce([present for _, present in pairs])[0]
-    if common.sum() < _LEAST:
-        raise InputError(
-            "the estimators have too few joints in common",
-            expected=f"at least {_LEAST} of '{_COMPARED}'",
-            got=int(common.sum()),
-        )
-    poses = [points[:, common] for points, _ in pairs]
-    # A similarity fits one pose onto the other; both directions make the measure symmetric.
-    values = [metrics.pa_mpjpe(a, b, reduce="none") for x, y in combinations(poses, 2) for a, b in ((x, y), (y, x))]
-    return np.mean(values, axis=0)
-
+from posesyn.settings.stages import ExtractionSettings
+from posesyn.types import ScoredPerson
 
 # Poses further apart than this (mean distance of joints, in units of the pose's own size) count as fully different: our
 # own choice, about the distance of a squat from standing.
@@ -130,24 +94,15 @@ class Ranking:
     """Collects scored persons and keeps only what the selections can need.
 
     Args:
-        score: What persons are ranked by; larger is worse.
-        num_challenging, num_non_challenging: Sizes of the selections.
-        keep_all: Keep every scored person, or only the two ends (names and scores of all are kept in any case).
-        pool: Candidates for a diverse selection, as a multiple of ``num_challenging``; 1 selects by rank.
+        settings: What persons are ranked by, how many are picked and how, and whether all of them are kept or only the
+            two ends (names and scores of all are kept in any case).
     """
 
-    def __init__(
-        self,
-        score: Callable[[ScoredPerson], float],
-        num_challenging: int,
-        num_non_challenging: int,
-        *,
-        keep_all: bool = True,
-        pool: int = 1,
-    ) -> None:
-        self._score, self._keep_all, self._pool = score, keep_all, pool
-        self._sizes = (num_challenging, num_non_challenging)
-        self._low, self._high = pool * num_challenging, num_non_challenging
+    def __init__(self, settings: ExtractionSettings) -> None:
+        self._settings = settings
+        # Candidates of a diverse selection, as a multiple of its size.
+        self._pool = settings.diversity_pool if settings.selection == "diverse" else 1
+        self._low, self._high = self._pool * settings.num_challenging, settings.num_non_challenging
         self._items: list[ScoredPerson] = []
         self.names: list[str] = []
         self.scores: list[float] = []
@@ -159,9 +114,9 @@ class Ranking:
         """Takes in one batch."""
         for item in items:
             self.names.append(item.person.person_id)
-            self.scores.append(float(self._score(item)))
+            self.scores.append(self._score(item))
         self._items += items
-        if not self._keep_all and len(self._items) > 2 * (self._low + self._high) + 64:
+        if self._settings.keep == "selected" and len(self._items) > 2 * (self._low + self._high) + 64:
             self._items.sort(key=self._key)
             # With few persons the two ends meet; nothing may be kept twice.
             if len(self._items) > self._low + self._high:
@@ -173,7 +128,7 @@ class Ranking:
         ranks = {self.names[row]: rank for rank, row in enumerate(order)}
         self._items.sort(key=self._key)
         ranked = tuple(replace(item, rank=ranks[item.person.person_id]) for item in self._items)
-        hard, easy = split_sizes(len(self), *self._sizes)
+        hard, easy = split_sizes(len(self), self._settings.num_challenging, self._settings.num_non_challenging)
         non_challenging = ranked[len(ranked) - easy :][::-1]
         # The easiest ones are taken already where persons are few.
         candidates = ranked[: min(hard * self._pool, len(ranked) - easy)]
@@ -182,11 +137,15 @@ class Ranking:
             challenging = tuple(candidates[row] for row in chosen)
         else:
             challenging = candidates[:hard]
-        if not self._keep_all:
+        if self._settings.keep == "selected":
             kept = {item.person.person_id for item in (*challenging, *non_challenging)}
             ranked = tuple(item for item in ranked if item.person.person_id in kept)
         return ranked, challenging, non_challenging
 
+    def _score(self, item: ScoredPerson) -> float:
+        """Larger is worse."""
+        return float(item.error if self._settings.rank_by == "error" else item.disagreement_mm or 0.0)
+
     def _key(self, item: ScoredPerson) -> tuple[float, str]:
         # Names break ties, so that the order does not depend on that of the data set.
-        return -float(self._score(item)), item.person.person_id
+        return -self._score(item), item.person.person_id

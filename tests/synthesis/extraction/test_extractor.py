@@ -14,9 +14,12 @@ from posesyn.data.persons.coco import CocoKeypoints
 from posesyn.data.persons.mpii import MpiiKeypoints
 from posesyn.errors import FileError, InputError, RunError
 from posesyn.interfaces import EstimatorSpec
+from posesyn.settings.stages import ExtractionSettings
+from posesyn.storage.files import write_json
 from posesyn.storage.images import ImageFile
 from posesyn.storage.reports import load_report, report_table, save_report
-from posesyn.synthesis.extraction.extractor import ErrorExtractor, split_sizes
+from posesyn.synthesis.extraction.extractor import ErrorExtractor
+from posesyn.synthesis.extraction.selection import split_sizes
 from posesyn.types import ArrayImage, Person, PoseBatch
 
 
@@ -44,6 +47,10 @@ class NoisyTruth:
         return PoseBatch(ids, self.spec.skeleton, cam, points, betas=np.zeros((len(persons), 10), np.float32))
 
 
+def extractor(estimator, hard, easy, **options):
+    return ErrorExtractor(estimator, num_challenging=hard, num_non_challenging=easy, **options)
+
+
 @pytest.fixture
 def persons(tmp_path, rng):
     Image.fromarray(rng.integers(0, 255, (60, 80, 3), np.uint8)).save(tmp_path / "ü.png")
@@ -69,7 +76,7 @@ def persons(tmp_path, rng):
 
 
 def test_ranks_by_error_and_selects_both_ends(persons):
-    report = ErrorExtractor(NoisyTruth(), 3, 2, batch_size=4).extract(persons(10), progress=False)
+    report = extractor(NoisyTruth(), 3, 2, batch_size=4).extract(persons(10), progress=False)
     assert [item.person.meta["off"] for item in report.scored] == list(range(9, -1, -1))
     assert [item.rank for item in report.scored] == list(range(10))
     assert [item.rank for item in report.challenging] == [0, 1, 2]
@@ -101,7 +108,7 @@ def test_nobody_is_in_both_selections(total, sizes):
 
 
 def test_skeletons_are_converted(persons):
-    report = ErrorExtractor(NoisyTruth("smpl45"), 3, 2).extract(persons(6), progress=False)
+    report = extractor(NoisyTruth("smpl45"), 3, 2).extract(persons(6), progress=False)
     assert report.scored[0].person.meta["off"] == 5
     assert report.scored[0].joint_used.sum() == 17 and report.scored[0].error > 0
 
@@ -144,7 +151,7 @@ def test_too_many_damaged_images_stop_the_run(persons, tmp_path):
 
 def test_saved_reports_need_neither_data_set_nor_estimator(persons, tmp_path):
     everyone = persons(8)
-    report = ErrorExtractor(NoisyTruth(), 3, 2).extract(everyone, progress=False, out=tmp_path / "out")
+    report = extractor(NoisyTruth(), 3, 2).extract(everyone, progress=False, out=tmp_path / "out")
     table = pd.read_parquet(tmp_path / "out" / "persons.parquet")
     assert table["rank"].tolist() == list(range(8)) and table["worst_joint"][0] == "left_wrist"
     assert table["selection"].value_counts().to_dict() == {"challenging": 3, "": 3, "non_challenging": 2}
@@ -202,6 +209,55 @@ def test_an_interrupted_extraction_resumes(persons, tmp_path):
         ErrorExtractor(NoisyTruth(), normalizer="area").extract(everyone, progress=False, out=tmp_path / "out")
     with pytest.raises(RunError, match="other samples"):
         ErrorExtractor(NoisyTruth()).extract(everyone[:5], progress=False, out=tmp_path / "out")
+
+
+def test_a_folder_of_an_earlier_version_goes_on(persons, tmp_path):
+    """What the version before wrote into config.json, with nothing and with everything beyond the paper."""
+    old = {"stage": "extract", "estimator": "noisy", "estimator_fingerprint": None}
+    paper = {"num_challenging": 4, "num_non_challenging": 2, "joint_weights": "limbs", "normalizer": "box"}
+    beyond = {
+        "occluded_weight": 0.5,
+        "crowded_weight": 0.5,
+        "selection": "diverse",
+        "diversity_pool": 4,
+        "others": [["noisy", None]],
+        "rank_by": "error",
+    }
+    options = {"occluded_weight": 0.5, "crowded_weight": 0.5, "selection": "diverse", "others": [NoisyTruth()]}
+    for name, more, given in (("a", {}, {}), ("b", beyond, options)):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "config.json", {**old, **paper, "min_joints": 2, **more})
+        report = extractor(NoisyTruth(), 4, 2, **given).extract(persons(8), progress=False, out=tmp_path / name)
+        assert len(report.challenging) == 4
+
+
+def test_settings_come_as_one_object_or_by_name(persons):
+    settings = ExtractionSettings(num_challenging=3, num_non_challenging=2, normalizer="area")
+    one = ErrorExtractor(NoisyTruth(), settings)
+    assert one.settings is settings and ErrorExtractor(NoisyTruth()).settings == ExtractionSettings()
+    same = extractor(NoisyTruth(), 3, 2, normalizer="area", batch_size=3, num_threads=1)
+    assert same.identity() == one.identity(), "what only decides the speed identifies no run"
+    done = []
+    same.extract(persons(8), progress=False, on_batch=lambda *counts: done.append(counts))
+    assert done == [(3, 8), (6, 8), (8, 8)]
+    with pytest.raises(InputError, match=r"no 'num_chalenging'.*[Dd]id you mean num_challenging"):
+        ErrorExtractor(NoisyTruth(), num_chalenging=3)
+    with pytest.raises(InputError, match="must be ExtractionSettings"):
+        ErrorExtractor(NoisyTruth(), 100)
+
+
+def test_skipped_persons_stand_in_the_data_sets_order(persons, tmp_path):
+    """Whatever the batches, and whether or not the run was interrupted."""
+    everyone = [replace(p, visible=np.arange(17) < (1 if i % 3 else 17)) for i, p in enumerate(persons(12))]
+    everyone[6] = replace(everyone[6], keypoints_px=np.full((17, 2), 20.0))  # found only when it is scored
+    options = {"normalizer": "keypoints", "num_challenging": 2, "num_non_challenging": 1}
+    whole = ErrorExtractor(NoisyTruth(), **options).extract(everyone, progress=False)
+    options["batch_size"] = 4
+    with pytest.raises(KeyboardInterrupt):
+        ErrorExtractor(NoisyTruth(stop_after=2), **options).extract(everyone, progress=False, out=tmp_path / "o")
+    rest = ErrorExtractor(NoisyTruth(), **options).extract(everyone, progress=False, out=tmp_path / "o")
+    assert rest.skipped == whole.skipped and [name for name, _ in whole.skipped] == sorted(dict(whole.skipped))
+    assert len(whole.skipped) == 9 and "no extent" in dict(whole.skipped)["set/006"]
 
 
 def test_bad_arguments(persons):

@@ -20,7 +20,8 @@ from posesyn.storage.images import ImageFile
 from posesyn.storage.reports import load_report
 from posesyn.synthesis.extraction.export import export_coco, export_csv
 from posesyn.synthesis.extraction.extractor import ErrorExtractor
-from posesyn.synthesis.extraction.selection import disagreement_mm, select_diverse
+from posesyn.synthesis.extraction.scoring import disagreement_mm
+from posesyn.synthesis.extraction.selection import select_diverse
 from posesyn.types import Person, PoseBatch
 
 COCO = skeletons.get("coco17")
@@ -43,6 +44,10 @@ class Off:
         cam = np.concatenate((points / 100, np.zeros_like(points[..., :1])), -1)
         cam[:, row, 2] = self.depth * np.array([person.meta["off"] for person in persons])
         return PoseBatch(tuple(person.person_id for person in persons), "coco17", cam.astype("f4"), points)
+
+
+def extractor(estimator, hard, easy, **options):
+    return ErrorExtractor(estimator, num_challenging=hard, num_non_challenging=easy, **options)
 
 
 @pytest.fixture
@@ -69,9 +74,9 @@ def ids(items):
 
 def test_keeping_only_the_selected_gives_the_same_selection(persons, tmp_path):
     everyone = persons(200)
-    whole = ErrorExtractor(Off(), 7, 5, batch_size=8).extract(everyone, progress=False)
+    whole = extractor(Off(), 7, 5, batch_size=8).extract(everyone, progress=False)
     options = {"batch_size": 8, "keep": "selected"}
-    few = ErrorExtractor(Off(), 7, 5, **options).extract(everyone, progress=False, out=tmp_path / "out")
+    few = extractor(Off(), 7, 5, **options).extract(everyone, progress=False, out=tmp_path / "out")
     assert ids(few.challenging) == ids(whole.challenging) and ids(few.non_challenging) == ids(whole.non_challenging)
     assert [i.rank for i in few.scored] == [*range(7), *range(195, 200)] and few.settings["persons_scored"] == 200
     table = pd.read_parquet(tmp_path / "out" / "errors.parquet")
@@ -80,22 +85,22 @@ def test_keeping_only_the_selected_gives_the_same_selection(persons, tmp_path):
     assert ids(again.challenging) == ids(whole.challenging)
     for total in (3, 12, 15):  # fewer persons than both selections ask for
         some = everyone[:total]
-        a = ErrorExtractor(Off(), 7, 5).extract(some, progress=False)
-        b = ErrorExtractor(Off(), 7, 5, keep="selected").extract(some, progress=False)
+        a = extractor(Off(), 7, 5).extract(some, progress=False)
+        b = extractor(Off(), 7, 5, keep="selected").extract(some, progress=False)
         assert ids(a.challenging) == ids(b.challenging) and ids(a.non_challenging) == ids(b.non_challenging)
 
 
 def test_a_stopped_run_that_keeps_the_selected_resumes(persons, tmp_path):
     everyone = persons(40)
     options = {"batch_size": 4, "keep": "selected"}
-    whole = ErrorExtractor(Off(), 5, 3, **options).extract(everyone, progress=False)
+    whole = extractor(Off(), 5, 3, **options).extract(everyone, progress=False)
     with pytest.raises(KeyboardInterrupt):
-        ErrorExtractor(Off(stop_after=6), 5, 3, **options).extract(everyone, progress=False, out=tmp_path / "o")
+        extractor(Off(stop_after=6), 5, 3, **options).extract(everyone, progress=False, out=tmp_path / "o")
     rest = Off()
-    report = ErrorExtractor(rest, 5, 3, **options).extract(everyone, progress=False, out=tmp_path / "o")
+    report = extractor(rest, 5, 3, **options).extract(everyone, progress=False, out=tmp_path / "o")
     assert rest.calls == 4 and ids(report.scored) == ids(whole.scored)
     with pytest.raises(RunError, match="occluded_weight"):
-        ErrorExtractor(Off(), 5, 3, occluded_weight=0, **options).extract(everyone, progress=False, out=tmp_path / "o")
+        extractor(Off(), 5, 3, occluded_weight=0, **options).extract(everyone, progress=False, out=tmp_path / "o")
 
 
 def test_memory_does_not_grow_with_the_data_set(persons):
@@ -114,10 +119,10 @@ def test_memory_does_not_grow_with_the_data_set(persons):
             return replace(base, person_id=name, keypoints_px=base.keypoints_px.copy(), meta={"off": (row * 31) % 97})
 
     def peak(count, keep):
-        extractor = ErrorExtractor(Off(), 16, 8, keep=keep, batch_size=64)
+        one = extractor(Off(), 16, 8, keep=keep, batch_size=64)
         data = Lazy(count)
         tracemalloc.start()
-        extractor.extract(data, progress=False)
+        one.extract(data, progress=False)
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found
@@ -133,8 +138,8 @@ def test_processes_read_the_same_pixels(persons, tmp_path):
     everyone = persons(6)
     (tmp_path / "bad.png").write_bytes(b"no image")
     everyone[2] = replace(everyone[2], image=ImageFile(tmp_path / "bad.png"))
-    threads = ErrorExtractor(Off(), 2, 1, batch_size=2).extract(everyone, progress=False)
-    processes = ErrorExtractor(Off(), 2, 1, batch_size=2, num_processes=1).extract(everyone, progress=False)
+    threads = extractor(Off(), 2, 1, batch_size=2).extract(everyone, progress=False)
+    processes = extractor(Off(), 2, 1, batch_size=2, num_processes=1).extract(everyone, progress=False)
     assert ids(threads.scored) == ids(processes.scored) and threads.skipped == processes.skipped
     assert [i.error for i in threads.scored] == [i.error for i in processes.scored]
 
@@ -162,9 +167,9 @@ def test_diverse_selection_in_the_extractor(persons, rng):
     for i, person in enumerate(everyone):
         if person.meta["off"] < 30:
             everyone[i] = replace(person, keypoints_px=rng.uniform(10, 50, (17, 2)))
-    by_rank = ErrorExtractor(Off(), 8, 4).extract(everyone, progress=False)
+    by_rank = extractor(Off(), 8, 4).extract(everyone, progress=False)
     for keep in ("all", "selected"):
-        diverse = ErrorExtractor(Off(), 8, 4, selection="diverse", keep=keep).extract(everyone, progress=False)
+        diverse = extractor(Off(), 8, 4, selection="diverse", keep=keep).extract(everyone, progress=False)
         assert ids(diverse.challenging)[0] == ids(by_rank.challenging)[0]
         assert sum(item.person.meta["off"] < 30 for item in diverse.challenging) >= 5
         assert [i.rank for i in diverse.challenging] == sorted(i.rank for i in diverse.challenging)
@@ -177,7 +182,7 @@ def test_diverse_selection_in_the_extractor(persons, rng):
 def test_disagreement(persons, tmp_path):
     everyone = persons(10)
     others = [Off("deep", depth=0.05)]
-    report = ErrorExtractor(Off(), 3, 2, others=others, rank_by="disagreement").extract(
+    report = extractor(Off(), 3, 2, others=others, rank_by="disagreement").extract(
         everyone, progress=False, out=tmp_path / "out"
     )
     assert [item.person.meta["off"] for item in report.scored] == list(range(9, -1, -1))
@@ -185,7 +190,7 @@ def test_disagreement(persons, tmp_path):
     loaded = load_report(tmp_path / "out")
     assert [i.disagreement_mm for i in loaded.scored] == pytest.approx([i.disagreement_mm for i in report.scored])
     assert report.settings["rank_by"] == "disagreement" and report.settings["others"][0][0] == "deep"
-    by_error = ErrorExtractor(Off(), 3, 2, others=others).extract(everyone, progress=False)
+    by_error = extractor(Off(), 3, 2, others=others).extract(everyone, progress=False)
     assert by_error.scored[0].disagreement_mm is not None
     batch = Off().predict(everyone)
     turned = replace(batch, joints_cam=(1.3 * batch.joints_cam[..., [1, 0, 2]] * [1, -1, 1]).astype("f4"))
@@ -238,22 +243,22 @@ def test_masked_joints_do_not_count(persons):
     flags = np.zeros(17, bool)
     flags[wrist] = True
     everyone = [replace(p, occluded=flags) for p in persons(6)]
-    masked = ErrorExtractor(Off(), 2, 1, occluded_weight=0).extract(everyone, progress=False)
+    masked = extractor(Off(), 2, 1, occluded_weight=0).extract(everyone, progress=False)
     assert max(item.error for item in masked.scored) == pytest.approx(0, abs=1e-6)
     assert not masked.scored[0].joint_used[wrist] and masked.settings["occluded_weight"] == 0
-    assert ErrorExtractor(Off(), 2, 1).extract(everyone, progress=False).scored[0].error > 0
+    assert extractor(Off(), 2, 1).extract(everyone, progress=False).scored[0].error > 0
     crowd = persons(2)
     crowd[1] = replace(crowd[1], box_xyxy=np.array([0, 0, 60, 60]))
-    crowded = ErrorExtractor(Off(), 1, 1, crowded_weight=0).extract(
+    crowded = extractor(Off(), 1, 1, crowded_weight=0).extract(
         [*crowd, replace(persons(1)[0], person_id="x", image_id="b")], progress=False
     )
     assert ids(crowded.scored) == ["x"] or len(crowded.skipped) >= 1, (
         "every joint of the first lies in the second's box"
     )
-    torso = ErrorExtractor(Off(), 2, 1, normalizer="torso").extract(everyone, progress=False)
+    torso = extractor(Off(), 2, 1, normalizer="torso").extract(everyone, progress=False)
     assert torso.settings["normalizer"] == "torso"
     with pytest.raises(InputError, match="does not show its head"):
-        ErrorExtractor(Off(), 2, 1, normalizer="head").extract(everyone, progress=False)
+        extractor(Off(), 2, 1, normalizer="head").extract(everyone, progress=False)
 
 
 def test_exports_for_other_tools(persons, tmp_path):
@@ -262,7 +267,7 @@ def test_exports_for_other_tools(persons, tmp_path):
     visible = np.ones(17, bool)
     visible[8] = False
     everyone = [replace(p, visible=visible, occluded=flags) for p in persons(10)]
-    report = ErrorExtractor(Off(), 3, 2).extract(everyone, progress=False)
+    report = extractor(Off(), 3, 2).extract(everyone, progress=False)
     export_coco(report.challenging, tmp_path / "hard.json", images=tmp_path)
     again = CocoKeypoints(tmp_path / "hard.json", tmp_path)
     assert len(again) == 3 and again.skeleton == "coco17"

@@ -1,0 +1,161 @@
+"""Predicts the persons of a batch and compares each prediction with the person's 2D truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+
+from posesyn import metrics, skeletons
+from posesyn.data.persons.base import box_problem
+from posesyn.errors import InputError
+from posesyn.interfaces import TargetEstimator
+from posesyn.metrics.pose2d_error import joint_weights, occlusion_weights, person_size, pose_error
+from posesyn.settings.stages import ExtractionSettings
+from posesyn.synthesis.extraction.crop_reader import LoadedPerson
+from posesyn.types import ArrayImage, Person, PoseBatch, ScoredPerson
+
+# The joints that nearly every estimator has.
+_COMPARED = "lsp14"
+_LEAST = 4
+
+
+class PersonScorer:
+    """Scores loaded persons, batch by batch.
+
+    Args:
+        estimator: The one that is examined.
+        others: Further ones, whose disagreement with it is written down.
+        settings: How errors are weighted and normalised.
+        persons: The whole data set, for the boxes of persons in one image.
+    """
+
+    def __init__(
+        self,
+        estimator: TargetEstimator,
+        others: Sequence[TargetEstimator],
+        settings: ExtractionSettings,
+        persons: Sequence[Person],
+    ) -> None:
+        self._estimators, self._settings = (estimator, *others), settings
+        self._weights: dict[str, np.ndarray] = {}
+        self._neighbours = _boxes_by_image(persons) if settings.crowded_weight != 1 else {}
+
+    def score(self, batch: Sequence[LoadedPerson]) -> list[ScoredPerson | str]:
+        """One entry per person, in order: the scored person, or why it cannot be scored."""
+        results: list = [pixels if isinstance(pixels, str) else self._unusable(one, pixels) for one, pixels in batch]
+        rows = [row for row, reason in enumerate(results) if reason is None]
+        if not rows:
+            return results
+        shown = [replace(batch[row][0], image=ArrayImage(batch[row][1], batch[row][0].image.name)) for row in rows]
+        predictions = [_predict(estimator, shown) for estimator in self._estimators]
+        spread = _disagreement(predictions) if len(predictions) > 1 else [None] * len(rows)
+        for index, row in enumerate(rows):
+            person, pixels = batch[row]
+            results[row] = self._compare(person, _single(predictions[0], index), pixels.shape[1::-1], spread[index])
+        return results
+
+    def _unusable(self, person: Person, pixels: np.ndarray) -> str | None:
+        seen, needed = int(person.visible.sum()), self._settings.min_joints
+        if seen < needed:
+            return f"only {seen} joints are visible, {needed} are needed"
+        return box_problem(person.box_xyxy, (pixels.shape[1], pixels.shape[0]))
+
+    def _compare(
+        self, person: Person, prediction: PoseBatch, image_size: tuple[int, int], spread: float | None
+    ) -> ScoredPerson | str:
+        points, present = skeletons.convert(prediction.keypoints_px[0], prediction.skeleton, person.skeleton)
+        used = person.visible & present
+        weights = self._joint_weights(person, image_size)
+        normalizer, needed = self._settings.normalizer, self._settings.min_joints
+        size = person_size(person.box_xyxy, person.keypoints_px, used, normalizer, person.skeleton, person.head_size)
+        if not np.isfinite(points[used]).all() or not np.isfinite(prediction.joints_cam).all():
+            return "the estimator answered with NaN or infinite values"
+        if not size > 0:
+            part = normalizer in ("torso", "head")
+            return f"it does not show its {normalizer}" if part else "the visible joints have no extent"
+        if not (used & (weights > 0)).sum() >= needed:
+            return f"only {int(used.sum())} joints can be compared, {needed} are needed"
+        if spread is not None and not np.isfinite(spread):
+            return "an estimator answered with NaN or infinite values"
+        error, joint_errors, entered, _ = pose_error(points, person.keypoints_px, used, person.skeleton, size, weights)
+        disagreement = None if spread is None else float(spread)
+        return ScoredPerson(person, prediction, error, joint_errors, entered, disagreement_mm=disagreement)
+
+    def _joint_weights(self, person: Person, image_size: tuple[int, int]) -> np.ndarray:
+        if person.skeleton not in self._weights:
+            self._weights[person.skeleton] = joint_weights(person.skeleton, self._settings.joint_weights)
+        weights = self._weights[person.skeleton]
+        occluded, crowded = self._settings.occluded_weight, self._settings.crowded_weight
+        if occluded == 1 and crowded == 1:
+            return weights
+        near = [box for name, box in self._neighbours.get(person.image_id, ()) if name != person.person_id]
+        return weights * occlusion_weights(person, image_size, occluded, crowded, np.stack(near) if near else None)
+
+
+def disagreement_mm(predictions: Sequence[PoseBatch]) -> np.ndarray:
+    """(B,) mean distance in mm between the poses of each pair of estimators, after the best similarity of the pair.
+
+    Size and orientation of the whole body are aligned away, since estimators assume different cameras. Our own measure.
+
+    Args:
+        predictions: At least two, for the same persons in the same order.
+
+    Raises:
+        InputError: One prediction, other persons, or fewer than four joints in common.
+    """
+    if len(predictions) < 2:
+        raise InputError("disagreement needs at least two estimators", got=len(predictions))
+    ids = predictions[0].person_ids
+    if any(batch.person_ids != ids for batch in predictions):
+        raise InputError("the estimators answered for different persons", where="disagreement_mm")
+    pairs = [skeletons.convert(np.asarray(b.joints_cam, np.float64), b.skeleton, _COMPARED) for b in predictions]
+    common = np.logical_and.reduce([present for _, present in pairs])[0]
+    if common.sum() < _LEAST:
+        raise InputError(
+            "the estimators have too few joints in common",
+            expected=f"at least {_LEAST} of '{_COMPARED}'",
+            got=int(common.sum()),
+        )
+    poses = [points[:, common] for points, _ in pairs]
+    # A similarity fits one pose onto the other; both directions make the measure symmetric.
+    values = [metrics.pa_mpjpe(a, b, reduce="none") for x, y in combinations(poses, 2) for a, b in ((x, y), (y, x))]
+    return np.mean(values, axis=0)
+
+
+def _disagreement(predictions: Sequence[PoseBatch]) -> np.ndarray:
+    """(B,) mm, NaN where an estimator gave no pose."""
+    sound = np.logical_and.reduce([np.isfinite(batch.joints_cam).all((1, 2)) for batch in predictions])
+    spread = np.full(len(sound), np.nan)
+    for row in np.flatnonzero(sound):
+        spread[row] = disagreement_mm([_single(batch, int(row)) for batch in predictions])[0]
+    return spread
+
+
+def _predict(estimator: TargetEstimator, persons: Sequence[Person]) -> PoseBatch:
+    predictions = estimator.predict(persons)
+    ids = [person.person_id for person in persons]
+    if list(predictions.person_ids) != ids:
+        raise InputError(
+            "an estimator must answer for the persons it was given, in their order",
+            where=f"estimator '{estimator.spec.name}'",
+            expected=ids[:3],
+            got=list(predictions.person_ids)[:3],
+        )
+    return predictions
+
+
+def _single(batch: PoseBatch, row: int) -> PoseBatch:
+    # Meshes are left behind: 13,000 vertices for each of 100,000 persons fill the memory.
+    return replace(batch, vertices_cam=None)[row]
+
+
+def _boxes_by_image(persons: Sequence[Person]) -> dict[str, list[tuple[str, np.ndarray]]]:
+    """Names and boxes of the persons of each image that shows several."""
+    found: dict[str, list[tuple[str, np.ndarray]]] = {}
+    for person in persons:
+        if person.image_id:
+            found.setdefault(person.image_id, []).append((person.person_id, person.box_xyxy))
+    return {image: boxes for image, boxes in found.items() if len(boxes) > 1}
