@@ -95,21 +95,6 @@ class BodyModel(Protocol):
         """(B, 24, 3, 3), (B, 10), (B, 3) → an object with ``vertices`` (B, V, 3) and ``joints`` (B, 45, 3), metres."""
 
 
-class MotionPrior(Protocol):
-    """Text-to-motion model over tokens."""
-
-    def encode(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, T, D) motion features → (B, T // 4) codes."""
-
-    def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        """(B, N) codes → (B, 4 N, D) motion features; rows are independent."""
-
-    def sample(
-        self, text_embedding: torch.Tensor, prefix_codes: torch.Tensor | None = None, **options: Any
-    ) -> list[torch.Tensor]:
-        """Codes of each sampled motion, prefix included, END excluded."""
-
-
 class TextEncoder(Protocol):
     """Text to a fixed-size embedding."""
 

@@ -15,6 +15,7 @@ from posesyn import skeletons
 from posesyn.estimators import CallableEstimator
 from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.interfaces import EstimatorSpec
+from posesyn.storage.clip_writer import ClipWriter
 from posesyn.synthesis.motion.prior.features import motion_features
 from posesyn.synthesis.motion.prior.normalizer import Normalizer
 from posesyn.synthesis.motion.prior.prior import MotionPriorModel
@@ -266,3 +267,12 @@ def make_prior(seed: int = 0) -> MotionPriorModel:
     encoder = HashTextEncoder(HashTextConfig(buckets=64, width=8, dim=10))
     mean = motion_features(np.repeat(standing_joints()[None], 2, 0))[0]
     return MotionPriorModel(vqvae, transformer, encoder, Normalizer("test", mean, np.full(263, 0.05)), "tiny")
+
+
+def write_clips(folder, clips, **options) -> int:
+    """Stores clips in the order they come; returns how many the folder holds."""
+    with ClipWriter(folder, **options) as writer:
+        for clip in clips:
+            if clip.clip_id not in writer:
+                writer.write(clip)
+        return len(writer.ledger.finished("clips"))

@@ -46,15 +46,6 @@ def project(points_cam: Float[Tensor, "... J 3"], intrinsics: Float[Tensor, "...
     return rays @ intrinsics[..., :2, :].transpose(-1, -2)
 
 
-def unproject(
-    pixels: Float[Tensor, "... J 2"], depth: Float[Tensor, "... J"], intrinsics: Float[Tensor, "... 3 3"]
-) -> Float[Tensor, "... J 3"]:
-    """Inverse of :func:`project` at known depth (z, metres)."""
-    homogeneous = torch.cat((pixels, torch.ones_like(pixels[..., :1])), dim=-1)
-    inverse: Tensor = torch.linalg.inv(intrinsics)
-    return (homogeneous @ inverse.transpose(-1, -2)) * depth[..., None]
-
-
 def intrinsics(focal: float | Tensor, width: float | Tensor, height: float | Tensor) -> Float[Tensor, "... 3 3"]:
     """Square-pixel intrinsics with the principal point in the middle of the image, ((W - 1) / 2, (H - 1) / 2).
 
@@ -69,11 +60,6 @@ def intrinsics(focal: float | Tensor, width: float | Tensor, height: float | Ten
     zero, one = torch.zeros_like(f), torch.ones_like(f)
     rows = (f, zero, (w - 1) / 2, zero, f, (h - 1) / 2, zero, zero, one)
     return torch.stack(rows, dim=-1).reshape(*f.shape, 3, 3)
-
-
-def diagonal_focal(width: float, height: float) -> float:
-    """Focal length in pixels for an unknown camera, √(W² + H²): the choice of CLIFF and BEDLAM."""
-    return math.hypot(width, height)
 
 
 def full_image_focal(crop_focal: float, crop_size: float, width: float, height: float) -> float:
@@ -229,24 +215,6 @@ def crop_to_full_translation(
         xy = xy + 2 * (box_center.to(cam) - point) / scaled[..., None]
     depth = (2 * focal / scaled)[..., None]
     return torch.cat((xy, depth.expand(*xy.shape[:-1], 1)), dim=-1)
-
-
-def full_translation_to_crop(
-    transl_cam: Float[Tensor, "... 3"],
-    box_center: Float[Tensor, "... 2"],
-    box_size: Float[Tensor, ...] | float,
-    image_size: Float[Tensor, "... 2"],
-    focal: Float[Tensor, ...] | float,
-    *,
-    principal_point: Float[Tensor, "... 2"] | None = None,
-) -> Float[Tensor, "... 3"]:
-    """Inverse of :func:`crop_to_full_translation` (with offset): translation → (s, tx, ty)."""
-    _check_cam(transl_cam)
-    box_size, focal = (torch.as_tensor(value).to(transl_cam) for value in (box_size, focal))
-    scaled = 2 * focal / transl_cam[..., 2]
-    point = (image_size.to(transl_cam) - 1) / 2 if principal_point is None else principal_point.to(transl_cam)
-    xy = transl_cam[..., :2] - 2 * (box_center.to(transl_cam) - point) / scaled[..., None]
-    return torch.cat(((scaled / box_size)[..., None].expand(*xy.shape[:-1], 1), xy), dim=-1)
 
 
 def _check_cam(cam: Tensor) -> None:

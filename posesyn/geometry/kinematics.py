@@ -128,20 +128,13 @@ def mirror_pose(rotvec: Float[Tensor, "*batch J 3"]) -> Float[Tensor, "*batch J 
     Raises:
         InputError: Neither 24 nor 22 joints.
     """
-    flip = _flip_of(rotvec, 1)
+    flip = _flip_of(rotvec)
     return rotvec[..., flip, :] * rotvec.new_tensor([1.0, -1.0, -1.0])
 
 
-def mirror_rotations(rotmat: Float[Tensor, "*batch J 3 3"]) -> Float[Tensor, "*batch J 3 3"]:
-    """:func:`mirror_pose` for matrices (..., 24 or 22, 3, 3), local or global: M R M with M = diag(-1, 1, 1)."""
-    flip = _flip_of(rotmat, 2)
-    sign = rotmat.new_tensor([-1.0, 1.0, 1.0])
-    return sign[:, None] * rotmat[..., flip, :, :] * sign
-
-
-def _flip_of(pose: Tensor, value_dims: int) -> list[int]:
+def _flip_of(rotvec: Tensor) -> list[int]:
     names = {24: "smpl24", 22: "humanml3d22"}
-    shape = tuple(pose.shape)
-    if len(shape) <= value_dims or shape[-value_dims:] != (3,) * value_dims or shape[-value_dims - 1] not in names:
+    shape = tuple(rotvec.shape)
+    if len(shape) < 2 or shape[-1] != 3 or shape[-2] not in names:
         raise InputError("pose must have 24 or 22 SMPL joints", got=shape)
-    return list(skeletons.get(names[shape[-value_dims - 1]]).flip)
+    return list(skeletons.get(names[shape[-2]]).flip)

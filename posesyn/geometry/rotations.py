@@ -99,45 +99,11 @@ def _normalise_or(vector: Tensor, fallback: Tensor) -> Tensor:
     return unit
 
 
-def matrix_to_quat(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
-    """Matrices to unit quaternions (w, x, y, z) with w >= 0."""
-    _check(matrix, (3, 3), "matrix")
-    quat: Tensor = roma.quat_xyzw_to_wxyz(roma.rotmat_to_unitquat(matrix))
-    return torch.where(quat[..., :1] < 0, -quat, quat)
-
-
 def quat_to_matrix(quat: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
     """Quaternions (w, x, y, z), normalised here, to matrices."""
     _check(quat, (4,), "quat")
     matrix: Tensor = roma.unitquat_to_rotmat(roma.quat_normalize(roma.quat_wxyz_to_xyzw(quat)))
     return matrix
-
-
-def quat_multiply(first: Float[Tensor, "... 4"], second: Float[Tensor, "... 4"]) -> Float[Tensor, "... 4"]:
-    """Hamilton product (w, x, y, z); batch dimensions broadcast. Applying it turns by ``second`` first."""
-    _check(first, (4,), "first")
-    _check(second, (4,), "second")
-    w1, v1, w2, v2 = first[..., :1], first[..., 1:], second[..., :1], second[..., 1:]
-    v1, v2 = torch.broadcast_tensors(v1, v2)
-    w = w1 * w2 - (v1 * v2).sum(-1, keepdim=True)
-    return torch.cat((w, w1 * v2 + w2 * v1 + torch.linalg.cross(v1, v2, dim=-1)), dim=-1)
-
-
-def quat_conjugate(quat: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
-    """Inverse of a unit quaternion (w, x, y, z)."""
-    _check(quat, (4,), "quat")
-    return torch.cat((quat[..., :1], -quat[..., 1:]), dim=-1)
-
-
-def quat_rotate(quat: Float[Tensor, "... 4"], vectors: Float[Tensor, "... 3"]) -> Float[Tensor, "... 3"]:
-    """Rotates vectors by unit quaternions (w, x, y, z); batch dimensions broadcast."""
-    _check(quat, (4,), "quat")
-    _check(vectors, (3,), "vectors")
-    w, axis = quat[..., :1], quat[..., 1:]
-    axis, vectors = torch.broadcast_tensors(axis, vectors)
-    twice = 2 * torch.linalg.cross(axis, vectors, dim=-1)
-    rotated: Tensor = vectors + w * twice + torch.linalg.cross(axis, twice, dim=-1)
-    return rotated
 
 
 def slerp(
@@ -177,30 +143,3 @@ def rotation_between(source: Float[Tensor, "... 3"], target: Float[Tensor, "... 
     identity = torch.zeros_like(quat)
     identity[..., 0] = 1
     return quat_to_matrix(torch.where(size > 1e-12, quat, identity))
-
-
-def geodesic_angle(first: Float[Tensor, "... 3 3"], second: Float[Tensor, "... 3 3"]) -> Float[Tensor, ...]:
-    """Angle in radians between rotations, in [0, pi]; accurate at small angles too."""
-    _check(first, (3, 3), "first")
-    _check(second, (3, 3), "second")
-    angle: Tensor = roma.rotmat_geodesic_distance(*torch.broadcast_tensors(first, second))
-    return angle
-
-
-def euler_to_matrix(angles: Float[Tensor, "*batch 3"], order: str) -> Float[Tensor, "*batch 3 3"]:
-    """Euler angles in radians to matrices, applied as BVH channels are: ``order="ZXY"`` gives Rz @ Rx @ Ry.
-
-    Args:
-        angles: Angles in the order of ``order``.
-        order: Three letters of X, Y, Z, upper or lower case; always intrinsic (each turn about the turned axes).
-    """
-    _check(angles, (3,), "angles")
-    if len(order) != 3 or set(order.upper()) - set("XYZ"):
-        raise InputError("unknown Euler order", expected="three letters of X, Y, Z", got=order)
-    axes = {letter: i for i, letter in enumerate("XYZ")}
-    turns = []
-    for i, letter in enumerate(order.upper()):
-        rotvec = torch.zeros_like(angles)
-        rotvec[..., axes[letter]] = angles[..., i]
-        turns.append(rotvec_to_matrix(rotvec))
-    return turns[0] @ turns[1] @ turns[2]

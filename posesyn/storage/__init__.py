@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from posesyn.storage.clip_codec import ClipCodec as ClipCodec
     from posesyn.storage.clip_store import ClipStore as ClipStore
     from posesyn.storage.clip_writer import ClipWriter as ClipWriter
-    from posesyn.storage.clip_writer import write_clips as write_clips
     from posesyn.storage.files import atomic_file as atomic_file
     from posesyn.storage.files import read_npz as read_npz
     from posesyn.storage.files import write_npz as write_npz

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,15 +188,3 @@ class ClipWriter:
         self.ledger.commit(STAGE, [Finished(item.sample, target, item.sha256) for item in items])
         for item in parts:
             (self.folder / item.file).unlink()
-
-
-def write_clips(folder: str | os.PathLike[str], clips: Iterator[Clip] | Sequence[Clip], **options: Any) -> int:
-    """Stores clips in the order they come, skipping those that the folder already holds; returns how many it holds.
-
-    ``options`` as in :class:`ClipWriter`.
-    """
-    with ClipWriter(folder, **options) as writer:
-        for clip in clips:
-            if clip.clip_id not in writer:
-                writer.write(clip)
-        return len(writer.ledger.finished(STAGE))

@@ -21,8 +21,6 @@ def test_project_against_opencv(rng, batch):
         expected = cv2.projectPoints(points[i], np.zeros(3), np.zeros(3), plain, None)[0][:, 0]
         expected[:, 0] += 1.5 * points[i][:, 1] / points[i][:, 2]  # skew, which OpenCV does not model
         np.testing.assert_allclose(pixels[i], expected, atol=1e-9)
-    depth = torch.from_numpy(points[..., 2])
-    np.testing.assert_allclose(cameras.unproject(pixels, depth, torch.from_numpy(matrix)), points, atol=1e-9)
 
 
 def test_project_behind_the_camera_is_finite():
@@ -134,8 +132,6 @@ def test_crop_to_full_is_the_official_formula(rng):
         ]
         np.testing.assert_allclose(official[b], expected, rtol=1e-9)
         np.testing.assert_allclose(own[b] - official[b], [1 / bs, 1 / bs, 0], atol=1e-9)
-    back = cameras.full_translation_to_crop(own, *tensors[1:])
-    np.testing.assert_allclose(back, cam, atol=1e-8)
     plain = cameras.crop_to_full_translation(*tensors, offset=False)
     np.testing.assert_allclose(plain[:, :2], cam[:, 1:])
     np.testing.assert_allclose(plain[:, 2], own[:, 2])
@@ -158,7 +154,6 @@ def test_full_translation_lands_where_the_crop_says(rng):
 
 def test_focal_lengths():
     assert cameras.full_image_focal(5000, 256, 640, 480) == pytest.approx(12500)
-    assert cameras.diagonal_focal(640, 480) == pytest.approx(800)
 
 
 def test_look_at(rng):

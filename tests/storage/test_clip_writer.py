@@ -18,7 +18,8 @@ import pytest
 from posesyn.errors import FileError, InputError, RunError, UnsafeFileError
 from posesyn.storage.clip_codec import ClipCodec, frame_boxes
 from posesyn.storage.clip_store import ClipStore
-from posesyn.storage.clip_writer import ClipWriter, write_clips
+from posesyn.storage.clip_writer import ClipWriter
+from tests.factories import write_clips
 
 ARRAYS = ("pose_rotvec", "betas", "transl_cam", "joints_cam", "keypoints_px", "visible", "mask", "intrinsics", "keep")
 

@@ -10,7 +10,7 @@ from posesyn.data.persons.rendered import RenderedClips
 from posesyn.errors import InputError
 from posesyn.storage.clip_codec import ClipCodec
 from posesyn.storage.clip_store import ClipStore
-from posesyn.storage.clip_writer import write_clips
+from tests.factories import write_clips
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from posesyn.geometry.devices import device_of
 from posesyn.interfaces import EstimatorSpec
 from posesyn.settings.stages import FilterSettings
 from posesyn.storage.clip_store import ClipStore
-from posesyn.storage.clip_writer import write_clips
 from posesyn.synthesis.filtering.clip_filter import ClipFilter
 from posesyn.synthesis.filtering.judges import detector_scores, estimator_errors, label_problems
 from posesyn.types import PoseBatch
+from tests.factories import write_clips
 from tests.spying_device import SPY, SpyingDevice
 
 

@@ -28,7 +28,7 @@ SHIPPED = Path(__file__).parents[3] / "assets" / "motion_prior.safetensors"
 
 
 class MotionPriorModel(nn.Module):
-    """Text-to-motion model over HumanML3D features at 20 fps; fits :class:`posesyn.interfaces.MotionPrior`.
+    """Text-to-motion model over HumanML3D features at 20 fps.
 
     Attributes:
         name: Name for provenance, e.g. ``"posesyn-cmu-small"``.
