@@ -145,7 +145,7 @@ WORKER = """
     ids = [f"c{i}" for i in range(12)]
     with ClipWriter(sys.argv[1], ids, {"seed": 0}, clips_per_shard=3) as writer:
         for name in writer.pending():
-            writer.write(c._make_clip(name, frames=3, seed=int(name[1:])))
+            writer.write(c.make_clip(name, frames=3, seed=int(name[1:])))
             print(name, flush=True)
 """
 
@@ -153,7 +153,7 @@ WORKER = """
 def test_kill_and_resume_gives_the_bytes_of_an_uninterrupted_run(tmp_path, make_clip):
     clips = [make_clip(f"c{i}", frames=3, seed=i) for i in range(12)]
     write_all(tmp_path / "whole", clips, per_shard=3)
-    factory = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conftest.py")
+    factory = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "factories.py")
     command = [sys.executable, "-c", textwrap.dedent(WORKER), str(tmp_path / "killed"), factory]
     kills = 0
     for delay in (0.0, 0.004, 0.011, None):
