@@ -1,19 +1,20 @@
-"""The sub-commands ``evaluate`` and ``compare``: tables, files and plots of an evaluation."""
+"""``posesyn evaluate ...`` and ``posesyn compare``: tables, files and plots of an evaluation."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from posesyn.cli.build import DataSettings, EstimatorSettings
-from posesyn.settings.training import EvaluationSettings
-from posesyn.storage.files import write_bytes, write_json
+from posesyn.cli import build
+from posesyn.settings import DataSettings, EstimatorSettings, EvaluationSettings, LifterChoice, PosePairSettings
 
 
-def evaluate(
+def evaluate_estimator(
     data: DataSettings,
     out: Path,
     estimator: EstimatorSettings = EstimatorSettings(),
-    settings: EvaluationSettings = EvaluationSettings(),
+    evaluation: EvaluationSettings = EvaluationSettings(),
+    device: str = "auto",
 ) -> None:
     """Scores an estimator on labelled data by a named protocol.
 
@@ -21,7 +22,8 @@ def evaluate(
         data: Labelled data.
         out: Folder for evaluation.json, persons.parquet and the plots.
         estimator: The estimator to score.
-        settings: Protocol and intervals.
+        evaluation: Protocol and intervals.
+        device: Where it runs: auto, cpu, cuda, mps ...
     """
     from posesyn.evaluation.bodies import FittedBodies, load_regressor
     from posesyn.evaluation.results import text_table
@@ -29,22 +31,23 @@ def evaluate(
     from posesyn.report.embedding import encode_figure
     from posesyn.report.figures import pck_curve
     from posesyn.report.plots import error_histogram, joint_error_bars
+    from posesyn.storage.files import write_bytes
 
-    bodies = None if settings.bodies is None else FittedBodies(settings.bodies)
+    bodies = None if evaluation.bodies is None else FittedBodies(evaluation.bodies)
     regressor = None
-    if settings.regressor is not None and bodies is not None:
+    if evaluation.regressor is not None and bodies is not None:
         # The order of its joints is seen on the body, not believed.
-        regressor = load_regressor(settings.regressor, bodies.body("neutral").v_template.numpy())
+        regressor = load_regressor(evaluation.regressor, bodies.body("neutral").v_template.numpy())
     result = score(
-        estimator.load(),
-        data.load(),
-        settings.batch_size,
-        protocol=settings.protocol,
+        build.estimator_of(estimator, device),
+        build.persons_of(data),
+        evaluation.batch_size,
+        protocol=evaluation.protocol,
         regressor=regressor,
         bodies=bodies,
         progress=True,
     )
-    options = {"resamples": settings.resamples, "level": settings.level, "seed": settings.seed}
+    options = {"resamples": evaluation.resamples, "level": evaluation.level, "seed": evaluation.seed}
     result.save(out, **options)
     name, unit = result.settings["estimator"], result.joint_unit
     plots = {
@@ -63,6 +66,40 @@ def evaluate(
     print(f"result: {out}")
 
 
+def evaluate_lifter(
+    data: PosePairSettings, lifter: LifterChoice, flip: bool | None = None, out: Path | None = None
+) -> None:
+    """Scores a lifter on pose pairs: MPJPE, PA-MPJPE, PCK@150 and AUC (also: posesyn evaluate lifter).
+
+    Args:
+        data: Pose pairs; of Human3.6M S9 and S11 if no subjects are named. ``--data.format 3dhp`` reads PoseAug's
+            MPI-INF-3DHP file.
+        lifter: Checkpoint to score.
+        flip: Average with the mirrored input. Not given: as published, with ``3dhp`` and not elsewhere.
+        out: JSON file for the numbers.
+    """
+    from posesyn.data.pose_pairs.h36m import TEST_SUBJECTS
+    from posesyn.data.pose_pairs.sources import load_pairs
+    from posesyn.errors import InputError
+    from posesyn.storage.files import write_json
+    from posesyn.training.lifters.lifter import score
+
+    if lifter.checkpoint is None:
+        raise InputError("there is no lifter to score", where="evaluate lifter", fix="give --lifter.checkpoint")
+    if data.format == "h36m" and data.subjects is None:
+        data = replace(data, subjects=list(TEST_SUBJECTS))
+    network, pairs = build.lifter_of(lifter, 0), load_pairs(data)
+    flipped = data.format == "3dhp" if flip is None else flip
+    numbers = score(network, pairs, flipped)
+    print(f"{network.name}, {len(pairs)} poses{', averaged with the mirrored input' if flipped else ''}")
+    print("  ".join(f"{label} {numbers[key]:.1f}" for key, label in _SCORES.items()))
+    if out is not None:
+        write_json(out, {"lifter": network.name, "poses": len(pairs), "flip": flipped, **numbers})
+
+
+_SCORES = {"mpjpe": "MPJPE [mm]", "pa_mpjpe": "PA-MPJPE [mm]", "pck150": "PCK@150 [%]", "auc": "AUC [%]"}
+
+
 def compare(first: Path, second: Path, out: Path | None = None, resamples: int = 10000, seed: int = 0) -> None:
     """Compares two evaluations of the same persons: paired test and interval over sequences.
 
@@ -75,6 +112,7 @@ def compare(first: Path, second: Path, out: Path | None = None, resamples: int =
     """
     from posesyn.evaluation.results import compare as paired
     from posesyn.evaluation.results import load_evaluation, text_table
+    from posesyn.storage.files import write_json
 
     rows = paired(load_evaluation(first), load_evaluation(second), resamples=resamples, seed=seed)
     print(text_table(rows))

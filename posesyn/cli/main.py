@@ -1,47 +1,85 @@
-"""The ``posesyn`` command: the demo, whole runs, and each stage alone."""
+"""The entry point: commands by name, errors in one line, exit codes."""
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, auto_cli
+
+from posesyn.cli import evaluate, stages, train
 
 # Both must be set before torch is imported: spinning OpenMP threads starve each other on small machines.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-INTERRUPTED = 130
+WRONG_INPUT, INTERRUPTED = 2, 130
+_ABOUT = (
+    "Finds the images on which a 3D human pose estimator fails, synthesizes training data for exactly those poses and "
+    "retrains the estimator on them."
+)
+COMMANDS: dict[str, Any] = {
+    "demo": stages.demo,
+    "run": stages.run,
+    "extract": stages.extract,
+    "synthesize": stages.synthesize,
+    "render": stages.render,
+    "filter": stages.filter_clips,
+    "train": {
+        "_help": "Trains an estimator on clips, a lifter, a lifter with PoseAug, or a motion prior.",
+        "estimator": train.train_estimator,
+        "lifter": train.train_lifter,
+        "poseaug": train.train_poseaug,
+    },
+    "evaluate": {
+        "_help": "Scores an estimator or a lifter on labelled data.",
+        "estimator": evaluate.evaluate_estimator,
+        "lifter": evaluate.evaluate_lifter,
+    },
+    "compare": evaluate.compare,
+    "report": stages.report,
+}
+
+
+class _Parser(ArgumentParser):
+    """Says in one line what is wrong with an option, and which one may be meant."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        # An abbreviation that works today would stop working with the next option that begins alike.
+        super().__init__(*arguments, **{"allow_abbrev": False, **options})
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
+        text = " ".join(lines) or str(ex)
+        command = self.prog.replace(" [options]", "")
+        known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        given = re.findall(r"--[\w.-]+", text) if "nrecognized" in text else []
+        if choice := re.search(r"invalid choice: '(\w+)' \(choose from (.*)\)", text):
+            given, known = [choice[1]], re.findall(r"'(\w+)'", choice[2])
+        near = [match for name in given for match in difflib.get_close_matches(name, known, n=2)]
+        guess = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
+        print(f"{command}: {text}{guess} (`{command} --help` lists what there is)", file=sys.stderr)
+        raise SystemExit(WRONG_INPUT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0 done, 2 wrong input, 130 interrupted (run again to resume)."""
-    from jsonargparse import auto_cli
-
-    from posesyn.cli import stages as commands
+    from posesyn import __version__
     from posesyn.errors import PosesynError
 
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    # `train lifter` beside `train`: jsonargparse has no command that both acts and has commands below it.
-    if (joined := "_".join(given[:2])) in ("train_lifter", "train_poseaug", "evaluate_lifter"):
-        given[:2] = [joined]
+    given: list[str] = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _interrupt)
-    if given and given[0] in ("demo", "run", "train", "train_lifter", "train_poseaug") and "--help" not in given:
-        from posesyn.training.runs import quiet_lightning
-
-        quiet_lightning()
+    settings: dict[str, Any] = {"prog": "posesyn", "description": _ABOUT, "version": __version__}
     try:
-        auto_cli(
-            commands.COMMANDS,
-            args=given,
-            prog="posesyn",
-            description="Finds the images on which a 3D human pose estimator fails, synthesizes training data for "
-            "exactly those poses, retrains the estimator and proves the gain.",
-            as_positional=False,
-        )
+        auto_cli(COMMANDS, args=given, as_positional=False, parser_class=_Parser, **settings)
     except PosesynError as error:
         print(f"posesyn: {error}", file=sys.stderr)
-        return 2
+        return WRONG_INPUT
     except KeyboardInterrupt:
         print("posesyn: interrupted. Run the same command again to resume.", file=sys.stderr)
         return INTERRUPTED

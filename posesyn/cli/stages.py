@@ -1,4 +1,4 @@
-"""What the sub-commands of ``posesyn`` do. Each writes into a folder and says at the end what it made.
+"""The demo, whole runs, and each stage alone: settings in, a folder and a few printed lines out.
 
 Heavy imports stand inside the functions, so that ``posesyn --help`` answers at once.
 """
@@ -7,32 +7,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from posesyn.cli.build import (
+from posesyn.cli import build
+from posesyn.settings import (
     CaptionerSettings,
     DataSettings,
     EstimatorSettings,
-    MotionSettings,
-    PipelineSettings,
-    ScoringSettings,
-    SelectionSettings,
+    ExtractionSettings,
+    FilterSettings,
+    FineTuningSettings,
+    RenderingSettings,
+    RunSettings,
+    SynthesisSettings,
 )
-from posesyn.cli.evaluate import compare, evaluate
-from posesyn.cli.train import evaluate_lifter, train_lifter, train_poseaug
-from posesyn.errors import FileError, InputError
-from posesyn.settings.training import FineTuningSettings
 
 
-def demo(out: Path = Path("runs/demo"), seeds: list[int] | None = None) -> None:
-    """Watch an estimator get better on the poses it failed on: minutes on two cores, nothing to download.
+def demo(out: Path = Path("runs/demo"), seeds: list[int] | None = None, device: str = "auto") -> None:
+    """Watch the whole chain at work on rendered people: minutes on two cores, nothing to download.
 
     Args:
         out: Folder for the data, the weights and report.html; an interrupted demo continues from it.
         seeds: One run per seed, as a list: ``--seeds '[0,1,2]'`` (default: 0).
+        device: Where it runs: auto, cpu, cuda, mps ...
     """
     from posesyn.demo.run import run_demo
 
     for seed in seeds or [0]:
-        result = run_demo(out / f"seed{seed}", seed)
+        result = run_demo(out / f"seed{seed}", seed, device=device)
         print(f"\nseed {seed}, {result.held_out_persons} held-out persons")
         print(result.table())
         print(f"{result.wall_s:.0f} s, peak memory {result.peak_memory_gb:.1f} GB", flush=True)
@@ -43,10 +43,16 @@ def run(
     data: DataSettings,
     out: Path,
     estimator: EstimatorSettings = EstimatorSettings(),
-    settings: PipelineSettings = PipelineSettings(),
     captioner: CaptionerSettings = CaptionerSettings(),
-    motion: MotionSettings = MotionSettings(),
-    scoring: ScoringSettings = ScoringSettings(),
+    extraction: ExtractionSettings = ExtractionSettings(),
+    others: list[EstimatorSettings] | None = None,
+    synthesis: SynthesisSettings = SynthesisSettings(),
+    rendering: RenderingSettings = RenderingSettings(),
+    filtering: FilterSettings = FilterSettings(),
+    training: FineTuningSettings = FineTuningSettings(),
+    seed: int = 0,
+    device: str = "auto",
+    progress: bool = True,
 ) -> None:
     """The whole chain on your own data; an interrupted run continues from its folder.
 
@@ -54,24 +60,38 @@ def run(
         data: The 2D data set that is searched for failures.
         out: Folder of the run.
         estimator: The estimator to improve.
-        settings: What is made.
         captioner: A model that describes the challenging persons.
-        motion: How motions are sampled.
-        scoring: How persons are scored and picked.
+        extraction: Who is picked.
+        others: Further estimators, whose disagreement with the examined one is written down.
+        synthesis: How motions are made.
+        rendering: What is drawn of them.
+        filtering: Which frames are kept.
+        training: How the estimator is retrained; ``steps 0`` ends the run after the filter.
+        seed: Decides everything that is drawn.
+        device: Where it runs: auto, cpu, cuda, mps ...
+        progress: Show progress.
     """
-    from posesyn.pipeline.run import Pipeline
+    from posesyn.pipeline.run import FINE_TUNED, Pipeline
     from posesyn.report import write_run_report
+    from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
+    from posesyn.training.estimators.fine_tuning import WEIGHTS
 
+    settings = RunSettings(extraction, synthesis, rendering, filtering, training, seed)
+    # What is not there is named before a folder is made.
+    asked = build.captioner_of(captioner, device)
+    synthesizer = MotionSynthesizer.from_pretrained(settings=synthesis, device=device)
     with Pipeline(
-        estimator.load(),
-        data.load(),
+        build.estimator_of(estimator, device),
+        build.persons_of(data),
         out,
         settings,
-        captions=data.load_captions(),
-        captioner=captioner.load(),
-        synthesizer=motion.load(),
-        scoring=scoring.options(),
-        source={**data.identity(), **captioner.identity(), **motion.identity(), **scoring.identity()},
+        captions=build.captions_of(data),
+        captioner=asked,
+        others=[build.estimator_of(one, device) for one in others or ()],
+        synthesizer=synthesizer,
+        source={**build.data_identity(data), **build.captioner_identity(captioner)},
+        device=device,
+        progress=progress,
     ) as pipeline:
         pipeline.run()
         summary = pipeline.summary()
@@ -79,14 +99,19 @@ def run(
     for stage, count in summary.funnel.items():
         print(f"{count:8d} {stage}")
     print(f"report: {out / 'report.html'}")
+    if training.steps:
+        weights = out / FINE_TUNED / WEIGHTS
+        print(f"weights: {weights}\nload them: posesyn.load_estimator({estimator.name!r}, checkpoint={str(weights)!r})")
 
 
 def extract(
     data: DataSettings,
     out: Path,
     estimator: EstimatorSettings = EstimatorSettings(),
-    selection: SelectionSettings = SelectionSettings(),
-    scoring: ScoringSettings = ScoringSettings(),
+    extraction: ExtractionSettings = ExtractionSettings(),
+    others: list[EstimatorSettings] | None = None,
+    device: str = "auto",
+    progress: bool = True,
 ) -> None:
     """Ranks all persons of a 2D data set by the estimator's error.
 
@@ -94,24 +119,26 @@ def extract(
         data: The data set.
         out: Folder for the table, the selected predictions and report.html.
         estimator: The estimator to examine.
-        selection: How many persons are picked.
-        scoring: How they are scored and picked.
+        extraction: How persons are scored and picked.
+        others: Further estimators, whose disagreement with the examined one is written down.
+        device: Where it runs: auto, cpu, cuda, mps ...
+        progress: Show progress.
     """
+    from posesyn.pipeline import stages
     from posesyn.report import write_extraction_report
-    from posesyn.synthesis.extraction.extractor import ErrorExtractor
 
-    extractor = ErrorExtractor(
-        estimator.load(),
-        num_challenging=selection.num_challenging,
-        num_non_challenging=selection.num_non_challenging,
-        batch_size=selection.batch_size,
-        **scoring.options(),
+    found = stages.extract(
+        build.persons_of(data),
+        extraction,
+        out,
+        estimator=build.estimator_of(estimator, device),
+        others=[build.estimator_of(one, device) for one in others or ()],
+        progress=progress,
     )
-    report = extractor.extract(data.load(), out=out)
-    write_extraction_report(out / "report.html", report)
+    write_extraction_report(out / "report.html", found)
     print(
-        f"{len(report)} persons ranked, {len(report.skipped)} skipped, {len(report.challenging)} challenging, "
-        f"{len(report.non_challenging)} non-challenging\nreport: {out / 'report.html'}"
+        f"{len(found)} persons ranked, {len(found.skipped)} skipped, {len(found.challenging)} challenging, "
+        f"{len(found.non_challenging)} non-challenging\nreport: {out / 'report.html'}"
     )
 
 
@@ -119,41 +146,39 @@ def synthesize(
     data: DataSettings,
     extraction: Path,
     out: Path,
-    num_motions: int = 8,
-    seed: int = 0,
+    synthesis: SynthesisSettings = SynthesisSettings(),
     captioner: CaptionerSettings = CaptionerSettings(),
-    motion: MotionSettings = MotionSettings(),
+    seed: int = 0,
+    device: str = "auto",
+    progress: bool = True,
 ) -> None:
     """Samples motions for the challenging persons of an extraction.
 
     Args:
         data: The data set that was extracted.
         extraction: Folder that ``posesyn extract`` wrote.
-        out: Folder of this step; the motions, one AMASS-style npz each, are in its folder ``motions``.
-        num_motions: Motions per person.
-        seed: Decides the samples.
+        out: Folder for the motions, one AMASS-style npz each.
+        synthesis: How motions are made.
         captioner: A model that describes the challenging persons.
-        motion: How motions are sampled.
+        seed: Decides the samples.
+        device: Where it runs: auto, cpu, cuda, mps ...
+        progress: Show progress.
     """
-    from posesyn.pipeline.run import synthesize_into
-    from posesyn.storage.ledger import RunLedger
-    from posesyn.storage.reports import load_report
+    from posesyn.pipeline import stages
 
-    report, captions = load_report(extraction, data.load()), data.load_captions()
-    config = {
-        "kind": "motions",
-        "num_motions": num_motions,
-        "seed": seed,
-        "prior": str(motion.prior),
-        "captions": captions,
-        "extraction": dict(report.settings),
-        **captioner.identity(),
-        **motion.identity(),
-    }
-    asked, synthesizer = captioner.load(), motion.load()
-    with RunLedger(out, config) as ledger:
-        synthesize_into(out / "motions", ledger, synthesizer, report, num_motions, seed, captions, captioner=asked)
-    print(f"motions for {len(report.challenging)} persons in {out / 'motions'}")
+    report = build.report_of(extraction, data)
+    motions = stages.synthesize(
+        report,
+        synthesis,
+        out,
+        seed=seed,
+        captions=build.captions_of(data),
+        captioner=build.captioner_of(captioner, device),
+        source=build.captioner_identity(captioner),
+        device=device,
+        progress=progress,
+    )
+    print(f"{len(motions)} motions for {len(report.challenging)} persons in {out}")
 
 
 def render(
@@ -161,11 +186,10 @@ def render(
     out: Path,
     data: DataSettings | None = None,
     extraction: Path | None = None,
-    backgrounds: Path | None = None,
-    image_size: int = 256,
-    frames: int | None = None,
-    stride: int = 1,
+    rendering: RenderingSettings = RenderingSettings(),
     seed: int = 0,
+    device: str = "auto",
+    progress: bool = True,
 ) -> None:
     """Renders motions to labelled clips in tar shards.
 
@@ -174,95 +198,48 @@ def render(
         out: Folder of the clip store.
         data: With ``extraction``: the data set whose non-challenging persons lend their appearance.
         extraction: Folder that ``posesyn extract`` wrote.
-        backgrounds: Folder of background photos.
-        image_size: Side of the square frames in pixels.
-        frames: At most so many frames per motion, around its anchor frame; all if not given.
-        stride: Motion frames between two rendered ones.
-        seed: Decides appearances, backgrounds and cameras.
+        rendering: What is drawn, and how; ``frames_per_motion null`` draws motions whole.
+        seed: Decides bodies, appearances, backgrounds and cameras.
+        device: Where it runs: auto, cpu, cuda, mps ...
+        progress: Show progress.
     """
-    from posesyn.data import motions as motion_files
-    from posesyn.data.motions.bvh import bvh_to_motion
-    from posesyn.pipeline.run import thin_motion
-    from posesyn.storage.clip_writer import ClipWriter
-    from posesyn.storage.reports import load_report
-    from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
+    from posesyn.pipeline import stages
 
-    if motions.is_dir():
-        folder = motions / "motions" if (motions / "motions").is_dir() else motions
-        found = [motion_files.load_motion(path) for path in sorted(folder.glob("*.npz"))]
-    elif motions.is_file():
-        found = [bvh_to_motion(motions)]
-    else:
-        raise FileError("there are no motions", where=motions, fix="name the folder that `posesyn synthesize` wrote")
-    if not found:
-        raise InputError("the folder holds no motion files", where=motions, expected="*.npz")
-    found = [thin_motion(motion, frames or len(motion), stride) for motion in found]
-    appearances = None
-    if extraction is not None:
-        if data is None:
-            raise InputError("appearances need the data set", where="render", fix="give --data beside --extraction")
-        appearances = load_report(extraction, data.load()).non_challenging
-    renderer = AnimationRenderer("mesh", image_size=(image_size, image_size), backgrounds=backgrounds)
-    by_id = {clip_id(motion.motion_id, seed): motion for motion in found}
-    config = {
-        "seed": seed,
-        "image_size": image_size,
-        "frames": frames,
-        "stride": stride,
-        "backgrounds": str(backgrounds),
-        "extraction": str(extraction),
-    }
-    with ClipWriter(out, plan=list(by_id), config=config) as writer:
-        todo = [by_id[name] for name in writer.pending()]
-        for clip in renderer.render(todo, appearances=appearances, seed=seed):
-            writer.write(clip)
-    print(f"{len(found)} clips in {out}")
+    store = stages.render(
+        build.motions_of(motions),
+        rendering,
+        out,
+        seed=seed,
+        appearances=() if extraction is None else build.report_of(extraction, data).non_challenging,
+        device=device,
+        progress=progress,
+    )
+    print(f"{len(store)} clips in {out}")
 
 
-def filter(clips: Path, estimator: EstimatorSettings = EstimatorSettings(), quantile: float = 0.95) -> None:
+def filter_clips(
+    clips: Path,
+    estimator: EstimatorSettings = EstimatorSettings(),
+    filtering: FilterSettings = FilterSettings(),
+    device: str = "auto",
+    progress: bool = True,
+) -> None:
     """Marks the frames that the paper's filter drops; the archives stay as they are.
 
     Args:
         clips: Folder of the clip store.
         estimator: The estimator that judges.
-        quantile: The threshold is this quantile of the errors on these clips.
+        filtering: Which frames are kept.
+        device: Where it runs: auto, cpu, cuda, mps ...
+        progress: Show progress.
     """
-    from posesyn.storage.clip_store import ClipStore
-    from posesyn.synthesis.filtering.clip_filter import ClipFilter
+    from posesyn.pipeline import stages
+    from posesyn.storage.files import read_json
 
-    store = ClipStore(clips)
-    store.reset_keep()  # filtering again starts from all frames
-    rule = ClipFilter(estimator.load()).calibrate(store, quantile)
-    result = rule.filter(store).run()
-    print(f"kept {result['frames_kept']} of {result['frames']} frames, threshold {rule.threshold:.3f} m")
-
-
-def train(
-    data: DataSettings,
-    clips: Path,
-    out: Path,
-    estimator: EstimatorSettings = EstimatorSettings(),
-    settings: FineTuningSettings = FineTuningSettings(),
-    seed: int = 0,
-) -> None:
-    """Fine-tunes an estimator on real persons and rendered clips.
-
-    Args:
-        data: The real data.
-        clips: Folder of the clip store.
-        out: Folder for the weights; an interrupted training continues from it.
-        estimator: The estimator to train.
-        settings: How it is trained.
-        seed: Decides the order of the data.
-    """
-    from posesyn.data.persons.rendered import RenderedClips
-    from posesyn.storage.clip_store import ClipStore
-    from posesyn.training.estimators.fine_tuning import fine_tune
-
-    weights = fine_tune(
-        estimator.load(), data.load(), RenderedClips(ClipStore(clips)), out, settings, seed=seed, name="train"
-    )
-    print(f"weights: {weights}")
+    judge = build.estimator_of(estimator, device)
+    stages.filter_clips(clips, filtering, judge=judge, progress=progress)
+    result = read_json(clips / stages.FILTERED)
+    print(f"kept {result['frames_kept']} of {result['frames']} frames, threshold {result['threshold']:.3f} m")
 
 
 def report(data: DataSettings, extraction: Path, out: Path) -> None:
@@ -274,24 +251,6 @@ def report(data: DataSettings, extraction: Path, out: Path) -> None:
         out: HTML file.
     """
     from posesyn.report import write_extraction_report
-    from posesyn.storage.reports import load_report
 
-    write_extraction_report(out, load_report(extraction, data.load()))
+    write_extraction_report(out, build.report_of(extraction, data))
     print(f"report: {out}")
-
-
-COMMANDS = {
-    "demo": demo,
-    "run": run,
-    "extract": extract,
-    "synthesize": synthesize,
-    "render": render,
-    "filter": filter,
-    "train": train,
-    "train_lifter": train_lifter,
-    "train_poseaug": train_poseaug,
-    "evaluate": evaluate,
-    "evaluate_lifter": evaluate_lifter,
-    "compare": compare,
-    "report": report,
-}

@@ -12,15 +12,19 @@ from typing import Any
 import numpy as np
 
 from posesyn import report as reports
-from posesyn.cli.build import PipelineSettings
 from posesyn.demo.world import DemoWorld, WorldSettings, build_world
 from posesyn.estimators import load_estimator
 from posesyn.evaluation.scoring import PROTOCOL, Evaluation, evaluate
 from posesyn.interfaces import TargetEstimator
-from posesyn.pipeline.run import Pipeline
+from posesyn.pipeline.run import FINE_TUNED, Pipeline
 from posesyn.report import RunSummary
-from posesyn.settings.synthesis import SynthesisSettings
-from posesyn.settings.training import FineTuningSettings
+from posesyn.settings import (
+    ExtractionSettings,
+    FineTuningSettings,
+    RenderingSettings,
+    RunSettings,
+    SynthesisSettings,
+)
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.files import write_json
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
@@ -29,17 +33,15 @@ from posesyn.types import ErrorReport, ScoredPerson
 BEFORE, CONTROL, OURS = "as shipped", "control: real data only", "posesyn: real + synthetic"
 
 
-def demo_pipeline_settings(seed: int) -> PipelineSettings:
+def demo_settings(seed: int) -> RunSettings:
     """Sizes that end within minutes on two cores; tried on the worlds of seeds 100 and 101, which are not reported."""
-    return PipelineSettings(
-        num_challenging=256,
-        num_non_challenging=64,
-        num_motions=2,
-        frames_per_motion=4,
-        frame_stride=8,
-        image_size=192,
+    return RunSettings(
+        ExtractionSettings(num_challenging=256, num_non_challenging=64),
+        # The wild set climbs, jumps and does gymnastics: here motions may leave the floor.
+        SynthesisSettings(num_motions=2, airborne=None),
+        RenderingSettings(frames_per_motion=4, frame_stride=8, image_size=192),
         # Ten times the pipeline's rate: the shipped network is far from done, and the demo has minutes.
-        fine_tuning=FineTuningSettings(steps=400, batch_size=32, learning_rate=5e-4, schedule="cosine"),
+        training=FineTuningSettings(steps=400, batch_size=32, learning_rate=5e-4, schedule="cosine"),
         seed=seed,
     )
 
@@ -89,7 +91,8 @@ def run_demo(
     seed: int = 0,
     progress: bool = True,
     sizes: WorldSettings | None = None,
-    settings: PipelineSettings | None = None,
+    settings: RunSettings | None = None,
+    device: str = "auto",
 ) -> DemoResult:
     """Runs or resumes the demo in ``out``; writes ``results.json`` and ``report.html``.
 
@@ -98,12 +101,11 @@ def run_demo(
     """
     start = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    estimator = load_estimator("hmr_small")
-    # The wild set climbs, jumps and does gymnastics: here motions may leave the floor.
-    synthesizer = MotionSynthesizer.from_pretrained(settings=SynthesisSettings(airborne=None))
+    settings = settings or demo_settings(seed)
+    estimator = load_estimator("hmr_small", device=device)
+    synthesizer = MotionSynthesizer.from_pretrained(settings=settings.synthesis, device=device)
     world = build_world(out / "world", synthesizer, sizes or WorldSettings(), seed, progress)
     built = time.perf_counter() - start
-    settings = settings or demo_pipeline_settings(seed)
     with Pipeline(
         estimator,
         world.wild,
@@ -112,14 +114,15 @@ def run_demo(
         real=[world.lab, world.wild],
         synthesizer=synthesizer,
         source={"demo": seed},
+        device=device,
         progress=progress,
     ) as pipeline:
         found = pipeline.extract()
         motions = pipeline.synthesize(found)
         store = pipeline.render(motions, found)
         kept = pipeline.filter(store)
-        trained = pipeline.fine_tune_all({"fine_tuned": kept, "control": None}, processes=2)
-        ours, control = trained["fine_tuned"], trained["control"]
+        trained = pipeline.fine_tune_all({FINE_TUNED: kept, "control": None}, processes=2)
+        ours, control = trained[FINE_TUNED], trained["control"]
         timings = {"world": built, **pipeline.timings}
     models = {BEFORE: estimator, CONTROL: control, OURS: ours}
     evaluations = {name: evaluate(model, world.held_out) for name, model in models.items()}

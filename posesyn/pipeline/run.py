@@ -1,45 +1,39 @@
-"""The order of the stages, and nothing else: extract → synthesize → render → filter → fine-tune → report.
+"""The order of the stages, and nothing else: extract → synthesize → render → filter → train → score again.
 
-Every stage writes into the run's folder before the next begins, so that a run can be killed at any moment and continued
-with the same command. The single stages live in classes that know nothing of each other.
+Every stage writes into a folder of the run before the next begins, so that a run can be killed at any moment and
+continued with the same command. The stages themselves are in :mod:`posesyn.pipeline.stages`.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from posesyn.cli.build import PipelineSettings
-from posesyn.data.motions.amass import load_motion, save_motion
 from posesyn.data.persons.rendered import RenderedClips
-from posesyn.errors import InputError
 from posesyn.interfaces import Captioner, TargetEstimator
+from posesyn.pipeline import stages
 from posesyn.report import RunSummary, clips_to_show
+from posesyn.settings.base import identity, plain
+from posesyn.settings.run import RunSettings
 from posesyn.storage.checkpoints import load_into, load_weights
 from posesyn.storage.clip_store import ClipStore
-from posesyn.storage.clip_writer import ClipWriter
 from posesyn.storage.files import read_json, write_json
-from posesyn.storage.ledger import Finished, RunLedger
-from posesyn.storage.reports import load_report
-from posesyn.storage.seeds import rng_of
-from posesyn.synthesis.extraction.extractor import ErrorExtractor, estimator_fingerprint
-from posesyn.synthesis.filtering.clip_filter import ClipFilter
+from posesyn.storage.ledger import RunLedger
+from posesyn.synthesis.extraction.extractor import estimator_fingerprint
+from posesyn.synthesis.extraction.report_files import load_report
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
-from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
+from posesyn.synthesis.rendering.renderer import AnimationRenderer
 from posesyn.training.estimators.fine_tuning import fine_tune, train_side_by_side
-from posesyn.types import ErrorReport, Motion, Person, ScoredPerson, batched
+from posesyn.types import ErrorReport, Motion, Person, ScoredPerson
 
-AFTER = "extraction_after"
-# What of the scoring says how wrong a person is, and not who is picked.
-_ERROR_OPTIONS = ("joint_weights", "normalizer", "min_joints", "occluded_weight", "crowded_weight")
+AFTER, FINE_TUNED = "extraction_after", "fine_tuned"
 
 
 class Pipeline:
@@ -49,15 +43,16 @@ class Pipeline:
         estimator: The estimator to improve. It is not changed: :meth:`fine_tune` trains a copy.
         persons: The 2D data set that is searched for failures; also the real part of the fine-tuning.
         out: Folder of the run; made if absent, continued if it holds the same run.
-        settings: See :class:`PipelineSettings`.
+        settings: See :class:`~posesyn.settings.RunSettings`.
         captions: person_id → text, which wins over the data set's own captions and the captioner's.
         captioner: Describes the challenging persons without a text in ``captions``, such as
             :class:`~posesyn.synthesis.motion.captions.VisionCaptioner`; None: the data set's captions count.
         real: Real data for the fine-tuning if it is more than ``persons``.
-        synthesizer, renderer: Made from the shipped prior and body if not given.
-        scoring: Further arguments of the :class:`~posesyn.synthesis.extraction.extractor.ErrorExtractor`.
-        source: What identifies the data, for the check that a continued run is the same one.
-        progress: Whether progress bars are shown.
+        others: Further estimators, whose disagreement with ``estimator`` is written down.
+        synthesizer, renderer: Made from the settings if not given.
+        source: What identifies the data and the captioner, for the check that a continued run is the same one.
+        device: Where a synthesizer and a renderer run that are made here: ``auto``, ``cpu``, ``cuda`` ...
+        progress: Whether progress is shown.
 
     Raises:
         RunError: The folder holds something else, or a run with other settings.
@@ -68,31 +63,34 @@ class Pipeline:
         estimator: TargetEstimator,
         persons: Sequence[Person],
         out: str | Path,
-        settings: PipelineSettings | None = None,
+        settings: RunSettings | None = None,
         *,
         captions: Mapping[str, str] | None = None,
         captioner: Captioner | None = None,
         real: Sequence[Sequence[Person]] | None = None,
+        others: Sequence[TargetEstimator] = (),
         synthesizer: MotionSynthesizer | None = None,
         renderer: AnimationRenderer | None = None,
-        scoring: Mapping[str, Any] | None = None,
         source: Mapping[str, Any] | None = None,
+        device: str = "auto",
         progress: bool = True,
     ) -> None:
         self.estimator, self.persons, self.out = estimator, persons, Path(out)
-        self.settings = settings or PipelineSettings()
+        self.settings = settings or RunSettings()
         self.captions, self.captioner = dict(captions or {}), captioner
         self.real = list(real) if real is not None else [persons]
-        self.progress = progress
-        self._synthesizer, self._renderer, self._scoring = synthesizer, renderer, dict(scoring or {})
+        self.others, self.source = tuple(others), plain(dict(source or {}))
+        self.device, self.progress = device, progress
+        self._synthesizer, self._renderer = synthesizer, renderer
         config = {
             "kind": "run",
-            "settings": _plain(asdict(self.settings)),
+            "settings": identity(self.settings),
             "estimator": estimator.spec.name,
             "estimator_fingerprint": estimator_fingerprint(estimator),
+            "others": [[one.spec.name, estimator_fingerprint(one)] for one in self.others],
             "persons": len(persons),
             "captions": self.captions,
-            "source": _plain(dict(source or {})),
+            "source": self.source,
         }
         self.ledger = RunLedger(self.out, config)
 
@@ -108,14 +106,15 @@ class Pipeline:
 
     @cached_property
     def synthesizer(self) -> MotionSynthesizer:
-        return self._synthesizer or MotionSynthesizer.from_pretrained()
+        """Makes the motions."""
+        return self._synthesizer or MotionSynthesizer.from_pretrained(
+            settings=self.settings.synthesis, device=self.device
+        )
 
     @cached_property
     def renderer(self) -> AnimationRenderer:
-        size = self.settings.image_size
-        return self._renderer or AnimationRenderer(
-            "mesh", image_size=(size, size), backgrounds=self.settings.backgrounds
-        )
+        """Draws the clips."""
+        return self._renderer or AnimationRenderer(settings=self.settings.rendering, device=self.device)
 
     @property
     def timings(self) -> dict[str, float]:
@@ -123,76 +122,54 @@ class Pipeline:
         path = self.out / "timings.json"
         return dict(read_json(path)) if path.exists() else {}
 
-    # -- stages -------------------------------------------------------------------------------------------------
-
     def extract(self) -> ErrorReport:
-        """Scores all persons; continues inside the extraction after a kill."""
-        folder = self.out / "extraction"
-
-        def make() -> None:
-            ErrorExtractor(
-                self.estimator,
-                num_challenging=self.settings.num_challenging,
-                num_non_challenging=self.settings.num_non_challenging,
-                batch_size=self.settings.batch_size,
-                **self._scoring,
-            ).extract(self.persons, progress=self.progress, out=folder)
-
-        self._once("extract", make)
-        return load_report(folder, self.persons)
+        """See :func:`~posesyn.pipeline.stages.extract`."""
+        with self._timed("extract"):
+            return stages.extract(
+                self.persons,
+                self.settings.extraction,
+                self.out / "extraction",
+                estimator=self.estimator,
+                others=self.others,
+                progress=self.progress,
+            )
 
     def synthesize(self, report: ErrorReport) -> list[Motion]:
-        """Motions for the challenging persons, best first per person; saved person by person."""
+        """See :func:`~posesyn.pipeline.stages.synthesize`."""
         with self._timed("synthesize"):
-            synthesize_into(
-                self.out / "motions",
-                self.ledger,
-                self.synthesizer,
+            return stages.synthesize(
                 report,
-                self.settings.num_motions,
-                self.settings.seed,
-                self.captions,
-                self.progress,
-                self.captioner,
+                self.settings.synthesis,
+                self.out / "motions",
+                seed=self.settings.seed,
+                synthesizer=self.synthesizer,
+                captions=self.captions,
+                captioner=self.captioner,
+                source={key: value for key, value in self.source.items() if key == "captioner"},
+                progress=self.progress,
             )
-        return self.motions()
-
-    def motions(self) -> list[Motion]:
-        """The motions saved so far."""
-        return [load_motion(path) for path in sorted((self.out / "motions").glob("*.npz"))]
 
     def render(self, motions: Sequence[Motion], report: ErrorReport) -> ClipStore:
-        """Labelled clips of the motions, dressed as the non-challenging persons, in tar shards."""
-        seed, folder = self.settings.seed, self.out / "clips"
-        by_id = {clip_id(motion.motion_id, seed): self.dressed(motion) for motion in motions}
-        with self._timed("render"), ClipWriter(folder, plan=list(by_id), config={"seed": seed}) as writer:
-            pending = [by_id[name] for name in writer.pending()]
-            clips = self.renderer.render(pending, appearances=report.non_challenging, seed=seed, progress=self.progress)
-            for clip in clips:
-                writer.write(clip)
-        return ClipStore(folder)
-
-    def dressed(self, motion: Motion) -> Motion:
-        """The frames to render (``frames_per_motion``, ``frame_stride`` apart, around the best-fitting one), on a body
-        drawn from the run's seed and the motion's name."""
-        thin = thin_motion(motion, self.settings.frames_per_motion, self.settings.frame_stride)
-        rng = rng_of(self.settings.seed, motion.motion_id)
-        return replace(thin, betas=rng.normal(0, self.settings.shape_spread, 10).astype(np.float32), joints_world=None)
+        """See :func:`~posesyn.pipeline.stages.render`; dressed as the non-challenging persons."""
+        with self._timed("render"):
+            return stages.render(
+                motions,
+                self.settings.rendering,
+                self.out / "clips",
+                seed=self.settings.seed,
+                renderer=self.renderer,
+                appearances=report.non_challenging,
+                progress=self.progress,
+            )
 
     def filter(self, clips: ClipStore) -> RenderedClips:
-        """Marks the frames that the paper's rule drops and returns the kept ones as labelled persons."""
+        """See :func:`~posesyn.pipeline.stages.filter_clips`; the estimator itself judges."""
+        with self._timed("filter"):
+            return stages.filter_clips(
+                clips.folder, self.settings.filtering, judge=self.estimator, progress=self.progress
+            )
 
-        def make() -> None:
-            clips.reset_keep()  # a filter that was killed half-way has left its marks
-            rule = ClipFilter(self.estimator).calibrate(clips, self.settings.filter_quantile)
-            with tqdm(total=len(clips), desc="filter", unit="clip", disable=not self.progress) as bar:
-                statistics = rule.filter(clips).run(lambda _: bar.update(1))
-            write_json(self.out / "filter.json", statistics)
-
-        self._once("filter", make)
-        return RenderedClips(ClipStore(clips.folder))
-
-    def fine_tune(self, synthetic: Sequence[Person] | None, name: str = "fine_tuned") -> TargetEstimator:
+    def fine_tune(self, synthetic: Sequence[Person] | None, name: str = FINE_TUNED) -> TargetEstimator:
         """A copy of the estimator, trained on real and synthetic persons (``None``: the control, real only)."""
         return self.fine_tune_all({name: synthetic})[name]
 
@@ -212,7 +189,7 @@ class Pipeline:
                 "real": self.real,
                 "synthetic": synthetic,
                 "out": self.out / name,
-                "settings": self.settings.fine_tuning,
+                "settings": self.settings.training,
                 "seed": self.settings.seed,
                 "name": name.replace("_", " "),
                 "progress": self.progress,
@@ -234,7 +211,7 @@ class Pipeline:
         report = self.extract()
         motions = self.synthesize(report)
         kept = self.filter(self.render(motions, report))
-        if self.settings.fine_tuning.steps == 0:
+        if self.settings.training.steps == 0:
             return self.estimator
         trained = self.fine_tune(kept)
         self.rescore(trained, report)
@@ -243,11 +220,17 @@ class Pipeline:
     def rescore(self, trained: TargetEstimator, report: ErrorReport) -> None:
         """Scores the selected persons again, with the trained estimator, for the run report."""
         chosen = [scored.person for scored in (*report.challenging, *report.non_challenging)]
-        same = {name: value for name, value in self._scoring.items() if name in _ERROR_OPTIONS}
+        # As wrong as before is measured the same way; who is picked is known.
+        settings = replace(
+            self.settings.extraction,
+            num_challenging=len(chosen),
+            num_non_challenging=0,
+            selection="rank",
+            rank_by="error",
+            keep="all",
+        )
         with self._timed("rescore"):
-            ErrorExtractor(trained, num_challenging=len(chosen), num_non_challenging=0, **same).extract(
-                chosen, progress=self.progress, out=self.out / AFTER
-            )
+            stages.extract(chosen, settings, self.out / AFTER, estimator=trained, progress=self.progress)
 
     def funnel(self) -> dict[str, int]:
         """What is left after each stage that has run."""
@@ -296,19 +279,10 @@ class Pipeline:
             best=report.non_challenging[:12],
             clips=clips,
             rejected=rejected,
-            settings=_plain(asdict(self.settings)),
+            settings=plain(self.settings),
             timings=self.timings,
             notes=notes,
         )
-
-    # -- inside -------------------------------------------------------------------------------------------------
-
-    def _once(self, stage: str, make: Callable[[], None]) -> None:
-        self.ledger.plan(stage, [stage])
-        if self.ledger.pending(stage):
-            with self._timed(stage):
-                make()
-            self.ledger.commit(stage, [Finished(stage, stage, "")])
 
     def _timed(self, stage: str) -> _Timer:
         return _Timer(self, stage)
@@ -336,60 +310,3 @@ def _change(name: str, part: Sequence[ScoredPerson], after: Mapping[str, ScoredP
     both = [(scored.error, after[scored.person.person_id].error) for scored in part if _known(scored, after)]
     before, now = np.mean(both, axis=0) if both else (np.nan, np.nan)
     return {"persons": name, "count": str(len(both)), "before": float(before), "after": float(now)}
-
-
-def synthesize_into(
-    folder: Path,
-    ledger: RunLedger,
-    synthesizer: MotionSynthesizer,
-    report: ErrorReport,
-    num_motions: int,
-    seed: int,
-    captions: Mapping[str, str],
-    progress: bool = True,
-    captioner: Captioner | None = None,
-) -> None:
-    """Samples motions for the challenging persons that the ledger has not noted yet; saves them person by person."""
-    found = {scored.person.person_id: scored for scored in report.challenging}
-    order = {name: row for row, name in enumerate(found)}
-    ledger.plan("motions", list(found))
-    pending = ledger.pending("motions")
-    folder.mkdir(exist_ok=True)
-    made = len(found) - len(pending)
-    with tqdm(total=len(found), initial=made, desc="synthesize", unit="person", disable=not progress) as bar:
-        for names in batched(pending, 16):
-            motions = synthesizer.synthesize(
-                [found[name] for name in names],
-                num_motions=num_motions,
-                seed=seed,
-                captions=[captions.get(name) for name in names],
-                progress=False,
-                captioner=captioner,
-            )
-            for name in names:
-                for rank, motion in enumerate(motion for motion in motions if motion.person_id == name):
-                    save_motion(folder / f"{order[name]:06d}_{rank:03d}.npz", motion)
-                ledger.commit("motions", [Finished(name, f"{folder.name}/{order[name]:06d}_*.npz", "")])
-            bar.update(len(names))
-
-
-def thin_motion(motion: Motion, frames: int, stride: int) -> Motion:
-    """Every ``stride``-th frame, at most ``frames`` of them, as evenly around the anchor frame as the ends allow."""
-    if frames < 1 or stride < 1:
-        raise InputError("frames and stride must be at least 1", where="thin_motion", got=(frames, stride))
-    length = len(motion)
-    anchor = motion.anchor_frame if motion.anchor_frame is not None else length // 2
-    candidates = np.arange(anchor % stride, length, stride)
-    position = int(np.searchsorted(candidates, anchor))
-    start = max(0, min(position - frames // 2, len(candidates) - frames))
-    rows = candidates[start : start + frames]
-    return motion.take(rows)
-
-
-def _plain(value: Any) -> Any:
-    """JSON values of settings: paths become text."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from posesyn.errors import InputError
+from posesyn.settings.base import FREE, check_choices, check_least
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class DataSettings:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_choices(self)
         for name in ("on_missing", "captions"):
             if name in self.options:
                 own = {"captions": "image_captions"}.get(name, name)
@@ -69,12 +71,13 @@ class CaptionerSettings:
         keep_annotated: Do not ask about persons whom the data set describes.
         max_new_tokens: Length of an answer at most.
         batch_size: Persons at once.
-        device: Where it runs, such as ``cpu`` or ``cuda``.
     """
 
     model: Path | None = None
     prompt: str | None = None
     keep_annotated: bool = False
     max_new_tokens: int = 40
-    batch_size: int = 8
-    device: str = "cpu"
+    batch_size: int = field(default=8, metadata=FREE)
+
+    def __post_init__(self) -> None:
+        check_least(self, max_new_tokens=1, batch_size=1)

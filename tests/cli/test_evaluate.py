@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from posesyn.cli import main as cli
-from posesyn.cli.build import DataSettings, EstimatorSettings
-from posesyn.cli.evaluate import compare, evaluate
+from posesyn.cli.evaluate import compare, evaluate_estimator
 from posesyn.errors import InputError
-from posesyn.settings.training import EvaluationSettings
+from posesyn.settings import DataSettings, EstimatorSettings, EvaluationSettings
 from posesyn.storage.clip_writer import ClipWriter
 
 
@@ -26,7 +25,7 @@ def clips(make_clip, tmp_path) -> Path:
 def test_evaluate_and_compare_from_the_command_line(clips, tmp_path, capsys):
     data = DataSettings(images=clips, format="rendered")
     for name in ("one", "two"):
-        evaluate(data, tmp_path / name, EstimatorSettings(), EvaluationSettings(resamples=50))
+        evaluate_estimator(data, tmp_path / name, EstimatorSettings(), EvaluationSettings(resamples=50))
     printed = capsys.readouterr().out
     assert "protocol smpl24" in printed and "MPJPE [mm]" in printed
     content = json.loads((tmp_path / "one" / "evaluation.json").read_text())
@@ -49,7 +48,8 @@ def test_settings_that_make_no_sense(tmp_path):
 
 
 def test_the_command_line_scores_clips_and_compares(clips, tmp_path, capsys):
-    arguments = ["evaluate", "--data.format", "rendered", "--data.images", str(clips), "--settings.resamples", "20"]
+    arguments = ["evaluate", "estimator", "--data.format", "rendered", "--data.images", str(clips)]
+    arguments += ["--evaluation.resamples", "20"]
     for name in ("one", "two"):
         assert cli.main([*arguments, "--out", str(tmp_path / name)]) == 0
         assert (tmp_path / name / "persons.parquet").is_file()
@@ -61,7 +61,9 @@ def test_the_command_line_scores_real_photos(shared, tmp_path, capsys):
     folder = shared / "data" / "images" / "coco"
     annotations = next(folder.glob("*.json"))
     arguments = ["--data.annotations", str(annotations), "--data.images", str(folder)]
-    status = cli.main(["evaluate", *arguments, "--settings.protocol", "coco-pck", "--out", str(tmp_path / "coco")])
+    status = cli.main(
+        ["evaluate", "estimator", *arguments, "--evaluation.protocol", "coco-pck", "--out", str(tmp_path / "coco")]
+    )
     captured = capsys.readouterr()
     assert status == 0, captured.err
     assert "PCK" in captured.out
@@ -71,6 +73,6 @@ def test_the_command_line_scores_real_photos(shared, tmp_path, capsys):
 
 def test_every_published_format_can_be_named(tmp_path, capsys):
     status = cli.main(
-        ["evaluate", "--data.format", "emdb", "--data.images", str(tmp_path), "--out", str(tmp_path / "o")]
+        ["evaluate", "estimator", "--data.format", "emdb", "--data.images", str(tmp_path), "--out", str(tmp_path / "o")]
     )
     assert status == 2 and str(tmp_path) in capsys.readouterr().err

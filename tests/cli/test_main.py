@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import typing
+from pathlib import Path
 
 import pytest
 
+import posesyn
 from posesyn.cli import main as cli
+from posesyn.cli import stages
+from posesyn.cli.train import train_estimator
+from posesyn.settings import RunSettings
 
 
 def test_help_lists_all_stages(capsys):
@@ -47,15 +53,48 @@ def test_missing_motions_is_a_clear_error(tmp_path, capsys):
 
 
 def test_wrong_setting_is_refused(tmp_path, capsys):
-    assert cli.main(["run", "--data.images", "x", "--out", str(tmp_path), "--settings.num_motions", "0"]) == 2
+    assert cli.main(["run", "--data.images", "x", "--out", str(tmp_path), "--synthesis.num_motions", "0"]) == 2
     assert "num_motions" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ending:
+        cli.main(["--version"])
+    assert ending.value.code == 0 and capsys.readouterr().out == f"posesyn {posesyn.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rnu"], ["'rnu'", "did you mean run?"]),
+        (["train", "estimtor"], ["'estimtor'", "did you mean estimator?"]),
+        (["extract", "--data.imges", "x"], ["posesyn extract:", "--data.imges", "did you mean --data.images"]),
+        (["run", "--data.images", "x", "--out", "y", "--extraction.num_challengin", "3"], ["--extraction.num_chal"]),
+        (["extract", "--data.images", "x", "--out", "y", "--extraction.normalizer", "bx"], ["'torso'", "bx"]),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_a_guess(arguments, words, capsys):
+    with pytest.raises(SystemExit) as ending:
+        cli.main(arguments)
+    message = capsys.readouterr().err
+    assert ending.value.code == 2 and message.count("\n") == 1 and "usage" not in message
+    assert all(word in message for word in words), message
+
+
+def test_an_option_has_one_name_in_every_command():
+    """``--extraction.num_challenging`` is the same in `run`, in `extract` and in Python; so are all others."""
+    for command in (stages.run, stages.extract, stages.synthesize, stages.render, stages.filter_clips, train_estimator):
+        hints = typing.get_type_hints(command)
+        for name, kind in typing.get_type_hints(RunSettings).items():
+            if name in hints and not (name == "extraction" and hints[name] is Path):
+                assert hints[name] is kind, (command.__name__, name)
 
 
 def test_interrupt_says_how_to_go_on(monkeypatch, capsys):
     def interrupted(**arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("posesyn.cli.stages.COMMANDS", {"demo": interrupted, "run": interrupted})
+    monkeypatch.setattr("posesyn.cli.main.COMMANDS", {"demo": interrupted, "run": interrupted})
     assert cli.main(["demo"]) == cli.INTERRUPTED
     assert "to resume" in capsys.readouterr().err
 
@@ -83,33 +122,19 @@ def test_extract_ranks_the_photos(shared, tmp_path, capsys, name, persons):
 def test_extract_is_told_how_to_score(shared, tmp_path, capsys):
     folder = shared / "data" / "images" / "coco"
     command = ["extract", "--data.annotations", str(folder / "annotations.json"), "--data.images", str(folder)]
-    command += ["--selection.num_challenging", "4", "--selection.num_non_challenging", "2"]
+    command += ["--extraction.num_challenging", "4", "--extraction.num_non_challenging", "2"]
     command += ["--out", str(tmp_path / "o")]
-    told = ["--scoring.normalizer", "torso", "--scoring.selection", "diverse", "--scoring.joint_weights", "uniform"]
-    assert cli.main([*command, *told, "--scoring.others", '[{"name": "hmr_small"}]']) == 0, capsys.readouterr().err
+    told = ["--extraction.normalizer", "torso", "--extraction.selection", "diverse"]
+    told += ["--extraction.joint_weights", "uniform"]
+    assert cli.main([*command, *told, "--others", '[{"name": "hmr_small"}]']) == 0, capsys.readouterr().err
     config = json.loads((tmp_path / "o/report.json").read_text())
     assert len(config["challenging"]) == 4
     capsys.readouterr()
     # The folder holds a ranking by another error now.
     assert cli.main(command) == 2
     assert "normalizer" in capsys.readouterr().err
-    assert cli.main([*command, "--scoring.rank_by", "disagreement"]) == 2
+    assert cli.main([*command, "--extraction.rank_by", "disagreement"]) == 2
     assert "others" in capsys.readouterr().err
-
-
-def test_scoring_settings_leave_earlier_runs_as_they_are():
-    from dataclasses import asdict
-
-    from posesyn.cli.build import EstimatorSettings, ScoringSettings
-    from posesyn.settings import ExtractionSettings
-
-    assert ScoringSettings().identity() == {} == ScoringSettings(num_processes=3, error_budget=5).identity()
-    changed = ScoringSettings(joint_weights={"wrist": 3.0}, others=[EstimatorSettings("hmr")], rank_by="disagreement")
-    assert set(changed.identity()["scoring"]) == {"joint_weights", "others", "rank_by"}
-    # The defaults are the stage's own.
-    own = asdict(ExtractionSettings())
-    for name, value in ScoringSettings().options().items():
-        assert value == ([] if name == "others" else own[name]), name
 
 
 @pytest.mark.integration
@@ -119,8 +144,8 @@ def test_run_on_photos_ends_in_shards_and_stages_continue(shared, tmp_path, caps
     config = tmp_path / "run.yaml"
     config.write_text(
         f"data: {{format: {name}, images: {folder}, annotations: {folder / 'annotations.json'}}}\nout: {out}\n"
-        "settings: {num_challenging: 1, num_non_challenging: 1, num_motions: 1, frames_per_motion: 2, image_size: 64,\n"
-        "  fine_tuning: {steps: 0}}\n"
+        "extraction: {num_challenging: 1, num_non_challenging: 1}\nsynthesis: {num_motions: 1}\n"
+        "rendering: {frames_per_motion: 2, image_size: 64}\ntraining: {steps: 0}\n"
     )
     assert cli.main(["run", "--config", str(config)]) == 0, capsys.readouterr().err
     assert list((out / "clips" / "shards").glob("*.tar"))
@@ -129,7 +154,7 @@ def test_run_on_photos_ends_in_shards_and_stages_continue(shared, tmp_path, caps
     capsys.readouterr()
     kept = []
     for _ in range(2):
-        assert cli.main(["filter", "--clips", str(out / "clips"), "--quantile", "0.5"]) == 0
+        assert cli.main(["filter", "--clips", str(out / "clips"), "--filtering.quantile", "0.5"]) == 0
         kept.append(capsys.readouterr().out)
     assert kept[0] == kept[1]
     # The same folder with other settings is refused by the name of the setting.
@@ -138,25 +163,11 @@ def test_run_on_photos_ends_in_shards_and_stages_continue(shared, tmp_path, caps
     assert "num_motions" in capsys.readouterr().err
 
 
-def test_motions_can_be_told_from_the_command_line(tmp_path):
-    from posesyn.cli.build import MotionSettings
-    from posesyn.settings.synthesis import SynthesisSettings
-
-    assert MotionSettings().load().settings == SynthesisSettings()
-    plain = MotionSettings(steering="none", max_frames=48, temperature=0.9, oversample=2)
-    told = plain.load().settings
-    assert (told.steering, told.max_frames, told.temperature, told.oversample) == ("none", 48, 0.9, 2)
-    # A run of before, which knew no such settings, goes on as long as they are the default's.
-    assert MotionSettings().identity() == {} and set(plain.identity()["motion"]) == {
-        *("steering", "max_frames", "temperature", "oversample")
-    }
-
-
 def test_reader_options_are_told_on_the_command_line(tmp_path, capsys, monkeypatch):
     import numpy as np
     from scipy.io import savemat
 
-    from posesyn.cli.build import DataSettings
+    from posesyn.cli import build
     from posesyn.errors import InputError
 
     for video in ("first", "second"):
@@ -169,13 +180,13 @@ def test_reader_options_are_told_on_the_command_line(tmp_path, capsys, monkeypat
     (tmp_path / "jump_test_split1.txt").write_text("first.avi 1\nsecond.avi 2\n")
     seen = []
 
-    load = DataSettings.load
+    load = build.persons_of
 
     def recorded(settings):
         seen.append((settings, load(settings).person_ids))
         raise InputError("no more is needed")
 
-    monkeypatch.setattr(DataSettings, "load", recorded)
+    monkeypatch.setattr(build, "persons_of", recorded)
     places = ["--data.annotations", str(tmp_path / "joints"), "--data.images", str(tmp_path / "images")]
     base = ["report", "--extraction", "x", "--out", "x.html", "--data.format", "jhmdb", *places]
     told = ["--data.options.split", str(tmp_path / "jump_test_split1.txt"), "--data.options.stride", "2"]
@@ -186,8 +197,8 @@ def test_reader_options_are_told_on_the_command_line(tmp_path, capsys, monkeypat
     assert seen[1][1] == [f"jhmdb/jump/second@{frame:05d}" for frame in (1, 3, 5)]
     assert seen[2][1][0] == "jhmdb/jump/first@00001"
     # A folder made without options goes on; one made with others does not.
-    assert not any(name.startswith("option") for name in seen[0][0].identity())
-    assert seen[1][0].identity()["option_stride"] == "2"
+    assert not any(name.startswith("option") for name in build.data_identity(seen[0][0]))
+    assert build.data_identity(seen[1][0])["option_stride"] == "2"
     assert cli.main([*base, "--data.options.strides", "2"]) == 2
     assert "'strides'" in capsys.readouterr().err
     assert cli.main([*base, "--data.options.on_missing", "skip"]) == 2
@@ -200,16 +211,17 @@ def test_models_that_are_not_there_are_named_before_anything_is_made(shared, tmp
     missing = ["--captioner.model", str(tmp_path / "no_model")]
     assert cli.main(["run", *arguments, "--out", str(tmp_path / "out"), *missing]) == 2
     assert "no_model" in capsys.readouterr().err and not (tmp_path / "out").exists()
-    missing = ["--motion.prior", str(tmp_path / "no_prior.safetensors")]
+    missing = ["--synthesis.prior", str(tmp_path / "no_prior.safetensors")]
     assert cli.main(["run", *arguments, "--out", str(tmp_path / "out"), *missing]) == 2
     assert "no_prior" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.integration
 def test_a_model_captions_a_run_and_the_users_text_wins(shared, tmp_path, capsys, vision_model):
-    from posesyn.cli.build import CaptionerSettings, DataSettings
+    from posesyn.cli.build import captioner_of, persons_of
     from posesyn.data import load_motion
-    from posesyn.storage.reports import load_report
+    from posesyn.settings import CaptionerSettings, DataSettings
+    from posesyn.synthesis.extraction.report_files import load_report
 
     folder, out = shared / "data" / "images" / "coco", tmp_path / "run"
     annotations = folder / "annotations.json"
@@ -221,8 +233,9 @@ def test_a_model_captions_a_run_and_the_users_text_wins(shared, tmp_path, capsys
     data = f"{{images: {folder}, annotations: {annotations}, image_captions: {tmp_path / 'image_captions.json'}}}"
     captioner = f"{{model: {vision_model}, keep_annotated: true, max_new_tokens: 6}}"
     config.write_text(
-        f"data: {data}\nout: {out}\ncaptioner: {captioner}\nsettings: {{num_challenging: 8, num_non_challenging: 1,\n"
-        "  num_motions: 1, frames_per_motion: 1, image_size: 64, fine_tuning: {steps: 0}}\n"
+        f"data: {data}\nout: {out}\ncaptioner: {captioner}\n"
+        "extraction: {num_challenging: 8, num_non_challenging: 1}\n"
+        "synthesis: {num_motions: 1}\nrendering: {frames_per_motion: 1, image_size: 64}\ntraining: {steps: 0}\n"
     )
     assert cli.main(["run", "--config", str(config)]) == 0, capsys.readouterr().err
 
@@ -230,9 +243,9 @@ def test_a_model_captions_a_run_and_the_users_text_wins(shared, tmp_path, capsys
         motions = [load_motion(path) for path in sorted(where.glob("*.npz"))]
         return {motion.person_id: (motion.meta["caption_source"], motion.caption) for motion in motions}
 
-    persons = DataSettings(folder, annotations, image_captions=tmp_path / "image_captions.json").load()
+    persons = persons_of(DataSettings(folder, annotations, image_captions=tmp_path / "image_captions.json"))
     found = [scored.person for scored in load_report(out / "extraction", persons).challenging]
-    said = CaptionerSettings(vision_model, max_new_tokens=6).load().caption(found)
+    said = captioner_of(CaptionerSettings(vision_model, max_new_tokens=6)).caption(found)
     expected = {
         person.person_id: ("person", person.captions[0]) if person.captions else ("model", text)
         for person, text in zip(found, said)
@@ -245,7 +258,15 @@ def test_a_model_captions_a_run_and_the_users_text_wins(shared, tmp_path, capsys
     # One stage alone, the model before the data set, the user before both; another prompt is another folder.
     (tmp_path / "mine.json").write_text(json.dumps({found[0].person_id: "a person dances"}))
     stage = [
-        *("synthesize", "--data.annotations", str(annotations), "--data.images", str(folder), "--num_motions", "1"),
+        *(
+            "synthesize",
+            "--data.annotations",
+            str(annotations),
+            "--data.images",
+            str(folder),
+            "--synthesis.num_motions",
+            "1",
+        ),
         *(
             "--data.image_captions",
             str(tmp_path / "image_captions.json"),
@@ -256,7 +277,7 @@ def test_a_model_captions_a_run_and_the_users_text_wins(shared, tmp_path, capsys
         *("--captioner.model", str(vision_model), "--captioner.max_new_tokens", "6"),
     ]
     assert cli.main(stage) == 0, capsys.readouterr().err
-    alone = made(tmp_path / "alone" / "motions")
+    alone = made(tmp_path / "alone")
     assert alone.pop(found[0].person_id) == ("user", "a person dances")
     assert {name: alone[name] for name in expected if name in alone} == {
         person.person_id: ("model", text) if any(letter.isalnum() for letter in text) else expected[person.person_id]
@@ -274,7 +295,8 @@ def test_mocap_renders_the_right_way_up(shared, tmp_path, name):
     from posesyn.storage import ClipStore
 
     bvh = shared / "data" / "cmu" / "bvh" / f"{name}.bvh.gz"
-    arguments = ["--motions", str(bvh), "--image_size", "96", "--frames", "3", "--stride", "10"]
+    arguments = ["--motions", str(bvh), "--rendering.image_size", "96", "--rendering.frames_per_motion", "3"]
+    arguments += ["--rendering.frame_stride", "10"]
     assert cli.main(["render", *arguments, "--out", str(tmp_path / "clips")]) == 0
     clip = ClipStore(tmp_path / "clips")[0]
     row = {

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from posesyn.cli.main import main
-from posesyn.estimators.lifters.lifter import load_lifter
+from posesyn.estimators.lifters import load_lifter
 
 
 def test_bad_data_is_told(tmp_path, capsys):
@@ -27,10 +27,10 @@ def test_lifter_then_poseaug(tmp_path, shared, capsys):
         shutil.copy(path, motions)
     data = ["--data.format", "motions", "--data.path", str(motions), "--progress", "false"]
     alone = ["train", "lifter", *data, "--lifter.name", "stgcn", "--lifter.options", '{"width": 8}']
-    assert main([*alone, "--out", str(tmp_path / "lifter"), "--settings.epochs", "1"]) == 0, capsys.readouterr().err
+    assert main([*alone, "--out", str(tmp_path / "lifter"), "--training.epochs", "1"]) == 0, capsys.readouterr().err
     assert "epoch 1 was best on validation data" in capsys.readouterr().out
     start = ["--lifter.checkpoint", str(tmp_path / "lifter/lifter.safetensors")]
-    small = ["--settings.epochs", "1", "--settings.warmup", "0", "--settings.batch_size", "128"]
+    small = ["--training.epochs", "1", "--training.warmup", "0", "--training.batch_size", "128"]
     assert main(["train", "poseaug", *data, *start, *small, "--out", str(tmp_path / "poseaug")]) == 0
     made = tmp_path / "poseaug/lifter.safetensors"
     assert load_lifter(made).options() == {"width": 8, "dropout": 0}  # as published: none with PoseAug

@@ -6,22 +6,19 @@ import json
 
 import pytest
 
-from posesyn.cli.build import PipelineSettings
 from posesyn.demo.run import BEFORE, CONTROL, OURS, run_demo
 from posesyn.demo.world import WorldSettings
-from posesyn.settings.training import FineTuningSettings
+from posesyn.settings import ExtractionSettings, FineTuningSettings, RenderingSettings, RunSettings, SynthesisSettings
 
 
 @pytest.mark.integration
 def test_tiny_demo_runs_and_resumes(tmp_path):
     sizes = WorldSettings(lab_motions=2, wild_motions=4, held_out_motions=2, frames_per_motion=2, image_size=96)
-    settings = PipelineSettings(
-        num_challenging=2,
-        num_non_challenging=2,
-        num_motions=2,
-        frames_per_motion=2,
-        image_size=96,
-        fine_tuning=FineTuningSettings(steps=2, batch_size=4, learning_rate=1e-4),
+    settings = RunSettings(
+        ExtractionSettings(num_challenging=2, num_non_challenging=2),
+        SynthesisSettings(num_motions=2, airborne=None),
+        RenderingSettings(frames_per_motion=2, image_size=96),
+        training=FineTuningSettings(steps=2, batch_size=4, learning_rate=1e-4),
     )
     result = run_demo(tmp_path, seed=3, progress=False, sizes=sizes, settings=settings)
     assert list(result.evaluations) == [BEFORE, CONTROL, OURS]

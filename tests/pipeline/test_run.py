@@ -2,47 +2,64 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from posesyn.cli.build import PipelineSettings
+from posesyn.cli.main import main
 from posesyn.errors import RunError
-from posesyn.pipeline.run import Pipeline, thin_motion
-from posesyn.settings.training import FineTuningSettings
-from posesyn.types import Motion
+from posesyn.pipeline.run import Pipeline
+from posesyn.settings import ExtractionSettings, FineTuningSettings, RenderingSettings, RunSettings, SynthesisSettings
 
-TINY = PipelineSettings(
-    num_challenging=2,
-    num_non_challenging=2,
-    num_motions=2,
-    frames_per_motion=2,
-    image_size=64,
-    fine_tuning=FineTuningSettings(steps=2, batch_size=4, checkpoint_every=1),
+TINY = RunSettings(
+    ExtractionSettings(num_challenging=2, num_non_challenging=2),
+    SynthesisSettings(num_motions=2),
+    RenderingSettings(frames_per_motion=2, image_size=64),
+    training=FineTuningSettings(steps=2, batch_size=4, checkpoint_every=1),
 )
 
 
-def make_motion(frames: int, anchor: int | None) -> Motion:
-    transl = np.arange(frames, dtype=np.float32)[:, None].repeat(3, 1)
-    return Motion("m", np.zeros((frames, 24, 3)), transl, np.zeros(10), 20.0, anchor_frame=anchor)
+def contents(folder: Path) -> dict[str, str]:
+    """Name → hash of everything that a stage hands on: motions, shards, what the filter kept, weights."""
+    patterns = ("motions/*.npz", "clips/shards/*.tar", "clips/keep.json", "fine_tuned/*.safetensors")
+    files = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-@pytest.mark.parametrize(
-    ("frames", "anchor", "count", "stride"), [(40, 13, 7, 3), (40, 0, 7, 3), (40, 39, 7, 3), (3, 1, 7, 3)]
-)
-def test_thin_motion_keeps_the_anchor(frames, anchor, count, stride):
-    thin = thin_motion(make_motion(frames, anchor), count, stride)
-    rows = thin.transl_world[:, 0].astype(int)
-    assert rows[thin.anchor_frame] == anchor
-    assert len(rows) == min(count, len(range(anchor % stride, frames, stride)))
-    assert (np.diff(rows) == stride).all()
-    assert len(rows) == 1 or thin.fps == pytest.approx(20 / stride)
+@pytest.mark.integration
+def test_the_hand_chain_gives_the_same_bytes_as_a_run(shared, tmp_path, capsys):
+    folder = shared / "data" / "images" / "coco"
+    data = ["--data.annotations", str(folder / "annotations.json"), "--data.images", str(folder)]
+    picked = ["--extraction.num_challenging", "2", "--extraction.num_non_challenging", "2"]
+    motions = ["--synthesis.num_motions", "2", "--synthesis.max_frames", "48"]
+    drawn = ["--rendering.frames_per_motion", "2", "--rendering.image_size", "64"]
+    kept, trained = ["--filtering.quantile", "0.6"], ["--training.steps", "2", "--training.batch_size", "4"]
+    seed, quiet = ["--seed", "5"], ["--progress", "false", "--device", "cpu"]
+    run, hand = tmp_path / "run", tmp_path / "hand"
 
+    def posesyn(*arguments):
+        assert main([*map(str, arguments), *quiet]) == 0, capsys.readouterr().err
 
-def test_thin_motion_without_anchor_takes_the_middle():
-    rows = thin_motion(make_motion(41, None), 5, 4).transl_world[:, 0]
-    assert rows[2] == 20
+    posesyn("run", *data, "--out", run, *picked, *motions, *drawn, *kept, *trained, *seed)
+    printed = capsys.readouterr().out
+    assert "weights: " in printed and "posesyn.load_estimator('hmr_small', checkpoint=" in printed
+
+    found = ["--extraction", hand / "extraction"]
+    posesyn("extract", *data, "--out", hand / "extraction", *picked)
+    posesyn("synthesize", *data, *found, "--out", hand / "motions", *motions, *seed)
+    posesyn("render", "--motions", hand / "motions", *data, *found, "--out", hand / "clips", *drawn, *seed)
+    posesyn("filter", "--clips", hand / "clips", *kept)
+    posesyn("train", "estimator", *data, "--clips", hand / "clips", "--out", hand / "fine_tuned", *trained, *seed)
+
+    ours, theirs = contents(run), contents(hand)
+    assert ours == theirs and len(ours) == 4 + 1 + 1 + 1
+    # The two know each other: a run goes on in what was made by hand, and the other way round.
+    for stage in ("extraction", "motions", "clips", "fine_tuned"):
+        configs = [(place / stage / "config.json").read_text() for place in (run, hand)]
+        assert configs[0] == configs[1], stage
 
 
 @pytest.mark.integration
@@ -92,4 +109,4 @@ def test_run_goes_through_on_photos_and_resumes(shared, tmp_path, monkeypatch):
 
     # Another setting in the same folder is refused by name.
     with pytest.raises(RunError, match="num_motions"):
-        pipeline(settings=replace(TINY, num_motions=3))
+        pipeline(settings=replace(TINY, synthesis=SynthesisSettings(num_motions=3)))

@@ -1,0 +1,206 @@
+"""One function per stage: (input, settings, folder). A whole run and the single commands call these and nothing else.
+
+Every stage writes into a folder of its own as it goes, so that it can be killed at any moment and continued by the same
+call. A folder that was made with other settings is refused by the names of the settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from posesyn.data.motions.amass import load_motion, save_motion
+from posesyn.data.persons.rendered import RenderedClips
+from posesyn.errors import FileError, InputError
+from posesyn.interfaces import Captioner, TargetEstimator
+from posesyn.settings.base import identity
+from posesyn.settings.stages import ExtractionSettings, FilterSettings, RenderingSettings
+from posesyn.settings.synthesis import SynthesisSettings
+from posesyn.storage.checkpoints import fingerprint
+from posesyn.storage.clip_store import ClipStore
+from posesyn.storage.clip_writer import ClipWriter
+from posesyn.storage.files import read_json, write_json
+from posesyn.storage.ledger import Finished, RunLedger
+from posesyn.synthesis.extraction.extractor import ErrorExtractor, estimator_fingerprint
+from posesyn.synthesis.extraction.report_files import load_report
+from posesyn.synthesis.filtering.clip_filter import ClipFilter
+from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
+from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
+from posesyn.types import ErrorReport, Motion, Person, ScoredPerson, batched
+
+FILTERED = "filter.json"
+_PERSONS_AT_ONCE = 16  # saved together; our own choice
+
+
+def extract(
+    persons: Sequence[Person],
+    settings: ExtractionSettings,
+    folder: Path,
+    *,
+    estimator: TargetEstimator,
+    others: Sequence[TargetEstimator] = (),
+    progress: bool = True,
+) -> ErrorReport:
+    """Scores all persons and picks both ends.
+
+    Args:
+        persons: The 2D data set.
+        folder: For the table, the selected predictions and the resume.
+        estimator: The frozen estimator.
+        others: Further estimators, whose disagreement is written down.
+
+    Raises:
+        InputError: Nobody can be scored. RunError: The folder holds another extraction, or too many images are damaged.
+    """
+    ErrorExtractor(estimator, settings, others=others).extract(persons, progress=progress, out=folder)
+    # Read back: what the next stage gets does not depend on whether this one was resumed.
+    return load_report(folder, persons)
+
+
+def synthesize(
+    report: ErrorReport,
+    settings: SynthesisSettings,
+    folder: Path,
+    *,
+    seed: int = 0,
+    synthesizer: MotionSynthesizer | None = None,
+    captions: Mapping[str, str] | None = None,
+    captioner: Captioner | None = None,
+    source: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> list[Motion]:
+    """Motions for the challenging persons, best first per person, one npz each; saved person by person.
+
+    Args:
+        report: What :func:`extract` found.
+        folder: For the motion files.
+        seed: Decides the samples.
+        synthesizer: Made from ``settings`` if not given; of a given one its own settings count, and of ``settings``
+            the number of motions.
+        captions: person_id → text, which wins over the captioner and the data set.
+        captioner: Describes the persons without a text in ``captions``.
+        source: What identifies the captioner, for the check that a continued folder is the same.
+        device: Where a synthesizer that is made here runs.
+    """
+    made = synthesizer or MotionSynthesizer.from_pretrained(settings=settings, device=device)
+    found = {scored.person.person_id: scored for scored in report.challenging}
+    texts = {name: text for name, text in (captions or {}).items() if name in found}
+    config = {
+        "kind": "motions",
+        "seed": seed,
+        "synthesis": identity(replace(made.settings, num_motions=settings.num_motions)),
+        "prior": fingerprint(made.prior),
+        "captions": texts,
+        "extraction": dict(report.settings),
+        **(source or {}),
+    }
+    with RunLedger(folder, config) as ledger:
+        ledger.plan("motions", list(found))
+        pending = ledger.pending("motions")
+        order = {name: row for row, name in enumerate(found)}
+        done = len(found) - len(pending)
+        with tqdm(total=len(found), initial=done, desc="synthesize", unit="person", disable=not progress) as bar:
+            for names in batched(pending, _PERSONS_AT_ONCE):
+                motions = made.synthesize(
+                    [found[name] for name in names],
+                    num_motions=settings.num_motions,
+                    seed=seed,
+                    captions=[texts.get(name) for name in names],
+                    progress=False,
+                    captioner=captioner,
+                )
+                for name in names:
+                    for rank, motion in enumerate(motion for motion in motions if motion.person_id == name):
+                        save_motion(folder / f"{order[name]:06d}_{rank:03d}.npz", motion)
+                    ledger.commit("motions", [Finished(name, f"{order[name]:06d}_*.npz", "")])
+                bar.update(len(names))
+    return load_motions(folder)
+
+
+def load_motions(folder: Path) -> list[Motion]:
+    """The motion files (``*.npz``) of a folder, in order.
+
+    Raises:
+        FileError: There is no such folder. InputError: It holds no motion.
+    """
+    if not folder.is_dir():
+        raise FileError("there are no motions", where=folder, fix="name the folder that `posesyn synthesize` wrote")
+    motions = [load_motion(path) for path in sorted(folder.glob("*.npz"))]
+    if not motions:
+        raise InputError("the folder holds no motion files", where=folder, expected="*.npz")
+    return motions
+
+
+def render(
+    motions: Sequence[Motion],
+    settings: RenderingSettings,
+    folder: Path,
+    *,
+    seed: int = 0,
+    renderer: AnimationRenderer | None = None,
+    appearances: Sequence[ScoredPerson] = (),
+    device: str = "auto",
+    progress: bool = True,
+) -> ClipStore:
+    """Labelled clips of the motions in tar shards.
+
+    Args:
+        motions: World frame; which of their frames are drawn, and on which body, the settings say.
+        folder: Of the clip store.
+        seed: Decides bodies, appearances, backgrounds and cameras.
+        renderer: Made from ``settings`` if not given; of a given one its own settings count.
+        appearances: Persons that lend their appearance, as a rule the report's non-challenging ones.
+        device: Where a renderer that is made here runs.
+    """
+    made = renderer or AnimationRenderer(settings=settings, device=device)
+    by_id = {clip_id(motion.motion_id, seed): motion for motion in motions}
+    lenders = "\n".join(scored.person.person_id for scored in appearances)
+    config = {
+        "kind": "clips",
+        "seed": seed,
+        "rendering": identity(made.settings),
+        "appearances": hashlib.sha256(lenders.encode()).hexdigest(),
+    }
+    with ClipWriter(folder, plan=list(by_id), config=config) as writer:
+        pending = [made.prepare(by_id[name], seed) for name in writer.pending()]
+        for clip in made.render(pending, appearances=appearances, seed=seed, progress=progress):
+            writer.write(clip)
+    return ClipStore(folder)
+
+
+def filter_clips(
+    folder: Path, settings: FilterSettings, *, judge: TargetEstimator, progress: bool = True
+) -> RenderedClips:
+    """Marks the frames that the filter drops, in the clip store itself, and returns the kept ones as labelled persons.
+
+    The archives stay as they are. What was decided stands in ``filter.json`` beside them; the same call on the same
+    clips decides nothing again, and any other call starts from all frames.
+
+    Args:
+        folder: Of the clip store.
+        judge: The estimator that judges.
+    """
+    store = ClipStore(folder)
+    asked = {
+        "filtering": identity(settings),
+        "judge": [judge.spec.name, estimator_fingerprint(judge)],
+        "clips": [(header.clip_id, sorted(header.crc32.items())) for header in map(store.header, range(len(store)))],
+    }
+    wanted = hashlib.sha256(repr(asked).encode()).hexdigest()
+    path = folder / FILTERED
+    if not path.exists() or read_json(path).get("asked") != wanted:
+        path.unlink(missing_ok=True)
+        store.reset_keep()  # also what a filter has marked that was killed half-way
+        rule = ClipFilter(judge, settings)
+        if settings.threshold is None:
+            rule = rule.calibrate(store)
+        with tqdm(total=len(store), desc="filter", unit="clip", disable=not progress) as bar:
+            statistics = rule.filter(store).run(lambda _: bar.update(1))
+        write_json(path, {"asked": wanted, **statistics})
+    return RenderedClips(ClipStore(folder))
