@@ -21,7 +21,7 @@ from posesyn.interfaces import Captioner, TargetEstimator
 from posesyn.pipeline import stages
 from posesyn.report import RunSummary, clips_to_show
 from posesyn.settings.base import identity, plain
-from posesyn.settings.run import RunSettings
+from posesyn.settings.stages import RunSettings
 from posesyn.storage.checkpoints import load_into, load_weights
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.files import read_json, write_json
@@ -84,6 +84,7 @@ class Pipeline:
         self._synthesizer, self._renderer = synthesizer, renderer
         config = {
             "kind": "run",
+            "layout": stages.LAYOUT,
             "settings": identity(self.settings),
             "estimator": estimator.spec.name,
             "estimator_fingerprint": estimator_fingerprint(estimator),

@@ -34,6 +34,7 @@ from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
 from posesyn.types import ErrorReport, Motion, Person, ScoredPerson, batched
 
 FILTERED = "filter.json"
+LAYOUT = 2  # of run folders; changed where a folder of before could not be continued
 _PERSONS_AT_ONCE = 16  # saved together; our own choice
 
 
@@ -93,6 +94,7 @@ def synthesize(
     texts = {name: text for name, text in (captions or {}).items() if name in found}
     config = {
         "kind": "motions",
+        "layout": LAYOUT,
         "seed": seed,
         "synthesis": identity(replace(made.settings, num_motions=settings.num_motions)),
         "prior": fingerprint(made.prior),
@@ -163,6 +165,7 @@ def render(
     lenders = "\n".join(scored.person.person_id for scored in appearances)
     config = {
         "kind": "clips",
+        "layout": LAYOUT,
         "seed": seed,
         "rendering": identity(made.settings),
         "appearances": hashlib.sha256(lenders.encode()).hexdigest(),

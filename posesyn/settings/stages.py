@@ -1,4 +1,4 @@
-"""What the stages can be told that find persons, draw clips and judge them."""
+"""What the stages can be told that find persons, draw clips and judge them, and what a whole run can be told."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Literal, get_args
 
 from posesyn.errors import InputError
 from posesyn.settings.base import FREE, check_choices, check_least
+from posesyn.settings.synthesis import SynthesisSettings
+from posesyn.settings.training import FineTuningSettings
 
 Normalizer = Literal["box", "area", "keypoints", "torso", "head"]
 Style = Literal["wild", "lab"]
@@ -140,3 +142,27 @@ class FilterSettings:
         check_least(self, threshold=0, min_inside=0, batch_size=1)
         if not 0 < self.quantile <= 1:
             raise InputError("quantile must be in (0, 1]", where="FilterSettings", got=self.quantile)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """A run: one part per stage, each the same object that the stage takes when it is used alone.
+
+    Args:
+        extraction: Who is picked.
+        synthesis: How their motions are made.
+        rendering: What is drawn of them.
+        filtering: Which frames are kept.
+        training: How the estimator is retrained; ``steps=0`` ends the run after the filter.
+        seed: Decides everything that is drawn.
+    """
+
+    extraction: ExtractionSettings = field(default_factory=ExtractionSettings)
+    synthesis: SynthesisSettings = field(default_factory=SynthesisSettings)
+    rendering: RenderingSettings = field(default_factory=RenderingSettings)
+    filtering: FilterSettings = field(default_factory=FilterSettings)
+    training: FineTuningSettings = field(default_factory=FineTuningSettings)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_least(self, seed=0)

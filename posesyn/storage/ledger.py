@@ -125,6 +125,14 @@ class RunLedger:
             raise RunError("the output folder holds something that is no run", where=path)
         # Compared as JSON, so that tuples and lists or NumPy and Python numbers count as equal.
         wanted = _as_json(config)
+        if self.config.get("layout") != wanted.get("layout"):
+            raise RunError(
+                "the output folder was made by another version of posesyn, which laid it out differently",
+                where=self.folder,
+                expected=f"layout {wanted.get('layout')}",
+                got=f"layout {self.config.get('layout')}",
+                fix="name another folder, or go on with the version that made it",
+            )
         changed = changed_keys(self.config, wanted)
         if changed:
             raise RunError(
