@@ -46,7 +46,7 @@ def test_plain_settings_are_json():
 def test_changes_by_name():
     assert with_changes(FilterSettings, None, {}) == FilterSettings()
     assert with_changes(FilterSettings, FilterSettings(quantile=0.5), {"threshold": 0.1}) == FilterSettings(0.5, 0.1)
-    with pytest.raises(InputError, match="did you mean quantile"):
+    with pytest.raises(InputError, match="Did you mean quantile"):
         with_changes(FilterSettings, None, {"quantil": 0.5})
     with pytest.raises(InputError, match="FilterSettings"):
         with_changes(FilterSettings, RenderingSettings(), {})
