@@ -47,13 +47,13 @@ from tqdm import tqdm
 from posesyn import skeletons
 from posesyn.body import load_body
 from posesyn.body.inverse_kinematics import PoseFit, fit_pose
-from posesyn.cli.build import PipelineSettings
 from posesyn.data.motions.bvh import bvh_to_motion
 from posesyn.data.persons.rendered import RenderedClips
 from posesyn.demo.world import as_2d_annotation
 from posesyn.estimators import load_estimator
 from posesyn.geometry.procrustes import similarity_align
 from posesyn.pipeline.run import thin_motion
+from posesyn.settings import RenderingSettings
 from posesyn.settings.synthesis import SynthesisSettings
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.clip_writer import ClipWriter
@@ -142,7 +142,7 @@ def pa_mm(poses: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def errors_of(motion: Motion, truth: np.ndarray) -> list[float]:
     """Anchor, rendered and nearest error of one motion."""
-    defaults = PipelineSettings()
+    defaults = RenderingSettings()
     shown = thin_motion(motion, defaults.frames_per_motion, defaults.frame_stride)
     rendered = pa_mm(shown.joints_world, truth)
     return [

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posesyn.errors import InputError
-from posesyn.settings import CaptionerSettings, DataSettings, EstimatorSettings, LifterChoice, PosePairSettings
+from posesyn.settings import (
+    CaptionerSettings,
+    DataSettings,
+    EstimatorSettings,
+    LifterChoice,
+    PosePairSettings,
+    TrainerSettings,
+)
 from posesyn.settings.base import identity
 
 if TYPE_CHECKING:  # jsonargparse runs these imports too: nothing that loads torch
@@ -62,6 +70,14 @@ def estimator_of(estimator: EstimatorSettings, device: str = "auto") -> TargetEs
     from posesyn.estimators import load_estimator
 
     return load_estimator(estimator.name, checkpoint=estimator.checkpoint, device=device)
+
+
+def trainer_of(trainer: TrainerSettings, device: str) -> TrainerSettings:
+    """What the Trainer is told; a named device wins over ``trainer``'s own."""
+    if device == "auto":
+        return trainer
+    place = TrainerSettings.on(device)
+    return replace(trainer, accelerator=place.accelerator, devices=place.devices)
 
 
 def captioner_of(captioner: CaptionerSettings, device: str = "auto") -> Captioner | None:

@@ -69,7 +69,7 @@ def evaluate_estimator(
 def evaluate_lifter(
     data: PosePairSettings, lifter: LifterChoice, flip: bool | None = None, out: Path | None = None
 ) -> None:
-    """Scores a lifter on pose pairs: MPJPE, PA-MPJPE, PCK@150 and AUC (also: posesyn evaluate lifter).
+    """Scores a lifter on pose pairs: MPJPE, PA-MPJPE, PCK@150 and AUC.
 
     Args:
         data: Pose pairs; of Human3.6M S9 and S11 if no subjects are named. ``--data.format 3dhp`` reads PoseAug's

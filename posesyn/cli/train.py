@@ -14,6 +14,7 @@ from posesyn.settings import (
     LifterSettings,
     PoseAugSettings,
     PosePairSettings,
+    TrainerSettings,
 )
 
 
@@ -23,6 +24,7 @@ def train_estimator(
     out: Path,
     estimator: EstimatorSettings = EstimatorSettings(),
     training: FineTuningSettings = FineTuningSettings(),
+    trainer: TrainerSettings = TrainerSettings(),
     seed: int = 0,
     device: str = "auto",
     progress: bool = True,
@@ -35,6 +37,7 @@ def train_estimator(
         out: Folder for the weights; an interrupted training continues from it.
         estimator: The estimator to train.
         training: How it is trained.
+        trainer: Devices, strategy and precision.
         seed: Decides the order of the data.
         device: Where it runs: auto, cpu, cuda, mps ...
         progress: Show progress.
@@ -52,6 +55,7 @@ def train_estimator(
         seed=seed,
         name="train",
         progress=progress,
+        trainer=build.trainer_of(trainer, device),
     )
     print(f"weights: {weights}\nload them: posesyn.load_estimator({estimator.name!r}, checkpoint={str(weights)!r})")
 
@@ -64,9 +68,11 @@ def train_lifter(
     validation: PosePairSettings | None = None,
     seed: int = 0,
     synthesized: Path | None = None,
+    trainer: TrainerSettings = TrainerSettings(),
+    device: str = "auto",
     progress: bool = True,
 ) -> None:
-    """Trains a 2D-to-3D lifter alone (also: posesyn train lifter).
+    """Trains a 2D-to-3D lifter alone.
 
     Args:
         data: Pose pairs to train on.
@@ -76,13 +82,15 @@ def train_lifter(
         validation: What the best epoch is chosen on; a fifth of the subjects if not given. Never test data.
         seed: Decides the start and the order.
         synthesized: Clips that posesyn made (folder ``clips`` of ``posesyn run``), trained on beside the data.
-        progress: Show a progress bar.
+        trainer: Devices, strategy and precision.
+        device: Where it runs: auto, cpu, cuda, mps ...
+        progress: Show progress.
     """
     from posesyn.training.lifters.run import train_lifter as run_training
 
     network = build.lifter_of(lifter, seed)
     pairs, held = build.pairs_of(data, validation, seed, synthesized)
-    _tell(run_training(network, pairs, out, training, held, seed, progress))
+    _tell(run_training(network, pairs, out, training, held, seed, progress, trainer=build.trainer_of(trainer, device)))
 
 
 def train_poseaug(
@@ -93,9 +101,11 @@ def train_poseaug(
     validation: PosePairSettings | None = None,
     seed: int = 0,
     synthesized: Path | None = None,
+    trainer: TrainerSettings = TrainerSettings(),
+    device: str = "auto",
     progress: bool = True,
 ) -> None:
-    """Trains a lifter together with an augmentor that makes its poses harder (also: posesyn train poseaug).
+    """Trains a lifter together with an augmentor that makes its poses harder.
 
     Args:
         data: Pose pairs with cameras to train on.
@@ -108,7 +118,9 @@ def train_poseaug(
         seed: Decides order and noise.
         synthesized: Clips that posesyn made (folder ``clips`` of ``posesyn run``), trained on and augmented beside the
             data.
-        progress: Show a progress bar.
+        trainer: Devices, strategy and precision.
+        device: Where it runs: auto, cpu, cuda, mps ...
+        progress: Show progress.
     """
     from posesyn.training.lifters.run import train_poseaug as run_training
 
@@ -116,7 +128,7 @@ def train_poseaug(
     if network.name == "stgcn" and "dropout" not in lifter.options:
         network = build.lifter_of(replace(lifter, name="stgcn", options={**lifter.options, "dropout": 0.0}), seed)
     pairs, held = build.pairs_of(data, validation, seed, synthesized)
-    _tell(run_training(network, pairs, out, training, held, seed, progress))
+    _tell(run_training(network, pairs, out, training, held, seed, progress, trainer=build.trainer_of(trainer, device)))
 
 
 def _tell(path: Path) -> None:

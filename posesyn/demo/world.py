@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from posesyn import skeletons
 from posesyn.data.persons.rendered import RenderedClips
-from posesyn.demo import world as captions
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.clip_writer import ClipWriter
 from posesyn.storage.seeds import rng_of, seed_of
@@ -104,9 +103,9 @@ def build_world(
     out: Path, synthesizer: MotionSynthesizer, settings: WorldSettings, seed: int, progress: bool = True
 ) -> DemoWorld:
     """Renders the three parts into ``out``, or reads them if they are there."""
-    everything = [text for texts in captions.WILD.values() for text in texts]
+    everything = [text for texts in WILD.values() for text in texts]
     parts = {
-        "lab": (captions.LAB, settings.lab_motions, "lab"),
+        "lab": (LAB, settings.lab_motions, "lab"),
         "wild": (everything, settings.wild_motions, "wild"),
         "held_out": (everything, settings.held_out_motions, "wild"),
     }

@@ -22,6 +22,7 @@ from posesyn.pipeline import stages
 from posesyn.report import RunSummary, clips_to_show
 from posesyn.settings.base import identity, plain
 from posesyn.settings.stages import RunSettings
+from posesyn.settings.training import TrainerSettings
 from posesyn.storage.checkpoints import load_into, load_weights
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.files import read_json, write_json
@@ -194,6 +195,7 @@ class Pipeline:
                 "seed": self.settings.seed,
                 "name": name.replace("_", " "),
                 "progress": self.progress,
+                "trainer": TrainerSettings.on(self.device),
             }
             for name, synthetic in arms.items()
         ]

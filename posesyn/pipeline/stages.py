@@ -12,12 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from posesyn.data.motions.amass import load_motion, save_motion
 from posesyn.data.persons.rendered import RenderedClips
 from posesyn.errors import FileError, InputError
 from posesyn.interfaces import Captioner, TargetEstimator
+from posesyn.progress import ProgressBar
 from posesyn.settings.base import identity
 from posesyn.settings.stages import ExtractionSettings, FilterSettings, RenderingSettings
 from posesyn.settings.synthesis import SynthesisSettings
@@ -107,7 +106,7 @@ def synthesize(
         pending = ledger.pending("motions")
         order = {name: row for row, name in enumerate(found)}
         done = len(found) - len(pending)
-        with tqdm(total=len(found), initial=done, desc="synthesize", unit="person", disable=not progress) as bar:
+        with ProgressBar(len(found), "synthesize", "person", initial=done, shown=progress) as bar:
             for names in batched(pending, _PERSONS_AT_ONCE):
                 motions = made.synthesize(
                     [found[name] for name in names],
@@ -203,7 +202,7 @@ def filter_clips(
         rule = ClipFilter(judge, settings)
         if settings.threshold is None:
             rule = rule.calibrate(store)
-        with tqdm(total=len(store), desc="filter", unit="clip", disable=not progress) as bar:
+        with ProgressBar(len(store), "filter", "clip", shown=progress) as bar:
             statistics = rule.filter(store).run(lambda _: bar.update(1))
         write_json(path, {"asked": wanted, **statistics})
     return RenderedClips(ClipStore(folder))
