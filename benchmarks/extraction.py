@@ -36,8 +36,7 @@ from scipy.stats import spearmanr
 
 from posesyn import metrics
 from posesyn.data import RenderedClips, crop_persons
-from posesyn.demo import world as captions
-from posesyn.demo.world import as_2d_annotation
+from posesyn.demo.world import WILD, as_2d_annotation
 from posesyn.estimators import HMR, load_estimator
 from posesyn.interfaces import EstimatorSpec
 from posesyn.storage.clip_store import ClipStore
@@ -53,7 +52,7 @@ NOISE_PX = 1.5
 
 def rendered_persons(folder: Path, count: int, size: int, seed: int = 0) -> list[Person]:
     """2D persons (COCO's joints, noisy) with their exact labels, from clips that are rendered once."""
-    texts = [text for part in captions.WILD.values() for text in part]
+    texts = [text for part in WILD.values() for text in part]
     motions = -(-count // FRAMES)
     ids = [clip_id(f"bench/{row:05d}", seed) for row in range(motions)]
     with ClipWriter(folder, plan=ids, config={"seed": seed, "size": size}) as writer:

@@ -38,6 +38,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,6 @@ from posesyn.data.persons.rendered import RenderedClips
 from posesyn.demo.world import as_2d_annotation
 from posesyn.estimators import load_estimator
 from posesyn.geometry.procrustes import similarity_align
-from posesyn.pipeline.run import thin_motion
-from posesyn.settings import RenderingSettings
 from posesyn.settings.synthesis import SynthesisSettings
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.clip_writer import ClipWriter
@@ -140,10 +139,14 @@ def pa_mm(poses: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return (similarity_align(poses, truth) - truth).norm(dim=-1).mean(-1).numpy() * 1000
 
 
+@cache
+def _renderer() -> AnimationRenderer:
+    return AnimationRenderer(shape_spread=0)  # the frames that a run renders, on the body that the truth has
+
+
 def errors_of(motion: Motion, truth: np.ndarray) -> list[float]:
     """Anchor, rendered and nearest error of one motion."""
-    defaults = RenderingSettings()
-    shown = thin_motion(motion, defaults.frames_per_motion, defaults.frame_stride)
+    shown = _renderer().prepare(motion)
     rendered = pa_mm(shown.joints_world, truth)
     return [
         float(pa_mm(motion.joints_world[motion.anchor_frame], truth)),
