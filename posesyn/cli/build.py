@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from posesyn.errors import InputError
 from posesyn.settings import (
+    CaptionedMotionSettings,
     CaptionerSettings,
     DataSettings,
     EstimatorSettings,
@@ -118,6 +119,16 @@ def report_of(extraction: Path, data: DataSettings | None) -> ErrorReport:
     if data is None:
         raise InputError("an extraction needs the data set", where=extraction, fix="give --data beside --extraction")
     return load_report(extraction, persons_of(data))
+
+
+def captioned_motions(data: CaptionedMotionSettings, split: str | None) -> Sequence[Any]:
+    """Motions of one part of a folder, as the training of a motion prior takes them."""
+    from posesyn.data.motions.captions import load_mocap
+    from posesyn.training.prior.sources import HumanML3DClips
+
+    if data.format == "humanml3d":
+        return HumanML3DClips(data.folder, split or "train")
+    return load_mocap(data.folder, split, mirrored=data.mirrored)
 
 
 def lifter_of(choice: LifterChoice, seed: int) -> Any:

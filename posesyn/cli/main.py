@@ -35,6 +35,7 @@ COMMANDS: dict[str, Any] = {
         "estimator": train.train_estimator,
         "lifter": train.train_lifter,
         "poseaug": train.train_poseaug,
+        "prior": train.train_prior,
     },
     "evaluate": {
         "_help": "Scores an estimator or a lifter on labelled data.",

@@ -1,4 +1,4 @@
-"""``posesyn train ...``: an estimator on clips, a lifter, a lifter with PoseAug."""
+"""``posesyn train ...``: an estimator on clips, a lifter, a lifter with PoseAug, a motion prior."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from posesyn.cli import build
 from posesyn.settings import (
+    CaptionedMotionSettings,
     DataSettings,
     EstimatorSettings,
     FineTuningSettings,
@@ -14,6 +15,7 @@ from posesyn.settings import (
     LifterSettings,
     PoseAugSettings,
     PosePairSettings,
+    PriorSettings,
     TrainerSettings,
 )
 
@@ -129,6 +131,35 @@ def train_poseaug(
         network = build.lifter_of(replace(lifter, name="stgcn", options={**lifter.options, "dropout": 0.0}), seed)
     pairs, held = build.pairs_of(data, validation, seed, synthesized)
     _tell(run_training(network, pairs, out, training, held, seed, progress, trainer=build.trainer_of(trainer, device)))
+
+
+def train_prior(
+    data: CaptionedMotionSettings,
+    out: Path,
+    training: PriorSettings = PriorSettings(),
+    trainer: TrainerSettings = TrainerSettings(),
+    seed: int = 0,
+    device: str = "auto",
+    progress: bool = True,
+) -> None:
+    """Trains a motion prior on captioned motions: tokeniser, residual codebooks, transformer.
+
+    Args:
+        data: Captioned motions.
+        out: Folder for ``prior.safetensors`` and the stages; an interrupted training continues from it.
+        training: Sizes and lengths.
+        trainer: Devices, strategy and precision.
+        seed: Decides everything that is drawn.
+        device: Where it runs: auto, cpu, cuda, mps ...
+        progress: Show progress.
+    """
+    from posesyn.training.prior.run import train_prior as run_training
+
+    held = None if data.validation is None else build.captioned_motions(data, data.validation)
+    motions = build.captioned_motions(data, data.split)
+    place = build.trainer_of(trainer, device)
+    path = run_training(motions, out, training, held, seed, progress, trainer=place)
+    print(f"prior: {path}\nuse it: posesyn.MotionSynthesizer.from_pretrained({str(path)!r})")
 
 
 def _tell(path: Path) -> None:

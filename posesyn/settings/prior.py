@@ -79,3 +79,26 @@ class PriorSettings:
             raise InputError("speeds must be positive, and 1 among them", where=where, got=self.speeds)
         if not self.sharpness > 0:
             raise InputError("sharpness must be positive", where=where, got=self.sharpness)
+
+
+@dataclass(frozen=True)
+class CaptionedMotionSettings:
+    """Where captioned motions come from.
+
+    Args:
+        folder: ``mocap``: BVH files with ``captions.jsonl`` and ``split.json``; ``humanml3d``: ``new_joint_vecs/``,
+            ``texts/`` and the lists ``train.txt``, ``val.txt``.
+        format: One of the two.
+        split: Name of the part to train on; None takes every motion of a mocap folder.
+        validation: Name of the part that the weights are chosen on; None holds back every tenth motion.
+        mirrored: Adds mirrored copies (mocap).
+    """
+
+    folder: Path
+    format: Literal["mocap", "humanml3d"] = "mocap"
+    split: str | None = "train"
+    validation: str | None = "val"
+    mirrored: bool = True
+
+    def __post_init__(self) -> None:
+        check_choices(self)

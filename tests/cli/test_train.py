@@ -41,3 +41,45 @@ def test_lifter_then_poseaug(tmp_path, shared, capsys):
     assert main([*scored, "--out", str(tmp_path / "scores.json")]) == 0
     assert "stgcn," in capsys.readouterr().out
     assert json.loads((tmp_path / "scores.json").read_text()).keys() >= {"mpjpe", "pa_mpjpe", "pck150", "auc", "poses"}
+
+
+@pytest.mark.integration
+def test_a_prior_is_trained_from_the_command_line(tmp_path, shared, capsys):
+    from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
+
+    source, folder = shared / "data/cmu", tmp_path / "mocap"
+    lines = [json.loads(line) for line in (source / "captions.jsonl").read_text().splitlines()]
+    chosen = [line for line in lines if line["file"].split("/")[-1].startswith(("02_01", "02_03", "02_04"))]
+    if not chosen:
+        pytest.skip("the motions are not in the data")
+    (folder / "bvh").mkdir(parents=True)
+    for line in chosen:
+        (folder / line["file"]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / line["file"], folder / line["file"])
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, chosen)))
+    shutil.copy(source / "split.json", folder)
+    small = {"tokeniser_steps": 2, "transformer_steps": 2, "residual_steps": 2, "codes": 16, "code_dim": 8}
+    small |= {"quantizers": 2, "beam": 2, "tokeniser_width": 16, "width": 12, "layers": 1, "heads": 2}
+    small |= {"perturbed_frames": 500, "held_poses": 100, "checkpoint_every": 1}
+    told = [item for name, value in small.items() for item in (f"--training.{name}", str(value))]
+    data = ["--data.folder", str(folder), "--data.split", "null", "--data.validation", "null"]
+    command = [
+        "train",
+        "prior",
+        *data,
+        "--out",
+        str(tmp_path / "prior"),
+        *told,
+        "--device",
+        "cpu",
+        "--progress",
+        "false",
+    ]
+    assert main(command) == 0, capsys.readouterr().err
+    path = tmp_path / "prior/prior.safetensors"
+    assert f"prior: {path}" in capsys.readouterr().out
+    made = MotionSynthesizer.from_pretrained(path, device="cpu")
+    assert made.from_captions(["a person walks"], num_motions=1, seed=0, progress=False)[0].pose_rotvec.shape[1:] == (
+        24,
+        3,
+    )
