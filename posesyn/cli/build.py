@@ -114,7 +114,7 @@ def motions_of(place: Path) -> list[Motion]:
 
 def report_of(extraction: Path, data: DataSettings | None) -> ErrorReport:
     """What ``posesyn extract`` found, with the persons of its data set."""
-    from posesyn.synthesis.extraction.report_files import load_report
+    from posesyn.storage.reports import load_report
 
     if data is None:
         raise InputError("an extraction needs the data set", where=extraction, fix="give --data beside --extraction")

@@ -27,8 +27,8 @@ from posesyn.storage.checkpoints import load_into, load_weights
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.files import read_json, write_json
 from posesyn.storage.ledger import RunLedger
+from posesyn.storage.reports import load_report
 from posesyn.synthesis.extraction.extractor import estimator_fingerprint
-from posesyn.synthesis.extraction.report_files import load_report
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.synthesis.rendering.renderer import AnimationRenderer
 from posesyn.training.estimators.fine_tuning import fine_tune, train_side_by_side

@@ -25,8 +25,8 @@ from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.clip_writer import ClipWriter
 from posesyn.storage.files import read_json, write_json
 from posesyn.storage.ledger import Finished, RunLedger
+from posesyn.storage.reports import load_report
 from posesyn.synthesis.extraction.extractor import ErrorExtractor, estimator_fingerprint
-from posesyn.synthesis.extraction.report_files import load_report
 from posesyn.synthesis.filtering.clip_filter import ClipFilter
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id

@@ -221,7 +221,7 @@ def test_a_model_captions_a_run_and_the_users_text_wins(shared, tmp_path, capsys
     from posesyn.cli.build import captioner_of, persons_of
     from posesyn.data import load_motion
     from posesyn.settings import CaptionerSettings, DataSettings
-    from posesyn.synthesis.extraction.report_files import load_report
+    from posesyn.storage.reports import load_report
 
     folder, out = shared / "data" / "images" / "coco", tmp_path / "run"
     annotations = folder / "annotations.json"
