@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from posesyn import skeletons
 from posesyn.data.persons.rendered import RenderedClips
+from posesyn.progress import progress_over
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.clip_writer import ClipWriter
 from posesyn.storage.seeds import rng_of, seed_of
@@ -137,7 +137,7 @@ def _render_part(
             todo = [motion for motion in motions if motion.motion_id in set(pending)]
             stream = renderer.render(todo, seed=seed, progress=False)
             made = count - len(todo)
-            for clip in tqdm(stream, f"{name}: render", total=count, initial=made, unit="clip", disable=not progress):
+            for clip in progress_over(stream, f"{name}: render", "clip", total=count, initial=made, shown=progress):
                 writer.write(clip)
     return ClipStore(folder)
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from posesyn import metrics, skeletons
 from posesyn.errors import InputError
@@ -15,6 +14,7 @@ from posesyn.evaluation.bodies import FittedBodies, JointRegressor
 from posesyn.evaluation.protocols import PROTOCOLS, Protocol
 from posesyn.evaluation.results import Evaluation
 from posesyn.interfaces import TargetEstimator
+from posesyn.progress import ProgressBar
 from posesyn.types import Person, PoseBatch, batched, joint_truth
 
 PROTOCOL = protocols.PROTOCOLS["smpl24"].description
@@ -68,7 +68,7 @@ def evaluate(
             got=f"{len(skipped)} left out, the first because {skipped[0][1]}",
         )
     parts = []
-    with tqdm(total=len(taken), desc="evaluate", unit="person", disable=not progress) as bar:
+    with ProgressBar(len(taken), "evaluate", "person", shown=progress) as bar:
         for rows in batched(taken, batch_size):
             chunk = [persons[row] for row in rows]
             parts.append(scorer.score(chunk))

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from posesyn.errors import FileError, InputError
 from posesyn.interfaces import TargetEstimator
+from posesyn.progress import ProgressBar
 from posesyn.settings.base import identity, plain, with_changes
 from posesyn.settings.stages import ExtractionSettings
 from posesyn.storage.checkpoints import fingerprint
@@ -124,7 +124,7 @@ class ErrorExtractor:
         ranking, reasons, damaged = Ranking(self.settings), {}, 0
         budget = self.settings.error_budget
         ledger = None if out is None else RunLedger(out, {"stage": STAGE, **self.identity()}, budget)
-        bar = tqdm(total=len(ids), desc="extract", unit="person", disable=not progress)
+        bar = ProgressBar(len(ids), "extract", "person", shown=progress)
         with ledger or nullcontext(), bar, closing(self._results(persons, ids, ledger)) as batches:
             for results in batches:
                 ranking.add([one for one in results.values() if not isinstance(one, str)])

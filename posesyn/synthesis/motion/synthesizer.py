@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from posesyn.body import load_body
 from posesyn.body.inverse_kinematics import fit_pose
 from posesyn.errors import InputError
 from posesyn.geometry.devices import device_of, resolve_device
 from posesyn.interfaces import Captioner
+from posesyn.progress import ProgressBar
 from posesyn.settings.base import plain, with_changes
 from posesyn.settings.synthesis import SynthesisSettings
 from posesyn.synthesis.motion.captions import caption_persons, choose_captions
@@ -160,7 +160,7 @@ class MotionSynthesizer:
         given = _captions_by_row(challenging, captions)
         each = count * self.settings.oversample
         motions: list[Motion] = []
-        with tqdm(total=len(challenging), desc="synthesize", unit="person", disable=not progress) as bar:
+        with ProgressBar(len(challenging), "synthesize", "person", shown=progress) as bar:
             for rows in batched(range(len(challenging)), max(1, self.settings.batch_rows // each)):
                 silent = [challenging[row].person for row in rows if given[row] is None]
                 said = {} if captioner is None else caption_persons(silent, captioner)
@@ -211,7 +211,7 @@ class MotionSynthesizer:
             for k in range(num_motions)
         ]
         motions = []
-        with tqdm(total=len(jobs), desc="synthesize", unit="motion", disable=not progress) as bar:
+        with ProgressBar(len(jobs), "synthesize", "motion", shown=progress) as bar:
             for part in batched(jobs, settings.batch_rows):
                 for job, joints in zip(part, self.sampler.sample(part, settings)):
                     motions.append(self._of_job(job, joints, {"caption_source": "user", "yaw": 0.0}))

@@ -9,10 +9,10 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from posesyn.errors import InputError
 from posesyn.interfaces import BodyModel, RenderBackend
+from posesyn.progress import progress_over
 from posesyn.registry import Registry
 from posesyn.settings.base import with_changes
 from posesyn.settings.stages import RenderingSettings
@@ -222,7 +222,7 @@ class ClipStream:
         return self._renderer.render_one(self._motions[index], self._appearances, self._seed, self._stride)
 
     def __iter__(self) -> Iterator[Clip]:
-        for index in tqdm(range(len(self)), desc="rendering", unit="clip", disable=not self._progress):
+        for index in progress_over(range(len(self)), "render", "clip", shown=self._progress):
             yield self[index]
 
     def to_list(self) -> list[Clip]:
