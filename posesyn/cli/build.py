@@ -85,6 +85,7 @@ def captioner_of(captioner: CaptionerSettings, device: str = "auto") -> Captione
     """The model that describes persons, or None."""
     if captioner.model is None:
         return None
+    from posesyn.geometry.devices import resolve_device
     from posesyn.synthesis.motion.captions import PROMPT, VisionCaptioner
 
     return VisionCaptioner(
@@ -92,7 +93,7 @@ def captioner_of(captioner: CaptionerSettings, device: str = "auto") -> Captione
         PROMPT if captioner.prompt is None else captioner.prompt,
         max_new_tokens=captioner.max_new_tokens,
         batch_size=captioner.batch_size,
-        device=device,
+        device=str(resolve_device(device)),
         keep_annotated=captioner.keep_annotated,
     )
 

@@ -127,13 +127,10 @@ def extract(
     from posesyn.pipeline import stages
     from posesyn.report import write_extraction_report
 
+    # A misspelt estimator is told before a large data set is read.
+    examined, *further = [build.estimator_of(one, device) for one in (estimator, *(others or ()))]
     found = stages.extract(
-        build.persons_of(data),
-        extraction,
-        out,
-        estimator=build.estimator_of(estimator, device),
-        others=[build.estimator_of(one, device) for one in others or ()],
-        progress=progress,
+        build.persons_of(data), extraction, out, estimator=examined, others=further, progress=progress
     )
     write_extraction_report(out / "report.html", found)
     print(

@@ -82,7 +82,7 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 def save_weights(
     path: str | os.PathLike[str], weights: Mapping[str, torch.Tensor], metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes tensors as safetensors, atomically; ``metadata`` values are stored as JSON.
+    """Writes tensors as safetensors, atomically; ``metadata`` values are stored as JSON. Equal content, equal bytes.
 
     Raises:
         FileError: The file cannot be written; an earlier file at ``path`` stays as it was.
@@ -90,8 +90,14 @@ def save_weights(
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     strings = {name: json.dumps(value, sort_keys=True) for name, value in (metadata or {}).items()}
     data = safetensors.torch.save(tensors, strings or None)
+    # The library writes the metadata in a random order. Sorted, the header is as long as before.
+    size = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:size])
+    if strings:
+        header["__metadata__"] = dict(sorted(strings.items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size - 8)
     with atomic_file(path) as handle:
-        handle.write(data)
+        handle.write(len(text).to_bytes(8, "little") + text + data[size:])
 
 
 def fingerprint(module: torch.nn.Module) -> str:

@@ -146,3 +146,17 @@ def test_fingerprint_tells_weights_apart():
     with torch.no_grad():
         layer[0].weight[0, 0] += 1e-6
     assert fingerprint(layer) != before
+
+
+def test_equal_content_gives_equal_bytes(tmp_path):
+    weights = {"b": torch.arange(5.0), "a": torch.ones(2, 3), "ü": torch.zeros(1, dtype=torch.int64)}
+    facts = {name: {"value": name, "text": 'ä\n"quoted"'} for name in "zyxwvutsrqponmlkjihgfedcba"}
+    saved = []
+    for turn in range(4):
+        shuffled = dict(list(facts.items())[turn:] + list(facts.items())[:turn])
+        save_weights(tmp_path / f"{turn}.safetensors", weights, shuffled)
+        saved.append((tmp_path / f"{turn}.safetensors").read_bytes())
+    assert len(set(saved)) == 1
+    assert load_metadata(tmp_path / "0.safetensors") == facts
+    found = load_weights(tmp_path / "0.safetensors")
+    assert found.keys() == weights.keys() and all(torch.equal(found[name], weights[name]) for name in weights)
