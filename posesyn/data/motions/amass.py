@@ -107,7 +107,7 @@ def load_motion(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_motion(f"{folder}/stand.npz", motion)
         ...     print(load_motion(f"{folder}/stand.npz"))
-        Motion('stand', 4 frames at 20 fps)
+        Motion(motion_id='stand', pose_rotvec=(4, 24, 3), transl_world=(4, 3), betas=(10,), fps=20)
     """
     if not isinstance(path, str | PathLike):
         raise InputError("load_motion takes the path of a file", got=type(path).__name__)

@@ -74,7 +74,8 @@ def test_appearances_are_taken_from_persons(renderer, rng):
     assert renderer.render([motion("b")], appearances=[small], progress=False)[0].meta["appearance"]["notes"]
 
 
-def test_other_backends_register_by_name(renderer):
+def test_other_backends_register_by_name(renderer, monkeypatch):
+    monkeypatch.setattr(BACKENDS, "_things", dict(BACKENDS._things))  # what is registered here stays here
     made = {}
 
     def factory(**settings):
