@@ -58,6 +58,11 @@ class _Parser(ArgumentParser):
         lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
         text = " ".join(lines) or str(ex)
         command = self.prog.replace(" [options]", "")
+        if missing := re.search(r"(.* required: )([\w., ]+)$", text):
+            # "train.estimator.data.images" is what the parser says for --data.images of `posesyn train estimator`.
+            keys = [_split(key) for key in missing[2].split(", ")]
+            text = missing[1] + ", ".join(f"--{option}" for _, option in keys)
+            command = " ".join([command, *keys[0][0]])
         known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
         given = re.findall(r"--[\w.-]+", text) if "nrecognized" in text else []
         if choice := re.search(r"invalid choice: '(\w+)' \(choose from (.*)\)", text):
@@ -66,6 +71,15 @@ class _Parser(ArgumentParser):
         guess = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
         print(f"{command}: {text}{guess} (`{command} --help` lists what there is)", file=sys.stderr)
         raise SystemExit(WRONG_INPUT)
+
+
+def _split(key: str) -> tuple[list[str], str]:
+    """A parser's key as the command's words and the option."""
+    words, parts, known = [], key.split("."), COMMANDS
+    while isinstance(known, dict) and len(parts) > 1 and parts[0] in known:
+        known = known[parts[0]]
+        words.append(parts.pop(0))
+    return words, ".".join(parts)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

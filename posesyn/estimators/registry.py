@@ -115,6 +115,9 @@ def load_estimator(
     """
     from posesyn.geometry.devices import moved, resolve_device  # loads torch, which a list of names need not
 
+    if not isinstance(name, str):
+        raise InputError("load_estimator takes a name", expected="e.g. 'hmr_small'", got=type(name).__name__,
+                         fix="an estimator that you have needs no loading: pass it on as it is")  # fmt: skip
     place = resolve_device(device)
     return moved(_made(name, checkpoint), place)
 

@@ -70,6 +70,7 @@ def test_version(capsys):
         (["train", "estimtor"], ["'estimtor'", "did you mean estimator?"]),
         (["extract", "--data.imges", "x"], ["posesyn extract:", "--data.imges", "did you mean --data.images"]),
         (["run", "--data.images", "x", "--out", "y", "--extraction.num_challengin", "3"], ["--extraction.num_chal"]),
+        (["train", "estimator", "--data.images", "x"], ["posesyn train estimator:", "required: --clips, --out ("]),
         (["extract", "--data.images", "x", "--out", "y", "--extraction.normalizer", "bx"], ["'torso'", "bx"]),
     ],
 )

@@ -126,3 +126,8 @@ def test_an_estimator_is_registered_by_a_program(monkeypatch):
     assert posesyn.load_estimator("mine").spec.name == "foreign"
     with pytest.raises(InputError, match="exists"):
         ESTIMATORS.register("hmr", make_foreign)
+
+
+def test_an_estimator_in_place_of_a_name_is_told_in_one_line():
+    with pytest.raises(InputError, match=r"takes a name.*got Foreign"):
+        posesyn.load_estimator(Foreign())

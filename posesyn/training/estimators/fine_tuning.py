@@ -20,6 +20,7 @@ from posesyn.evaluation.scoring import evaluate
 from posesyn.interfaces import EstimatorSpec, TrainableEstimator
 from posesyn.settings.training import FineTuningSettings, TrainerSettings
 from posesyn.storage.checkpoints import fingerprint, load_into, load_weights, save_weights
+from posesyn.storage.seeds import seed_of
 from posesyn.training.estimators.mixed_data import MixedPoseDataModule
 from posesyn.training.runs import run_training
 from posesyn.types import Person
@@ -226,7 +227,8 @@ def fine_tune(
         "real": _size(real),
         "synthetic": None if synthetic is None else _size(synthetic),
     }
-    pl.seed_everything(seed, verbose=False)
+    # NumPy's global generator takes 32 bits; the stages before take any whole number.
+    pl.seed_everything(seed if 0 <= seed < 2**32 else seed_of(seed, "fine-tuning") % 2**32, verbose=False)
     data = MixedPoseDataModule(
         real=real,
         synthetic=synthetic,

@@ -55,6 +55,13 @@ def test_interrupted_training_continues_to_the_same_weights(persons, tmp_path):
     np.testing.assert_array_equal(weights_of(resumed), weights_of(straight))
 
 
+@pytest.mark.parametrize("seed", [2**32, -1])
+def test_every_whole_number_is_a_seed(persons, tmp_path, seed):
+    # As it is for the stages before: a run would fail after its clips are rendered.
+    path = fine_tune(make_estimator(), persons, persons, tmp_path, SETTINGS, seed=seed, progress=False)
+    assert path.is_file()
+
+
 def test_finished_training_is_loaded_and_other_settings_are_refused(persons, tmp_path):
     first = make_estimator()
     fine_tune(first, persons, None, tmp_path, SETTINGS, progress=False)
