@@ -70,7 +70,7 @@ class _Loose(PoseAugModule):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._made = self.configure_optimizers()
-        self.source.swap(torch.Generator())
+        self.source.swap_bones(torch.Generator())
 
     def optimizers(self):
         return self._made

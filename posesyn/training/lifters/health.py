@@ -1,59 +1,30 @@
-"""Whether a PoseAug training is healthy: signs of collapse, the last healthy state, parts that a step leaves alone."""
+"""Whether a PoseAug training is healthy: signs of collapse, and the last healthy state."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from posesyn.synthesis.augmentation.augmentor import Augmented
-from posesyn.synthesis.augmentation.bones import bone_vectors, unit_bones
+from posesyn.synthesis.augmentation.augmentor import Augmented, Augmentor
+from posesyn.synthesis.augmentation.bones import bone_vectors, project_normalised, unit_bones
 from posesyn.synthesis.augmentation.joint_range import JointRange
-
-
-@contextmanager
-def frozen(*networks: nn.Module) -> Iterator[None]:
-    """No gradients of these weights; gradients pass through to the input."""
-    trained = [weight for network in networks for weight in network.parameters() if weight.requires_grad]
-    for weight in trained:
-        weight.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weight in trained:
-            weight.requires_grad_(True)
-
-
-@contextmanager
-def statistics_held(network: nn.Module) -> Iterator[None]:
-    """Batches are normalised by themselves and leave the running statistics alone."""
-    norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    usual = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, usual):
-            norm.momentum = momentum
-
+from posesyn.training.lifters.source import PoseAugSource
 
 # All limits are our own choice; healthy runs stay far from them (docs/howto/poseaug.md shows the curves).
 MIN_USABLE = 0.05
 MIN_VARIETY = 0.4
 MIN_VIEWS = 0.05
 MAX_TURN = 0.8
-NEAREST = 0.2  # metres; the pinhole has no meaning behind the camera and amplifies without limit just before it
+_CHECKED = 2048  # poses a health check looks at
 
 
 @dataclass(frozen=True)
-class Health:
+class AugmentorHealth:
     """Measures of one augmented batch.
 
     Attributes:
@@ -92,25 +63,30 @@ class Health:
 
     def values(self) -> dict[str, float]:
         """For the log."""
-        return {
-            "usable": self.usable,
-            "variety": self.variety,
-            "variety_2d": self.variety_2d,
-            "turn": self.turn,
-            "views": self.views,
-            "beyond": self.beyond,
-            "collapsed": float(self.collapsed),
-        }
+        values = {name: value for name, value in asdict(self).items() if name != "finite"}
+        return {**values, "collapsed": float(self.collapsed)}
 
 
-def measure(
+def health_of(augmentor: Augmentor, source: PoseAugSource) -> AugmentorHealth:
+    """Measures an augmentor by itself, without :class:`JointRange`, on up to 2 x ``_CHECKED`` poses of the data."""
+    rows = torch.arange(0, len(source), max(1, len(source) // _CHECKED), device=source.poses.device)
+    was_training = augmentor.training
+    with torch.no_grad():
+        pose, flat, camera = source(rows)
+        made = augmentor.eval()(pose, within_range=False)
+        made_flat = project_normalised(made.pose_rt, camera)
+    augmentor.train(was_training)
+    return measure_fakes(pose, flat, made, made_flat, source.usable(made.pose_rt, made_flat), augmentor.joint_range)
+
+
+def measure_fakes(
     source: Tensor,
     source_2d: Tensor,
     made: Augmented,
     made_2d: Tensor,
     usable: Tensor,
     joint_range: JointRange | None = None,
-) -> Health:
+) -> AugmentorHealth:
     """Measures a batch of B augmented poses.
 
     Args:
@@ -121,47 +97,32 @@ def measure(
     """
     finite = bool(torch.isfinite(made.pose_rt).all() and torch.isfinite(made.pose_ba).all())
     kept = made_2d[usable] if int(usable.sum()) > 1 else made_2d
-    return Health(
+    return AugmentorHealth(
         finite,
         float(usable.float().mean()),
-        _ratio(_directions(made.pose_ba), _directions(source)),
-        _ratio(_shape(kept), _shape(source_2d)),
+        _spread_ratio(_bone_directions(made.pose_ba), _bone_directions(source)),
+        _spread_ratio(_unit_size(kept), _unit_size(source_2d)),
         float(made.angle_change.mean()),
         math.nan if made.rotation_share is None else float(made.rotation_share.std(0).min()),
         math.nan if joint_range is None else 1 - float(joint_range(made.pose_ba).float().mean()),
     )
 
 
-def in_picture(pose: Tensor, keypoints: Tensor, aspect: float, lower_bound: bool = True) -> Tensor:
-    """(B,) bool: which fakes a lifter may learn from.
-
-    Args:
-        pose: (B, 16, 3) camera frame.
-        keypoints: (B, 16, 2) normalised.
-        aspect: Height / width of the picture.
-        lower_bound: False is the rule of the official code, which drops coordinates above 1 and looks at nothing else.
-    """
-    if not lower_bound:
-        return (keypoints <= 1).all(-1).all(-1)
-    bounds = keypoints.new_tensor([1.0, aspect])
-    return ((keypoints.abs() <= bounds).all(-1) & (pose[..., 2] > NEAREST)).all(-1)
-
-
-def _directions(pose: Tensor) -> Tensor:
+def _bone_directions(pose: Tensor) -> Tensor:
     return unit_bones(bone_vectors(pose)).flatten(1)
 
 
-def _shape(keypoints: Tensor) -> Tensor:
+def _unit_size(keypoints: Tensor) -> Tensor:
     centred = keypoints - keypoints[:, :1]
     size = centred.square().sum((1, 2), keepdim=True).sqrt().clamp_min(1e-6)
     return (centred / size).flatten(1)
 
 
-def _ratio(made: Tensor, source: Tensor) -> float:
+def _spread_ratio(made: Tensor, source: Tensor) -> float:
     return float(made.std(0).square().sum().sqrt() / source.std(0).square().sum().sqrt().clamp_min(1e-6))
 
 
-class PoseAugGuard:
+class CollapseGuard:
     """Remembers networks and optimisers while they are healthy and puts them back after a collapse.
 
     Attributes:

@@ -1,8 +1,9 @@
-"""A lifter trained alone, as a Lightning module, and its score."""
+"""A lifter trained alone, as a Lightning module, its score, and what a step may leave alone in a network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -172,3 +173,30 @@ def score(lifter: Lifter, pairs: PosePairs, flip: bool = False) -> dict[str, flo
         "pck150": float(metrics.pck3d(made, truth)),
         "auc": float(metrics.auc3d(made, truth)),
     }
+
+
+@contextmanager
+def weights_without_gradient(*networks: nn.Module) -> Iterator[None]:
+    """No gradients of these weights; gradients pass through to the input."""
+    trained = [weight for network in networks for weight in network.parameters() if weight.requires_grad]
+    for weight in trained:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in trained:
+            weight.requires_grad_(True)
+
+
+@contextmanager
+def running_statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Batches are normalised by themselves and leave the running statistics alone."""
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, usual):
+            norm.momentum = momentum

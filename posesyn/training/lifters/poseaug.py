@@ -1,21 +1,23 @@
 """PoseAug as a Lightning module: augmentor, discriminators and lifter, trained in alternating passes.
 
-Schedule and constants: jfzhang95/PoseAug ``run_poseaug.py`` and ``function_poseaug``. What the two recipes do
+The file is read from top to bottom: :class:`PoseAugBatches` lists the steps of an epoch,
+:meth:`PoseAugModule.training_step` does each, and the methods behind it stand in the order in which an epoch comes to
+them. Schedule and constants: jfzhang95/PoseAug ``run_poseaug.py`` and ``function_poseaug``. What the two recipes do
 differently is told in :class:`~posesyn.settings.lifters.PoseAugSettings`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from posesyn.data.pose_pairs.pairs import PosePairs
 from posesyn.errors import InputError
@@ -26,16 +28,78 @@ from posesyn.synthesis.augmentation.augmentor import Augmented, Augmentor, ViewR
 from posesyn.synthesis.augmentation.bones import bone_vectors, joints_from_bones, project_normalised, unit_bones
 from posesyn.synthesis.augmentation.discriminators import PartDiscriminator, ProjectionDiscriminator
 from posesyn.synthesis.augmentation.joint_range import FEWEST, JointLimits
-from posesyn.training.lifters.health import Health, PoseAugGuard, frozen, in_picture, measure, statistics_held
-from posesyn.training.lifters.lifter import error_on
-from posesyn.training.lifters.source import FakePool, PoseAugBatches, PoseAugSource, Work
+from posesyn.training.lifters.health import AugmentorHealth, CollapseGuard, health_of
+from posesyn.training.lifters.lifter import error_on, running_statistics_kept, weights_without_gradient
+from posesyn.training.lifters.source import FakePool, PoseAugSource
 
 LIFTER_RATES = {"semgcn": 1e-3}
 _LIFTER_RATE = 1e-4
 _LIMITS_FROM = 50_000  # poses that human range is read off
-_CHECKED = 2048  # poses a health check looks at
+_FAKES_AHEAD = 8192  # fakes made at once: 3 MB
 # R1 on every fourth discriminator step, four times as strong: lazy regularisation (Karras et al. 2020, section 3.1).
 _PENALTY_EVERY = 4
+
+
+class Work(NamedTuple):
+    """One training step: what is done, row numbers of the data it is done with, and which of the two passes of the
+    lifter it belongs to (0 or 1)."""
+
+    phase: str
+    rows: tuple[Tensor, ...] = ()
+    lifter_pass: int = 0
+
+
+class PoseAugBatches(IterableDataset):
+    """Every step of one epoch; orders depend on (seed, epoch) only, so that a resumed training repeats them.
+
+    A last batch of one pose is left out: batch normalisation has no variance there.
+    """
+
+    def __init__(self, count: int, settings: PoseAugSettings, seed: int = 0) -> None:
+        self.count, self.settings, self.seed, self.epoch = count, settings, seed, 0
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._steps(0, dry=True))
+
+    def __iter__(self) -> Iterator[Work]:
+        # A generator reads the epoch when its first step is asked for: a run that is resumed gets its iterator before
+        # it knows the epoch.
+        epoch = self.epoch
+        self.epoch += 1
+        yield from self._steps(epoch)
+
+    def _steps(self, epoch: int, dry: bool = False) -> Iterator[Work]:
+        official, size = self.settings.official, self.settings.batch_size
+        full, rest = divmod(self.count, size)
+        batches = max(1, full + (rest > 1))
+        rng = np.random.default_rng((self.seed, epoch, 1))
+
+        def order() -> Tensor:
+            return torch.zeros(self.count, dtype=torch.long) if dry else torch.from_numpy(rng.permutation(self.count))
+
+        def batch(rows: Tensor, number: int, count: int = 1) -> Tensor:
+            return rows[number * size : (number + count) * size]
+
+        orders = [order() for _ in range(3)]
+        for number in range(max(1, round((1.0 if official else self.settings.gan_share) * batches))):
+            yield Work("gan", tuple(batch(rows, number) for rows in orders))
+        yield Work("guard")
+        if official or not self.settings.mixed:
+            for lifter_pass, phase in enumerate(("fake", "real")):
+                rows = order()
+                for number in range(batches):
+                    yield Work(phase, (batch(rows, number),), lifter_pass)
+                if phase == "fake":
+                    yield Work("evaluate")
+        else:
+            # The augmentor rests now: many fakes at once cost far less than those of one step at a time.
+            ahead = max(1, _FAKES_AHEAD // size)
+            for lifter_pass in range(2):
+                rows, sources = order(), order()
+                for number in range(batches):
+                    if number % ahead == 0:
+                        yield Work("augment", (batch(sources, number, ahead),), lifter_pass)
+                    yield Work("mixed", (batch(rows, number),), lifter_pass)
 
 
 class PoseAugModule(pl.LightningModule):
@@ -77,38 +141,16 @@ class PoseAugModule(pl.LightningModule):
         limits = None
         if options.human_range and options.angles and not options.official and len(pairs) >= FEWEST:
             limits = JointLimits.of(pairs.joints_cam[:: max(1, len(pairs) // _LIMITS_FROM)], seed).table()
-        self.augmentor = Augmentor(
-            angles=options.angles,
-            lengths=options.lengths,
-            transform=options.transform,
-            views=views,
-            joint_range=limits,
-        )
+        steps = {"angles": options.angles, "lengths": options.lengths, "transform": options.transform}
+        self.augmentor = Augmentor(**steps, views=views, joint_range=limits)
         if not options.official:
             self.augmentor.start_near(pairs.joints_cam[:, 0].mean(0))
         self.d3d, self.d2d = PartDiscriminator(spectral=spectral), ProjectionDiscriminator(spectral=spectral)
         self.average = copy.deepcopy(self.augmentor).requires_grad_(False).eval()
         self.pools = {"3d": FakePool(options.pool, seed), "2d": FakePool(options.pool, seed + 1)}
         self.batches = PoseAugBatches(len(pairs), options, seed)
-        self.counter, self.candidate, self.guard = 0, None, PoseAugGuard()
-        self.fakes: list[tuple[Tensor, Tensor]] = []
-
-    # Lightning
-
-    def offers(self, metrics: Mapping[str, float]) -> list[tuple[float, dict[str, Tensor]]]:
-        """(validation error, weights) of this epoch's lifters that may be kept: none in the warm-up, which does not
-        train it; two in the official recipe, which scores in the middle of an epoch too."""
-        if "val/mpjpe" not in metrics or self.current_epoch < self.settings.warmup:
-            return []
-        found = [(metrics["val/mpjpe"], self.lifter.state_dict())]
-        return found if self.candidate is None else [*found, self.candidate]
-
-    def train_dataloader(self) -> DataLoader:
-        # A generator of its own: the loader draws from it when it starts, before or within the epoch's seed.
-        return DataLoader(self.batches, batch_size=None, generator=torch.Generator())
-
-    def val_dataloader(self) -> list | DataLoader:
-        return [] if self.validation is None else DataLoader([0], batch_size=None, generator=torch.Generator())
+        self.counter, self.candidate, self.guard = 0, None, CollapseGuard()
+        self.fakes: list[tuple[Tensor, Tensor]] = []  # made ahead, a batch for each of the lifter's coming steps
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         rate = self.settings.learning_rate
@@ -117,82 +159,173 @@ class PoseAugModule(pl.LightningModule):
         self.rates = rates
         return [torch.optim.Adam(getattr(self, name).parameters(), value, fused=True) for name, value in rates.items()]
 
-    def on_train_epoch_start(self) -> None:
-        """Everything random of the epoch follows from (seed, epoch); rates fall by 1 - e / (epochs + 1).
+    def train_dataloader(self) -> DataLoader:
+        # A generator of its own: the loader draws from it when it starts, before or within the epoch's seed.
+        return DataLoader(self.batches, batch_size=None, generator=torch.Generator())
 
-        In the default recipe the lifter's falls over its own passes, by which it has the rate of a lifter that is
-        trained alone (``schedule="linear"``) at each of its updates.
-        """
+    def val_dataloader(self) -> list | DataLoader:
+        return [] if self.validation is None else DataLoader([0], batch_size=None, generator=torch.Generator())
+
+    # An epoch, in the order in which it happens
+
+    def on_train_epoch_start(self) -> None:
+        """Everything random of the epoch follows from (seed, epoch); rates fall by 1 - e / (epochs + 1)."""
         epoch = self.current_epoch
         self.batches.epoch = epoch
         torch.manual_seed(_seed_of(self.seed, epoch))
-        draw = torch.Generator().manual_seed(_seed_of(self.seed, epoch, 7))
-        self.source.swap(draw)
+        self.source.swap_bones(torch.Generator().manual_seed(_seed_of(self.seed, epoch, 7)))
         self.fakes, self.candidate = [], None
         for name in self.rates:
             self._set_rate(name, 1 - epoch / (self.settings.epochs + 1))
         if self.guard.healthy is None:
-            self.guard.remember(*self._gan())
+            self.guard.remember(*self._guarded())
 
     def training_step(self, work: Work, index: int) -> None:
-        if work.phase == "gan":
-            self.gan_step(*work.rows)
-        elif work.phase == "check":
-            self._check()
-        elif self.current_epoch >= self.settings.warmup:
-            if work.phase == "evaluate":
-                self._evaluate_fakes()
-            elif work.phase == "augment":
-                self.fakes = [self.source.fakes(self.average, work.rows[0])]
-            else:
-                if not self.settings.official:
-                    passes = 2 * (self.settings.epochs - self.settings.warmup)
-                    done = 2 * (self.current_epoch - self.settings.warmup) + work.lifter_pass
-                    self._set_rate("lifter", max(0.0, 1 - done / (passes + 1)))
-                self.lifter_step(*self._lifter_batch(work))
-
-    def validation_step(self, batch: Any, index: int) -> None:
-        self.log("val/mpjpe", error_on(self.lifter, self.validation), prog_bar=True, batch_size=1)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["poseaug"] = {
-            "counter": self.counter,
-            "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
-            "guard": self.guard.state_dict(),
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint["poseaug"]
-        self.counter = state["counter"]
-        self.guard.load_state_dict(state["guard"])
-        for name, pool in self.pools.items():
-            pool.load_state_dict(state["pools"][name])
-
-    # Steps
+        """The GAN's pass, the guard and two passes of the lifter, which the warm-up leaves out."""
+        (phase, rows, lifter_pass), settings = work, self.settings
+        if phase == "gan":
+            self.gan_step(*rows)
+            return
+        if phase == "guard":
+            self._rescue_or_remember()
+            if self.fakes:  # the official recipe learns from those of the GAN's pass, in a new order
+                flat, target = (torch.cat(parts) for parts in zip(*self.fakes))
+                order = torch.randperm(len(flat)).to(self.device).split(settings.batch_size)
+                self.fakes = [(flat[part], target[part]) for part in order]
+            return
+        if self.current_epoch < settings.warmup:
+            return
+        if not settings.official:
+            # Falls over the lifter's own passes: each update has the rate that it has in a training of the lifter alone
+            # (``schedule="linear"``).
+            passes = 2 * (settings.epochs - settings.warmup)
+            done = 2 * (self.current_epoch - settings.warmup) + lifter_pass
+            self._set_rate("lifter", max(0.0, 1 - done / (passes + 1)))
+        if phase == "augment":
+            made = self.source.fakes(self.average, rows[0])
+            self.fakes = list(zip(*(part.split(settings.batch_size) for part in made)))
+        elif phase == "mixed":
+            self.lifter_step(*self.source.recorded(rows[0]), self.fakes.pop(0))
+        elif phase == "real":
+            self.lifter_step(*self.source.recorded(rows[0]))
+        elif phase == "fake" and not settings.official:
+            self.lifter_step(*self.source.fakes(self.average, rows[0]))
+        elif phase == "fake" and self.fakes:
+            self.lifter_step(*self.fakes.pop(0))
+        elif phase == "evaluate" and settings.official and self.validation is not None:
+            # The official code scores after the fakes too; the better of the two lifters of an epoch may be kept.
+            value = error_on(self.lifter, self.validation)
+            self.candidate = (value, copy.deepcopy(self.lifter.state_dict()))
+            self.log("val/mpjpe_fake", value, batch_size=1)
 
     def gan_step(self, rows: Tensor, rows_3d: Tensor, rows_2d: Tensor) -> dict[str, Tensor]:
         """One augmentor step and, on every ``discriminate_every``-th call, one of both discriminators."""
-        settings, (g, d3, d2, _) = self.settings, self.optimizers()
+        settings = self.settings
         pose, keypoints, camera = self.source(rows)
-        if settings.official:
-            self.lifter.train()
-        else:
-            self.lifter.eval()
-        with frozen(self.lifter, self.d3d, self.d2d):
+        self.lifter.train(settings.official)
+        with weights_without_gradient(self.lifter, self.d3d, self.d2d):
             made = self.augmentor(pose)
-            flat_rt = project_normalised(made.pose_rt, camera)
-            parts = self._generator_losses(pose, keypoints, camera, made, flat_rt)
+            flat = project_normalised(made.pose_rt, camera)
+            parts = self._augmentor_losses(pose, keypoints, camera, made, flat)
             total = sum(parts.values())
-            self._step(g, total, self.augmentor)
-        self._average()
+            self._step(self.optimizers()[0], total, self.augmentor)
+        if not settings.official:
+            with torch.no_grad():
+                averages, weights = list(self.average.parameters()), list(self.augmentor.parameters())
+                torch._foreach_lerp_(averages, weights, 1 - settings.ema)
+                for old, new in zip(self.average.buffers(), self.augmentor.buffers()):
+                    old.copy_(new)  # of the normalisation: running means already
         if self.counter % settings.discriminate_every == 0:
-            penalise = (self.counter // settings.discriminate_every) % _PENALTY_EVERY == 0
-            self._discriminate(d3, d2, made, flat_rt, rows_3d, rows_2d, penalise)
+            self._discriminate(made, flat, rows_3d, rows_2d)
         self.counter += 1
         if settings.official and self.current_epoch >= settings.warmup:
-            self.fakes.append(self.source.kept(made, flat_rt))
+            self.fakes.append(self.source.official_fakes(made, flat))
         self._log_losses({**parts, "augmentor": total})
         return parts
+
+    def _augmentor_losses(
+        self, pose: Tensor, keypoints: Tensor, camera: Tensor, made: Augmented, flat: Tensor
+    ) -> dict[str, Tensor]:
+        settings, groups, parts = self.settings, self.source.groups, {}
+        if settings.weight_2d and settings.transform:
+            parts["adversarial_2d"] = settings.weight_2d * losses.generator_adversarial(None, self.d2d(flat))
+        if settings.weight_3d and settings.angles:
+            parts["adversarial_3d"] = settings.weight_3d * losses.generator_adversarial(None, self.d3d(made.pose_ba))
+        turned, scaled = losses.change_loss(made.angle_change, made.length_ratios)
+        parts["change"] = settings.weight_change * (turned + scaled)
+        views_drawn = self.source.views is not None and made.rotation_share is not None
+        if settings.weight_spread and views_drawn and len(pose) > 1:
+            parts["spread"] = settings.weight_spread * losses.spread_loss(made.rotation_share)
+        warm = self.current_epoch < settings.warmup
+        # The feedback of the warm-up is not used; the official code computes it all the same, and the lifter's
+        # normalisation drifts by that.
+        if not settings.feedback or (warm and not settings.official):
+            return parts
+        with torch.set_grad_enabled(not warm):
+            flat_ba = project_normalised(made.pose_ba, camera)
+            with torch.no_grad():
+                original = losses.group_errors(self.lifter(keypoints), pose, groups)
+            if self.lifter.training:
+                lifted = self.lifter(flat_ba), self.lifter(flat)
+            else:
+                lifted = self.lifter(torch.cat((flat_ba, flat))).chunk(2)
+            ba = losses.group_errors(lifted[0], made.pose_ba, groups)
+            rt = losses.group_errors(lifted[1], made.pose_rt, groups)
+        if not warm:
+            weights = losses.FeedbackWeights()
+            # The published epoch counts from 1 here, and from 0 for the rates (jfzhang95/PoseAug, run_poseaug.py).
+            terms = losses.feedback_loss(original, ba, rt, weights, self.current_epoch + 1, settings.epochs)
+            parts["feedback"] = weights.angle * terms[0] + weights.transform * terms[1]
+        return parts
+
+    def _discriminate(self, made: Augmented, flat: Tensor, rows_3d: Tensor, rows_2d: Tensor) -> None:
+        settings, found, optimizers = self.settings, {}, self.optimizers()
+        penalise = (self.counter // settings.discriminate_every) % _PENALTY_EVERY == 0
+        penalise = penalise and settings.gradient_penalty > 0 and not settings.official
+        # Directions are all that D3D sees: swapped bone lengths make no difference to it.
+        real_3d = joints_from_bones(unit_bones(bone_vectors(self.source.poses[rows_3d])))
+        for name, weight, network, optimizer, real, fake in (
+            ("3d", settings.weight_3d, self.d3d, optimizers[1], real_3d, made.pose_ba),
+            ("2d", settings.weight_2d, self.d2d, optimizers[2], self.source.real_2d(rows_2d), flat),
+        ):
+            if not weight:
+                continue
+            old = self.pools[name](fake)
+            real = real.detach().requires_grad_(penalise)
+            scores_real, scores_fake = network(torch.cat((real, old))).split((len(real), len(old)))
+            loss = losses.discriminator_adversarial(scores_real, scores_fake)
+            if penalise:
+                (slope,) = torch.autograd.grad(scores_real.mean(1).sum(), real, create_graph=True)
+                norm = slope.square().sum((1, 2)).mean()
+                loss = loss + _PENALTY_EVERY * settings.gradient_penalty / 2 * norm
+            self._step(optimizer, loss, network)
+            found[f"discriminator_{name}"] = loss
+        self._log_losses(found)
+
+    def _rescue_or_remember(self) -> None:
+        """Back to the last healthy weights if the augmentor has collapsed; if it is healthy, these are remembered."""
+        settings, health = self.settings, self.check()
+        if settings.rescue and not settings.official:
+            networks, optimizers = self._guarded()
+            # A collapse of the warm-up, which no lifter learns from, may mend itself.
+            if health.collapsed and (self.current_epoch >= settings.warmup or not health.finite):
+                self.guard.rescue(networks, optimizers)
+                for pool in self.pools.values():
+                    pool.clear()
+            elif not health.collapsed:
+                # The augmentor behind its running average must be healthy too, and every weight finite.
+                finite = all(torch.isfinite(value).all() for part in networks.values() for value in part.parameters())
+                with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                    if finite and not self.check(self.augmentor).collapsed:
+                        self.guard.remember(networks, optimizers)
+        for name, value in {**health.values(), "rescues": float(self.guard.rescues)}.items():
+            self.log(f"gan/{name}", value, batch_size=1, on_step=False, on_epoch=True)
+
+    def check(self, network: Augmentor | None = None) -> AugmentorHealth:
+        """Health of an augmentor by itself, without :class:`JointRange`; None takes the one that makes the fakes."""
+        if network is None:
+            network = self.augmentor if self.settings.official else self.average
+        return health_of(network, self.source)
 
     def lifter_step(
         self, keypoints: Tensor, targets: Tensor, fakes: tuple[Tensor, Tensor] | None = None
@@ -210,144 +343,42 @@ class PoseAugModule(pl.LightningModule):
         else:
             share = self.settings.fake_share
             loss = (1 - share) * functional.mse_loss(self.lifter(keypoints), targets)
-            with statistics_held(self.lifter):
+            with running_statistics_kept(self.lifter):
                 loss = loss + share * functional.mse_loss(self.lifter(fakes[0]), fakes[1])
         self._step(self.optimizers()[3], loss, self.lifter)
         self.log("train/lifter", loss.detach(), batch_size=len(keypoints), on_step=False, on_epoch=True)
         return loss.detach()
 
-    def _generator_losses(
-        self, pose: Tensor, keypoints: Tensor, camera: Tensor, made: Augmented, flat_rt: Tensor
-    ) -> dict[str, Tensor]:
-        settings, parts = self.settings, {}
-        if settings.weight_2d and settings.transform:
-            parts["adversarial_2d"] = settings.weight_2d * losses.generator_adversarial(None, self.d2d(flat_rt))
-        if settings.weight_3d and settings.angles:
-            parts["adversarial_3d"] = settings.weight_3d * losses.generator_adversarial(None, self.d3d(made.pose_ba))
-        turned, scaled = losses.change_loss(made.angle_change, made.length_ratios)
-        parts["change"] = settings.weight_change * (turned + scaled)
-        views_drawn = self.source.views is not None and made.rotation_share is not None
-        if settings.weight_spread and views_drawn and len(pose) > 1:
-            parts["spread"] = settings.weight_spread * losses.spread_loss(made.rotation_share)
-        warm = self.current_epoch < settings.warmup
-        # The feedback of the warm-up is not used; the official code computes it all the same, and the lifter's
-        # normalisation drifts by that.
-        if settings.feedback and (settings.official or not warm):
-            with torch.set_grad_enabled(not warm):
-                fed = self._feedback(pose, keypoints, camera, made, flat_rt)
-            if not warm:
-                parts["feedback"] = fed
-        return parts
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.log("val/mpjpe", error_on(self.lifter, self.validation), prog_bar=True, batch_size=1)
 
-    def _feedback(self, pose: Tensor, keypoints: Tensor, camera: Tensor, made: Augmented, flat_rt: Tensor) -> Tensor:
-        flat_ba = project_normalised(made.pose_ba, camera)
-        with torch.no_grad():
-            original = losses.group_errors(self.lifter(keypoints), pose, self.source.groups)
-        if self.lifter.training:
-            lifted = self.lifter(flat_ba), self.lifter(flat_rt)
-        else:
-            lifted = self.lifter(torch.cat((flat_ba, flat_rt))).chunk(2)
-        ba = losses.group_errors(lifted[0], made.pose_ba, self.source.groups)
-        rt = losses.group_errors(lifted[1], made.pose_rt, self.source.groups)
-        weights = losses.FeedbackWeights()
-        # The published epoch counts from 1 here, and from 0 for the rates (jfzhang95/PoseAug, run_poseaug.py).
-        terms = losses.feedback_loss(original, ba, rt, weights, self.current_epoch + 1, self.settings.epochs)
-        return weights.angle * terms[0] + weights.transform * terms[1]
+    def offers(self, metrics: Mapping[str, float]) -> list[tuple[float, dict[str, Tensor]]]:
+        """(validation error, weights) of this epoch's lifters that may be kept: none in the warm-up, which does not
+        train it; two in the official recipe, which scores in the middle of an epoch too."""
+        if "val/mpjpe" not in metrics or self.current_epoch < self.settings.warmup:
+            return []
+        found = [(metrics["val/mpjpe"], self.lifter.state_dict())]
+        return found if self.candidate is None else [*found, self.candidate]
 
-    def _discriminate(
-        self, d3: Any, d2: Any, made: Augmented, flat: Tensor, rows_3d: Tensor, rows_2d: Tensor, penalise: bool
-    ) -> None:
-        found = {}
-        # Directions are all that D3D sees: swapped bone lengths make no difference to it.
-        real_3d = joints_from_bones(unit_bones(bone_vectors(self.source.poses[rows_3d])))
-        for name, network, optimizer, real, fake in (
-            ("3d", self.d3d, d3, real_3d, made.pose_ba),
-            ("2d", self.d2d, d2, self.source.seen(rows_2d), flat),
-        ):
-            weight = getattr(self.settings, f"weight_{name}")
-            if not weight:
-                continue
-            old = self.pools[name](fake)
-            penalty_due = penalise and self.settings.gradient_penalty > 0 and not self.settings.official
-            real = real.detach().requires_grad_(penalty_due)
-            scores_real, scores_fake = network(torch.cat((real, old))).split((len(real), len(old)))
-            loss = losses.discriminator_adversarial(scores_real, scores_fake)
-            if penalty_due:
-                (slope,) = torch.autograd.grad(scores_real.mean(1).sum(), real, create_graph=True)
-                norm = slope.square().sum((1, 2)).mean()
-                loss = loss + _PENALTY_EVERY * self.settings.gradient_penalty / 2 * norm
-            self._step(optimizer, loss, network)
-            found[f"discriminator_{name}"] = loss
-        self._log_losses(found)
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["poseaug"] = {
+            "counter": self.counter,
+            "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
+            "guard": self.guard.state_dict(),
+        }
 
-    def _lifter_batch(self, work: Work) -> tuple[Any, ...]:
-        if work.phase == "real":
-            return self.source.recorded(work.rows[0])
-        if work.phase == "mixed":
-            return (*self.source.recorded(work.rows[0]), self._kept_fakes(work.number))
-        if not self.settings.official:
-            return self.source.fakes(self.average, work.rows[0])
-        if work.number == 0 and self.fakes:
-            joined = tuple(torch.cat(parts) for parts in zip(*self.fakes))
-            order = torch.randperm(len(joined[0])).to(self.device)
-            self.fakes = [(joined[0][order], joined[1][order])]
-        return self._kept_fakes(work.number)
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["poseaug"]
+        self.counter = state["counter"]
+        self.guard.load_state_dict(state["guard"])
+        for name, pool in self.pools.items():
+            pool.load_state_dict(state["pools"][name])
 
-    def _kept_fakes(self, number: int) -> tuple[Tensor, Tensor]:
-        """One batch of those made before; empty if there is none."""
-        flat, target = self.fakes[0] if self.fakes else self.source.nothing()
-        part = slice(number * self.settings.batch_size, (number + 1) * self.settings.batch_size)
-        return flat[part], target[part]
+    # What several steps share
 
-    def _evaluate_fakes(self) -> None:
-        """The official code scores after the fakes too; the better of the two lifters of an epoch may be kept."""
-        if self.validation is not None and self.settings.official:
-            value = error_on(self.lifter, self.validation)
-            self.candidate = (value, copy.deepcopy(self.lifter.state_dict()))
-            self.log("val/mpjpe_fake", value, batch_size=1)
-
-    # Health
-
-    def _check(self) -> None:
-        """Measures the augmentor between the GAN pass and the lifter's; goes back to healthy weights if it must."""
-        settings, health = self.settings, self.check()
-        if settings.rescue and not settings.official:
-            # A collapse of the warm-up, which no lifter learns from, may mend itself.
-            if health.collapsed and (self.current_epoch >= settings.warmup or not health.finite):
-                self.guard.rescue(*self._gan())
-                for pool in self.pools.values():
-                    pool.clear()
-            elif not health.collapsed and self._sound():
-                self.guard.remember(*self._gan())
-        for name, value in {**health.values(), "rescues": float(self.guard.rescues)}.items():
-            self.log(f"gan/{name}", value, batch_size=1, on_step=False, on_epoch=True)
-
-    def _sound(self) -> bool:
-        """Whether the augmentor behind its running average is healthy too, and every weight finite."""
-        networks = self._gan()[0].values()
-        finite = all(bool(torch.isfinite(value).all()) for network in networks for value in network.parameters())
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            return finite and not self.check(self.augmentor).collapsed
-
-    def check(self, network: Augmentor | None = None) -> Health:
-        """Health of an augmentor by itself, without :class:`JointRange`; None takes the one that makes the fakes."""
-        rows = torch.arange(0, len(self.source), max(1, len(self.source) // _CHECKED), device=self.device)
-        if network is None:
-            network = self.augmentor if self.settings.official else self.average
-        was_training = network.training
-        with torch.no_grad():
-            pose, flat, camera = self.source(rows)
-            made = network.eval()(pose, within_range=False)
-            made_flat = project_normalised(made.pose_rt, camera)
-        network.train(was_training)
-        usable = in_picture(made.pose_rt, made_flat, self.source.aspect)
-        return measure(pose, flat, made, made_flat, usable, network.joint_range)
-
-    def _gan(self) -> tuple[dict[str, nn.Module], list[Any]]:
+    def _guarded(self) -> tuple[dict[str, nn.Module], list[Any]]:
         networks = {name: getattr(self, name) for name in ("augmentor", "average", "d3d", "d2d")}
         return networks, self.optimizers()[:3]
-
-    # Optimisation
 
     def _set_rate(self, name: str, factor: float) -> None:
         for group in self.optimizers()[list(self.rates).index(name)].param_groups:
@@ -358,16 +389,6 @@ class PoseAugModule(pl.LightningModule):
         self.manual_backward(loss)
         nn.utils.clip_grad_norm_(network.parameters(), self.settings.clip)
         optimizer.step()
-
-    def _average(self) -> None:
-        """Weights by a running mean; buffers of the normalisation are running means already."""
-        if self.settings.official:
-            return
-        with torch.no_grad():
-            pairs = list(zip(self.average.parameters(), self.augmentor.parameters()))
-            torch._foreach_lerp_([a for a, _ in pairs], [b for _, b in pairs], 1 - self.settings.ema)
-            for old, new in zip(self.average.buffers(), self.augmentor.buffers()):
-                old.copy_(new)
 
     def _log_losses(self, parts: dict[str, Tensor]) -> None:
         values = {f"gan/{name}": value.detach() for name, value in parts.items()}

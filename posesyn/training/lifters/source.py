@@ -1,24 +1,18 @@
-"""What PoseAug trains on: batches of data, views of them, fakes beside them and the pool that keeps earlier fakes."""
+"""The poses that PoseAug trains on: recorded ones, fakes made of them, and the pool that keeps earlier fakes."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import IterableDataset
 
 from posesyn.data.pose_pairs.pairs import PosePairs
 from posesyn.errors import InputError
-from posesyn.settings.lifters import PoseAugSettings
 from posesyn.synthesis.augmentation import losses
 from posesyn.synthesis.augmentation.augmentor import Augmented, Augmentor, ViewRange
 from posesyn.synthesis.augmentation.bones import project_normalised, with_bone_lengths
-from posesyn.training.lifters.health import in_picture
 
-SIZE = 4096  # jfzhang95/PoseAug, utils/gan_utils.py
+POOL_SIZE = 4096  # jfzhang95/PoseAug, utils/gan_utils.py
 
 
 class FakePool:
@@ -32,7 +26,7 @@ class FakePool:
         seed: Decides the swaps.
     """
 
-    def __init__(self, size: int = SIZE, seed: int = 0) -> None:
+    def __init__(self, size: int = POOL_SIZE, seed: int = 0) -> None:
         if size < 1:
             raise InputError("a pool holds at least one sample", where="FakePool", got=size)
         self.size = size
@@ -74,80 +68,8 @@ class FakePool:
         self.generator.set_state(state["generator"])
 
 
-_AHEAD = 8192  # fakes made at once: 3 MB
-
-
-class Work(NamedTuple):
-    """One training step.
-
-    ``phase`` is ``gan`` (rows: sources, real 3D, real 2D), ``check``, ``fake``, ``real``, ``augment`` (rows: sources of
-    the next fakes), ``mixed`` (rows: data; ``number`` counts from the last ``augment``) or ``evaluate``; else
-    ``number`` counts the steps of the phase. ``lifter_pass`` is 0 or 1 in the two passes of the lifter.
-    """
-
-    phase: str
-    number: int
-    rows: tuple[Tensor, ...] = ()
-    lifter_pass: int = 0
-
-
-class PoseAugBatches(IterableDataset):
-    """Every step of one epoch; orders depend on (seed, epoch) only, so that a resumed training repeats them.
-
-    A last batch of one pose is left out: batch normalisation has no variance there.
-    """
-
-    def __init__(self, count: int, settings: PoseAugSettings, seed: int = 0) -> None:
-        self.count, self.settings, self.seed, self.epoch = count, settings, seed, 0
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self._steps(0, dry=True))
-
-    @property
-    def per_pass(self) -> int:
-        """Batches of a pass over the data."""
-        full, rest = divmod(self.count, self.settings.batch_size)
-        return max(1, full + (rest > 1))
-
-    def __iter__(self) -> Iterator[Work]:
-        # A generator reads the epoch when its first step is asked for: a run that is resumed gets its iterator before
-        # it knows the epoch.
-        epoch = self.epoch
-        self.epoch += 1
-        yield from self._steps(epoch)
-
-    def _steps(self, epoch: int, dry: bool = False) -> Iterator[Work]:
-        size, passes = self.settings.batch_size, self.per_pass
-        rng = np.random.default_rng((self.seed, epoch, 1))
-
-        def order() -> Tensor:
-            return torch.zeros(self.count, dtype=torch.long) if dry else torch.from_numpy(rng.permutation(self.count))
-
-        orders = [order() for _ in range(3)]
-        share = 1.0 if self.settings.official else self.settings.gan_share
-        for number in range(max(1, round(share * passes))):
-            yield Work("gan", number, tuple(part[number * size : (number + 1) * size] for part in orders))
-        yield Work("check", 0)
-        if self.settings.official or not self.settings.mixed:
-            for lifter_pass, phase in enumerate(("fake", "real")):
-                rows = order()
-                for number in range(passes):
-                    yield Work(phase, number, (rows[number * size : (number + 1) * size],), lifter_pass)
-                if phase == "fake":
-                    yield Work("evaluate", 0)
-        else:
-            # The augmentor rests now: many fakes at once cost far less than those of one step at a time.
-            ahead = max(1, _AHEAD // size)
-            for lifter_pass in range(2):
-                data, sources = order(), order()
-                for number in range(passes):
-                    if number % ahead == 0:
-                        yield Work("augment", number // ahead, (sources[number * size : (number + ahead) * size],))
-                    rows = data[number * size : (number + 1) * size]
-                    yield Work("mixed", number % ahead, (rows,), lifter_pass)
-
-
-_REACHED = 0.99  # share of the poses inside the picture that fakes must keep to; detections may lie anywhere
+NEAREST = 0.2  # metres; the pinhole has no meaning behind the camera and amplifies without limit just before it
+_PICTURE_SHARE = 0.99  # share of the poses inside the picture that fakes must keep to; detections may lie anywhere
 
 
 class PoseAugSource(nn.Module):
@@ -155,7 +77,7 @@ class PoseAugSource(nn.Module):
 
     Args:
         pairs: N pose pairs with cameras.
-        bone_swap: Give the poses other subjects' bone lengths, drawn anew by :meth:`swap`.
+        bone_swap: Give the poses other subjects' bone lengths, drawn anew by :meth:`swap_bones`.
         views: Cameras that real 2D poses are also seen by; None shows them as they are.
 
     Attributes:
@@ -166,9 +88,9 @@ class PoseAugSource(nn.Module):
     poses: Tensor
     keypoints: Tensor
     cameras: Tensor
-    templates: Tensor
+    subject_lengths: Tensor
     groups: Tensor
-    template_of: Tensor
+    drawn_subject: Tensor
 
     def __init__(self, pairs: PosePairs, bone_swap: bool = True, views: ViewRange | None = None) -> None:
         super().__init__()
@@ -177,20 +99,20 @@ class PoseAugSource(nn.Module):
             ("poses", pairs.joints_cam),
             ("keypoints", pairs.keypoints),
             ("cameras", pairs.cameras),
-            ("templates", _templates(pairs)),
+            ("subject_lengths", _subject_lengths(pairs)),
         ):
             self.register_buffer(name, torch.from_numpy(value), persistent=False)
         self.register_buffer("groups", losses.group_matrix(self.poses), persistent=False)
-        self.register_buffer("template_of", torch.zeros(len(pairs), dtype=torch.long), persistent=False)
-        self.aspect = max(1.0, float(np.quantile(np.abs(pairs.keypoints[..., 1]).max(1), _REACHED)))
+        self.register_buffer("drawn_subject", torch.zeros(len(pairs), dtype=torch.long), persistent=False)
+        self.aspect = max(1.0, float(np.quantile(np.abs(pairs.keypoints[..., 1]).max(1), _PICTURE_SHARE)))
 
     def __len__(self) -> int:
         return len(self.poses)
 
-    def swap(self, generator: torch.Generator) -> None:
+    def swap_bones(self, generator: torch.Generator) -> None:
         """Draws whose bone lengths each pose takes."""
-        drawn = torch.randint(len(self.templates), (len(self),), generator=generator)
-        self.template_of = drawn.to(self.poses.device)
+        drawn = torch.randint(len(self.subject_lengths), (len(self),), generator=generator)
+        self.drawn_subject = drawn.to(self.poses.device)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Poses (B, 16, 3) with the bone lengths of a random subject, their projection (B, 16, 2), cameras (B, 9).
@@ -201,21 +123,21 @@ class PoseAugSource(nn.Module):
         pose, camera = self.poses[rows], self.cameras[rows]
         if not self.bone_swap:
             return pose, self.keypoints[rows], camera
-        pose = with_bone_lengths(pose, self.templates[self.template_of[rows]])
+        pose = with_bone_lengths(pose, self.subject_lengths[self.drawn_subject[rows]])
         return pose, project_normalised(pose, camera), camera
 
     def recorded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """(keypoints, root-relative targets) as they are in the data."""
-        return self.keypoints[rows], _centred(self.poses[rows])
+        return self.keypoints[rows], _root_relative(self.poses[rows])
 
-    def seen(self, rows: Tensor) -> Tensor:
+    def real_2d(self, rows: Tensor) -> Tensor:
         """What D2D takes for real, (B, 16, 2): the data as it is, or as other cameras would see it."""
         pose, flat, camera = self(rows)
         if self.views is None:
             return flat
         turned = self.views.draw(pose)
         turned_flat = project_normalised(turned, camera)
-        return torch.where(self._usable(turned, turned_flat), turned_flat, flat)
+        return torch.where(self.usable(turned, turned_flat)[:, None, None], turned_flat, flat)
 
     def fakes(self, augmentor: Augmentor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Augmented (keypoints, root-relative targets); in place of unusable ones their sources."""
@@ -223,28 +145,40 @@ class PoseAugSource(nn.Module):
             pose, flat, camera = self(rows)
             made = augmentor(pose)
             made_flat = project_normalised(made.pose_rt, camera)
-            usable = self._usable(made.pose_rt, made_flat)
-            return torch.where(usable, made_flat, flat), _centred(torch.where(usable, made.pose_rt, pose))
+            usable = self.usable(made.pose_rt, made_flat)[:, None, None]
+            return torch.where(usable, made_flat, flat), _root_relative(torch.where(usable, made.pose_rt, pose))
 
-    def kept(self, made: Augmented, flat: Tensor) -> tuple[Tensor, Tensor]:
+    def official_fakes(self, made: Augmented, flat: Tensor) -> tuple[Tensor, Tensor]:
         """The (keypoints, root-relative targets) that the official code keeps of a GAN step's fakes."""
         pose, flat = made.pose_rt.detach(), flat.detach()
-        inside = in_picture(pose, flat, self.aspect, lower_bound=False)
-        return flat[inside], _centred(pose)[inside]
+        inside = usable_fakes(pose, flat, self.aspect, lower_bound=False)
+        return flat[inside], _root_relative(pose)[inside]
 
-    def nothing(self) -> tuple[Tensor, Tensor]:
-        """An empty batch."""
-        return self.keypoints[:0], self.poses[:0]
-
-    def _usable(self, pose: Tensor, flat: Tensor) -> Tensor:
-        return in_picture(pose, flat, self.aspect)[:, None, None]
+    def usable(self, pose: Tensor, flat: Tensor) -> Tensor:
+        """(B,) bool: in front of the camera and inside the picture."""
+        return usable_fakes(pose, flat, self.aspect)
 
 
-def _centred(pose: Tensor) -> Tensor:
+def usable_fakes(pose: Tensor, keypoints: Tensor, aspect: float, lower_bound: bool = True) -> Tensor:
+    """(B,) bool: which fakes a lifter may learn from.
+
+    Args:
+        pose: (B, 16, 3) camera frame.
+        keypoints: (B, 16, 2) normalised.
+        aspect: Height / width of the picture.
+        lower_bound: False is the rule of the official code, which drops coordinates above 1 and looks at nothing else.
+    """
+    if not lower_bound:
+        return (keypoints <= 1).all(-1).all(-1)
+    bounds = keypoints.new_tensor([1.0, aspect])
+    return ((keypoints.abs() <= bounds).all(-1) & (pose[..., 2] > NEAREST)).all(-1)
+
+
+def _root_relative(pose: Tensor) -> Tensor:
     return pose - pose[:, :1]
 
 
-def _templates(pairs: PosePairs) -> np.ndarray:
+def _subject_lengths(pairs: PosePairs) -> np.ndarray:
     """(S, 15) median bone lengths of each subject."""
     _, owner = np.unique(pairs.subjects, return_inverse=True)
     order = np.argsort(owner, kind="stable")

@@ -17,12 +17,11 @@ from posesyn.settings.lifters import CameraRig, LifterSettings, PoseAugSettings
 from posesyn.synthesis.augmentation import losses
 from posesyn.synthesis.augmentation.augmentor import Augmentor
 from posesyn.training.lifters import poseaug
-from posesyn.training.lifters import source as poseaug_batches
-from posesyn.training.lifters.health import frozen, in_picture, measure
-from posesyn.training.lifters.lifter import LifterModule, score
-from posesyn.training.lifters.poseaug import PoseAugModule
+from posesyn.training.lifters.health import measure_fakes
+from posesyn.training.lifters.lifter import LifterModule, score, weights_without_gradient
+from posesyn.training.lifters.poseaug import PoseAugBatches, PoseAugModule
 from posesyn.training.lifters.run import train_lifter, train_poseaug
-from posesyn.training.lifters.source import PoseAugBatches, PoseAugSource
+from posesyn.training.lifters.source import PoseAugSource, usable_fakes
 
 # x, y up, z of poseaug16, metres
 STANDING = np.array(
@@ -88,13 +87,13 @@ def phases(module: Recorded, epoch: int) -> list[str]:
 
 def test_schedule_alternates_and_rates_fall(pairs):
     module = fitted(Recorded(small(), pairs, pairs, settings(recipe="official")), 3)
-    assert phases(module, 2) == ["gan", "check", "fake", "evaluate", "real"]
+    assert phases(module, 2) == ["gan", "guard", "fake", "evaluate", "real"]
     epochs = [number for number, _ in module.calls]
     for epoch in range(3):
         rates = module.rates_seen[epochs.index(epoch)]
         np.testing.assert_allclose(rates, [1e-4 * (1 - epoch / 4)] * 4)
     mixed = fitted(Recorded(small(), pairs, pairs, settings()), 1)
-    assert phases(mixed, 0) == ["gan", "check", *2 * ["augment", "mixed"]]
+    assert phases(mixed, 0) == ["gan", "guard", *2 * ["augment", "mixed"]]
 
 
 def test_each_lifter_update_has_the_rate_of_a_lifter_trained_alone(pairs):
@@ -142,21 +141,21 @@ def test_mixed_and_separate_passes_make_the_same_number_of_lifter_steps(count):
 @pytest.mark.parametrize("ahead", (1, 3, 100))
 def test_a_mixed_step_takes_as_much_data_as_one_without_fakes_and_as_many_fakes(monkeypatch, ahead):
     size = settings().batch_size
-    monkeypatch.setattr(poseaug_batches, "_AHEAD", ahead * size)
+    monkeypatch.setattr(poseaug, "_FAKES_AHEAD", ahead * size)
     made, data, sources = [], [], []
     for work in PoseAugBatches(200, settings(), 0):
         if work.phase == "augment":
-            made = work.rows[0]
+            made = list(work.rows[0].split(size))
         elif work.phase == "mixed":
             data.append(work.rows[0])
-            sources.append(made[work.number * size : (work.number + 1) * size])
+            sources.append(made.pop(0))
     for rows in (data, sources):
         assert [len(part) for part in rows] == 2 * [size, size, size, 200 - 3 * size]
         assert (torch.bincount(torch.cat(rows), minlength=200) == 2).all()
 
 
 def test_a_mixed_step_learns_from_the_fakes_made_for_it(pairs, monkeypatch):
-    monkeypatch.setattr(poseaug_batches, "_AHEAD", 128)
+    monkeypatch.setattr(poseaug, "_FAKES_AHEAD", 128)
     seen, made = [], []
 
     class RecordedSource(PoseAugSource):
@@ -215,9 +214,9 @@ def test_bone_swap_keeps_directions_and_takes_a_subjects_lengths(pairs):
     rows = torch.arange(60)
     pose, flat, _ = module.source(rows)
     lengths = PosePairs(pose.numpy(), flat.numpy()).lengths
-    wanted = module.source.templates[module.source.template_of[rows]].numpy()
+    wanted = module.source.subject_lengths[module.source.drawn_subject[rows]].numpy()
     np.testing.assert_allclose(lengths, wanted, atol=1e-5)
-    assert len(np.unique(module.source.template_of.numpy())) == 3
+    assert len(np.unique(module.source.drawn_subject.numpy())) == 3
     original = module.source.poses[rows]
     np.testing.assert_allclose(pose[:, 0], original[:, 0], atol=1e-6)
 
@@ -227,9 +226,9 @@ def test_filters():
     flat = torch.zeros(4, 16, 2)
     flat[1, 3, 0], flat[2, 3, 1] = 1.2, -1.2
     pose[3, 2, 2] = -1.0
-    assert in_picture(pose, flat, 1.0).tolist() == [True, False, False, False]
-    assert in_picture(pose, flat, 1.0, lower_bound=False).tolist() == [True, False, True, True]
-    assert in_picture(pose, flat, 1.3).tolist() == [True, False, True, False]
+    assert usable_fakes(pose, flat, 1.0).tolist() == [True, False, False, False]
+    assert usable_fakes(pose, flat, 1.0, lower_bound=False).tolist() == [True, False, True, True]
+    assert usable_fakes(pose, flat, 1.3).tolist() == [True, False, True, False]
 
 
 def test_unusable_fakes_are_replaced_by_their_sources(pairs):
@@ -322,27 +321,27 @@ def test_collapse_is_seen_and_undone(pairs):
     pose, flat, _ = module.source(rows)
     made = module.average(pose)
     one = made._replace(pose_ba=made.pose_ba[:1].expand_as(made.pose_ba))
-    assert measure(pose, flat, one, flat, torch.ones(100, dtype=torch.bool)).collapsed
-    assert measure(pose, flat, made, flat[:1].expand_as(flat), torch.ones(100, dtype=torch.bool)).collapsed
+    assert measure_fakes(pose, flat, one, flat, torch.ones(100, dtype=torch.bool)).collapsed
+    assert measure_fakes(pose, flat, made, flat[:1].expand_as(flat), torch.ones(100, dtype=torch.bool)).collapsed
     broken = made._replace(pose_rt=made.pose_rt * float("nan"))
-    assert measure(pose, flat, broken, flat, torch.ones(100, dtype=torch.bool)).collapsed
-    assert measure(pose, flat, made, flat, torch.zeros(100, dtype=torch.bool)).collapsed
+    assert measure_fakes(pose, flat, broken, flat, torch.ones(100, dtype=torch.bool)).collapsed
+    assert measure_fakes(pose, flat, made, flat, torch.zeros(100, dtype=torch.bool)).collapsed
     one_view = made._replace(rotation_share=made.rotation_share[:1].expand(100, 3))
-    assert measure(pose, flat, one_view, flat, torch.ones(100, dtype=torch.bool)).collapsed
+    assert measure_fakes(pose, flat, one_view, flat, torch.ones(100, dtype=torch.bool)).collapsed
     no_view = made._replace(rotation_share=None)
-    assert not measure(pose, flat, no_view, flat, torch.ones(100, dtype=torch.bool)).collapsed
+    assert not measure_fakes(pose, flat, no_view, flat, torch.ones(100, dtype=torch.bool)).collapsed
 
 
 def test_default_recipe_bounds_views_and_joints_and_official_does_not(pairs):
     module = PoseAugModule(small(), pairs, pairs, settings())
     rows = torch.arange(len(pairs))
-    flat, seen = module.source(rows)[1], module.source.seen(rows)
+    flat, seen = module.source(rows)[1], module.source.real_2d(rows)
     assert module.augmentor.RTprocess.views == module.source.views and module.augmentor.joint_range is not None
     assert (seen != flat).any(-1).any(-1).float().mean() > 0.5  # the rest would have left the picture
     assert seen[..., 0].abs().max() <= 1 and seen[..., 1].abs().max() <= module.source.aspect
     official = PoseAugModule(small(), pairs, pairs, settings(recipe="official"))
     assert official.source.views is None and official.augmentor.joint_range is None
-    assert torch.equal(official.source.seen(rows), official.source(rows)[1])
+    assert torch.equal(official.source.real_2d(rows), official.source(rows)[1])
 
 
 def test_spread_keeps_views_apart(pairs):
@@ -361,12 +360,12 @@ def test_spread_keeps_views_apart(pairs):
 
 def test_rescue_goes_back_to_healthy_weights(pairs):
     class Breaks(PoseAugModule):
-        def _check(self):
+        def _rescue_or_remember(self):
             if self.current_epoch == 1:
                 with torch.no_grad():
                     for network in (self.augmentor, self.average):
                         network.BAprocess.w2.weight.fill_(float("nan"))
-            super()._check()
+            super()._rescue_or_remember()
 
     module = fitted(Breaks(small(), pairs, pairs, settings(epochs=2)), 2)
     assert module.guard.rescues == 1 and not module.check().collapsed
@@ -388,14 +387,14 @@ def test_what_is_not_healthy_is_not_remembered(pairs, which):
                 network.BAprocess.w2.bias.copy_(100 * torch.tensor([0.0, 1.0, 0.0]).repeat(15))
                 network.BAprocess.w2.weight.zero_()
     module.log = lambda *args, **kwargs: None
-    module._check()
+    module._rescue_or_remember()
     assert module.guard.healthy is kept and module.guard.rescues == 0
 
 
 def test_frozen_layers_stay_frozen():
     lifter = small()
     lifter.w1.requires_grad_(False)
-    with frozen(lifter):
+    with weights_without_gradient(lifter):
         assert not any(weight.requires_grad for weight in lifter.parameters())
     assert not lifter.w1.weight.requires_grad and lifter.w2.weight.requires_grad
 
