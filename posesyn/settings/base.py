@@ -92,7 +92,10 @@ def identity(settings: object) -> dict[str, Any]:
         value = getattr(settings, one.name)
         if one.metadata.get("free") or value == _default(one):
             continue
-        found[one.name] = identity(value) if is_dataclass(value) else plain(value)
+        said = identity(value) if is_dataclass(value) else plain(value)
+        # A part that differs in free fields only says nothing either.
+        if said != {} or not is_dataclass(value):
+            found[one.name] = said
     return found
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from posesyn.errors import InputError
-from posesyn.settings.base import FREE, check_choices, check_least
+from posesyn.settings.base import check_choices, check_least
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class PriorSettings:
     Args:
         name: Of the prior, for provenance.
         tokeniser_steps, transformer_steps, residual_steps: Optimiser steps of the three trainings.
-        checkpoint_every: Steps between validations; a training that was interrupted goes on from the last one.
+        checkpoint_every: Steps between validations, the best of which is kept; a training that was interrupted goes on
+            from the last one.
         codes: Entries of each codebook.
         code_dim: Numbers per code.
         quantizers: Codebooks, each for what those before it leave over.
@@ -44,7 +45,7 @@ class PriorSettings:
     tokeniser_steps: int = 1400
     transformer_steps: int = 2000
     residual_steps: int = 400
-    checkpoint_every: int = field(default=250, metadata=FREE)
+    checkpoint_every: int = 250
     codes: int = 512
     code_dim: int = 128
     quantizers: int = 12

@@ -220,7 +220,8 @@ def fine_tune(
                        fix="choose another folder")  # fmt: skip
     config = {
         "kind": "fine-tuning",
-        "settings": asdict(settings),
+        # Whole, as earlier versions wrote it; how many processes read images changes nothing.
+        "settings": {**asdict(settings), "num_workers": 0},
         "seed": seed,
         "estimator": estimator.spec.name,
         "weights": fingerprint(estimator),

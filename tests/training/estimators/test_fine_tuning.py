@@ -68,6 +68,7 @@ def test_finished_training_is_loaded_and_other_settings_are_refused(persons, tmp
     again = make_estimator()
     fine_tune(again, persons, None, tmp_path, SETTINGS, progress=False)
     np.testing.assert_array_equal(weights_of(again), weights_of(first))
+    fine_tune(make_estimator(), persons, None, tmp_path, replace(SETTINGS, num_workers=2), progress=False)
     with pytest.raises(RunError, match="learning_rate"):
         fine_tune(make_estimator(), persons, None, tmp_path, replace(SETTINGS, learning_rate=1e-3), progress=False)
 

@@ -97,7 +97,9 @@ def test_another_training_in_the_folder_is_refused(whole, motions):
         train_prior(motions, whole.parent, TINY, held_out, seed=3, codes=25)
     with pytest.raises(RunError, match="motions"):
         train_prior(motions[:2], whole.parent, TINY, held_out, seed=3)
-    assert train_prior(motions, whole.parent, TINY, held_out, seed=3, checkpoint_every=1) == whole  # finished
+    with pytest.raises(RunError, match="checkpoint_every"):  # decides which weights are validated, so which are kept
+        train_prior(motions, whole.parent, TINY, held_out, seed=3, checkpoint_every=1)
+    assert train_prior(motions, whole.parent, TINY, held_out, seed=3) == whole  # finished
 
 
 def test_clips_of_a_reader_do_as_well_as_mocap(motions, tmp_path):
