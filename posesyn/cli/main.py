@@ -67,7 +67,7 @@ class _Parser(ArgumentParser):
         given = re.findall(r"--[\w.-]+", text) if "nrecognized" in text else []
         if choice := re.search(r"invalid choice: '(\w+)' \(choose from (.*)\)", text):
             given, known = [choice[1]], re.findall(r"'(\w+)'", choice[2])
-        near = [match for name in given for match in difflib.get_close_matches(name, known, n=2)]
+        near = [match for name in given for match in _near(name, known)]
         guess = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
         print(f"{command}: {text}{guess} (`{command} --help` lists what there is)", file=sys.stderr)
         raise SystemExit(WRONG_INPUT)
@@ -80,6 +80,13 @@ def _split(key: str) -> tuple[list[str], str]:
         known = known[parts[0]]
         words.append(parts.pop(0))
     return words, ".".join(parts)
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    """What may be meant: options with the same last word (earlier versions had it elsewhere), else similar ones."""
+    last = name.lstrip("-").split(".")[-1]
+    same = [one for one in known if one.lstrip("-").split(".")[-1] == last]
+    return same[:2] or difflib.get_close_matches(name, known, n=2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -72,6 +72,12 @@ def test_version(capsys):
         (["run", "--data.images", "x", "--out", "y", "--extraction.num_challengin", "3"], ["--extraction.num_chal"]),
         (["train", "estimator", "--data.images", "x"], ["posesyn train estimator:", "required: --clips, --out ("]),
         (["extract", "--data.images", "x", "--out", "y", "--extraction.normalizer", "bx"], ["'torso'", "bx"]),
+        (
+            ["run", "--data.images", "x", "--out", "y", "--settings.num_motions", "3"],
+            ["did you mean --synthesis.num_m"],
+        ),
+        (["run", "--seed", "1"], ["posesyn run: ", "required: --data.images, --out (`posesyn run --help`"]),
+        (["evaluate", "estimator", "--device", "cpu"], ["posesyn evaluate estimator: ", "--data.images, --out ("]),
     ],
 )
 def test_a_wrong_option_is_one_line_and_a_guess(arguments, words, capsys):
