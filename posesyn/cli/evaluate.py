@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from posesyn.cli import build
 from posesyn.settings import DataSettings, EstimatorSettings, EvaluationSettings, LifterChoice, PosePairSettings
@@ -47,7 +48,7 @@ def evaluate_estimator(
         bodies=bodies,
         progress=True,
     )
-    options = {"resamples": evaluation.resamples, "level": evaluation.level, "seed": evaluation.seed}
+    options: dict[str, Any] = {"resamples": evaluation.resamples, "level": evaluation.level, "seed": evaluation.seed}
     result.save(out, **options)
     name, unit = result.settings["estimator"], result.joint_unit
     plots = {

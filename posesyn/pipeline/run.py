@@ -185,7 +185,7 @@ class Pipeline:
             processes: Trainings at the same time, the machine's threads divided among them. Small networks train
                 faster so: two processes of one thread do more steps than one process of two.
         """
-        jobs = [
+        jobs: list[dict[str, Any]] = [
             {
                 "estimator": copy.deepcopy(self.estimator),
                 "real": self.real,

@@ -76,11 +76,12 @@ def report_table(report: ErrorReport) -> pd.DataFrame:
 
 def _stored(item: ScoredPerson) -> dict[str, Any]:
     person, image = item.person, item.person.image
+    size = getattr(image, "expected_size", None)
     facts = {name: value for name in _FACTS if (value := getattr(person, name)) is not None}
     return {
         "image_path": str(image.path.resolve()) if isinstance(image, ImageFile) else None,
         "image_orientation": image.orientation if isinstance(image, ImageFile) else None,
-        "image_width_height": list(image.expected_size) if getattr(image, "expected_size", None) else None,
+        "image_width_height": list(size) if size else None,
         "facts": dump_json(facts),
         "meta": _meta(person),
         "predicted_skeleton": item.prediction.skeleton,
