@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from posesyn.errors import PosesynError
 
     given: list[str] = list(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     settings: dict[str, Any] = {"prog": "posesyn", "description": _ABOUT, "version": __version__}
     try:
         auto_cli(COMMANDS, args=given, as_positional=False, parser_class=_Parser, **settings)
@@ -105,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("posesyn: interrupted. Run the same command again to resume.", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

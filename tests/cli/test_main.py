@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import typing
@@ -102,8 +103,10 @@ def test_interrupt_says_how_to_go_on(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("posesyn.cli.main.COMMANDS", {"demo": interrupted, "run": interrupted})
+    before = signal.getsignal(signal.SIGTERM)
     assert cli.main(["demo"]) == cli.INTERRUPTED
     assert "to resume" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before  # a notebook that calls main() keeps its own
 
 
 @pytest.mark.integration
