@@ -137,7 +137,6 @@ def plain_d3d(d: nn.Module, pose: Tensor) -> Tensor:
 
 def plain_gan_step(module: _Loose, rows: Tensor, rows_3d: Tensor, rows_2d: Tensor) -> None:
     """The plain iteration."""
-    g, d3, d2, _ = module.optimizers()
     pose, flat, camera = module.source(rows)
     real_3d, real_2d = module.source(rows_3d)[0], module.source(rows_2d)[1]
     module.lifter.train()
@@ -155,15 +154,15 @@ def plain_gan_step(module: _Loose, rows: Tensor, rows_3d: Tensor, rows_2d: Tenso
         + 3 * (turned + scaled) + 0.1 * terms[0] + 0.01 * terms[1]
     )  # fmt: skip
     module.zero_grad(set_to_none=True)
-    module._step(g, total, module.augmentor)
+    module._step("augmentor", total)
     if module.counter % 2 == 0:
-        for name, network, optimizer, real, fake in (
-            ("3d", lambda x: plain_d3d(module.d3d, x), d3, real_3d, pose_ba),
-            ("2d", module.d2d, d2, real_2d, flat_rt),
+        for name, network, real, fake in (
+            ("3d", lambda x: plain_d3d(module.d3d, x), real_3d, pose_ba),
+            ("2d", module.d2d, real_2d, flat_rt),
         ):
             old = module.pools[name](fake)
             loss = losses.discriminator_adversarial(network(real), network(old))
-            module._step(optimizer, loss, module.d3d if name == "3d" else module.d2d)
+            module._step(f"d{name}", loss)
     module.counter += 1
 
 
@@ -188,7 +187,7 @@ def measured(name: str, form: str, what: str, repeats: int) -> dict:
             module.lifter.train()
             flat, target = module.source.recorded(rows[0])
             loss = functional.mse_loss(plain_lifter(module.lifter, flat), target)
-            module._step(module.optimizers()[3], loss, module.lifter)
+            module._step("lifter", loss)
         else:
             module.lifter_step(*module.source.recorded(rows[0]))
 

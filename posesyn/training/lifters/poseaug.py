@@ -127,11 +127,10 @@ class PoseAugModule(pl.LightningModule):
         super().__init__()
         if pairs.cameras is None or len(pairs) < 2:
             raise InputError(
-                "PoseAug needs at least two pose pairs with cameras",
-                where="PoseAugModule",
+                "PoseAug needs at least two pose pairs with cameras", where="PoseAugModule",
                 got=f"{len(pairs)} pairs, cameras {'unknown' if pairs.cameras is None else 'known'}",
                 fix="use Human3.6M, or motions seen by a CameraRig; MPI-INF-3DHP's test file is for testing only",
-            )
+            )  # fmt: skip
         self.automatic_optimization = False
         self.settings, self.seed, self.validation = settings or PoseAugSettings(), seed, validation
         options, spectral = self.settings, self.settings.spectral and not self.settings.official
@@ -153,8 +152,7 @@ class PoseAugModule(pl.LightningModule):
         self.fakes: list[tuple[Tensor, Tensor]] = []  # made ahead, a batch for each of the lifter's coming steps
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        rate = self.settings.learning_rate
-        rates = {name: rate for name in ("augmentor", "d3d", "d2d")}
+        rates = dict.fromkeys(("augmentor", "d3d", "d2d"), self.settings.learning_rate)
         rates["lifter"] = self.settings.lifter_rate or LIFTER_RATES.get(self.lifter.name, _LIFTER_RATE)
         self.rates = rates
         return [torch.optim.Adam(getattr(self, name).parameters(), value, fused=True) for name, value in rates.items()]
@@ -196,8 +194,7 @@ class PoseAugModule(pl.LightningModule):
         if self.current_epoch < settings.warmup:
             return
         if not settings.official:
-            # Falls over the lifter's own passes: each update has the rate that it has in a training of the lifter alone
-            # (``schedule="linear"``).
+            # Falls over the lifter's own passes, as in a training of the lifter alone with ``schedule="linear"``.
             passes = 2 * (settings.epochs - settings.warmup)
             done = 2 * (self.current_epoch - settings.warmup) + lifter_pass
             self._set_rate("lifter", max(0.0, 1 - done / (passes + 1)))
@@ -228,11 +225,11 @@ class PoseAugModule(pl.LightningModule):
             flat = project_normalised(made.pose_rt, camera)
             parts = self._augmentor_losses(pose, keypoints, camera, made, flat)
             total = sum(parts.values())
-            self._step(self.optimizers()[0], total, self.augmentor)
+            self._step("augmentor", total)
         if not settings.official:
             with torch.no_grad():
-                averages, weights = list(self.average.parameters()), list(self.augmentor.parameters())
-                torch._foreach_lerp_(averages, weights, 1 - settings.ema)
+                old_weights, new_weights = self.average.parameters(), self.augmentor.parameters()
+                torch._foreach_lerp_([*old_weights], [*new_weights], 1 - settings.ema)
                 for old, new in zip(self.average.buffers(), self.augmentor.buffers()):
                     old.copy_(new)  # of the normalisation: running means already
         if self.counter % settings.discriminate_every == 0:
@@ -279,14 +276,14 @@ class PoseAugModule(pl.LightningModule):
         return parts
 
     def _discriminate(self, made: Augmented, flat: Tensor, rows_3d: Tensor, rows_2d: Tensor) -> None:
-        settings, found, optimizers = self.settings, {}, self.optimizers()
+        settings, found = self.settings, {}
         penalise = (self.counter // settings.discriminate_every) % _PENALTY_EVERY == 0
         penalise = penalise and settings.gradient_penalty > 0 and not settings.official
         # Directions are all that D3D sees: swapped bone lengths make no difference to it.
         real_3d = joints_from_bones(unit_bones(bone_vectors(self.source.poses[rows_3d])))
-        for name, weight, network, optimizer, real, fake in (
-            ("3d", settings.weight_3d, self.d3d, optimizers[1], real_3d, made.pose_ba),
-            ("2d", settings.weight_2d, self.d2d, optimizers[2], self.source.real_2d(rows_2d), flat),
+        for name, weight, network, real, fake in (
+            ("3d", settings.weight_3d, self.d3d, real_3d, made.pose_ba),
+            ("2d", settings.weight_2d, self.d2d, self.source.real_2d(rows_2d), flat),
         ):
             if not weight:
                 continue
@@ -296,9 +293,8 @@ class PoseAugModule(pl.LightningModule):
             loss = losses.discriminator_adversarial(scores_real, scores_fake)
             if penalise:
                 (slope,) = torch.autograd.grad(scores_real.mean(1).sum(), real, create_graph=True)
-                norm = slope.square().sum((1, 2)).mean()
-                loss = loss + _PENALTY_EVERY * settings.gradient_penalty / 2 * norm
-            self._step(optimizer, loss, network)
+                loss = loss + _PENALTY_EVERY * settings.gradient_penalty / 2 * slope.square().sum((1, 2)).mean()
+            self._step(f"d{name}", loss)
             found[f"discriminator_{name}"] = loss
         self._log_losses(found)
 
@@ -345,7 +341,7 @@ class PoseAugModule(pl.LightningModule):
             loss = (1 - share) * functional.mse_loss(self.lifter(keypoints), targets)
             with running_statistics_kept(self.lifter):
                 loss = loss + share * functional.mse_loss(self.lifter(fakes[0]), fakes[1])
-        self._step(self.optimizers()[3], loss, self.lifter)
+        self._step("lifter", loss)
         self.log("train/lifter", loss.detach(), batch_size=len(keypoints), on_step=False, on_epoch=True)
         return loss.detach()
 
@@ -376,18 +372,23 @@ class PoseAugModule(pl.LightningModule):
 
     # What several steps share
 
+    def _optimizer(self, name: str) -> Any:
+        found: Any = self.optimizers()
+        return found[list(self.rates).index(name)]
+
     def _guarded(self) -> tuple[dict[str, nn.Module], list[Any]]:
         networks = {name: getattr(self, name) for name in ("augmentor", "average", "d3d", "d2d")}
-        return networks, self.optimizers()[:3]
+        return networks, [self._optimizer(name) for name in ("augmentor", "d3d", "d2d")]
 
     def _set_rate(self, name: str, factor: float) -> None:
-        for group in self.optimizers()[list(self.rates).index(name)].param_groups:
+        for group in self._optimizer(name).param_groups:
             group["lr"] = self.rates[name] * factor
 
-    def _step(self, optimizer: Any, loss: Tensor, network: nn.Module) -> None:
+    def _step(self, name: str, loss: Tensor) -> None:
+        optimizer = self._optimizer(name)
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
-        nn.utils.clip_grad_norm_(network.parameters(), self.settings.clip)
+        nn.utils.clip_grad_norm_(getattr(self, name).parameters(), self.settings.clip)
         optimizer.step()
 
     def _log_losses(self, parts: dict[str, Tensor]) -> None:
