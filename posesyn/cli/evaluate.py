@@ -68,7 +68,11 @@ def evaluate_estimator(
 
 
 def evaluate_lifter(
-    data: PosePairSettings, lifter: LifterChoice, flip: bool | None = None, out: Path | None = None
+    data: PosePairSettings,
+    lifter: LifterChoice,
+    flip: bool | None = None,
+    out: Path | None = None,
+    device: str = "auto",
 ) -> None:
     """Scores a lifter on pose pairs: MPJPE, PA-MPJPE, PCK@150 and AUC.
 
@@ -78,10 +82,12 @@ def evaluate_lifter(
         lifter: Checkpoint to score.
         flip: Average with the mirrored input. Not given: as published, with ``3dhp`` and not elsewhere.
         out: JSON file for the numbers.
+        device: Where it runs: auto, cpu, cuda, mps ...
     """
     from posesyn.data.pose_pairs.h36m import TEST_SUBJECTS
     from posesyn.data.pose_pairs.sources import load_pairs
     from posesyn.errors import InputError
+    from posesyn.geometry.devices import resolve_device
     from posesyn.storage.files import write_json
     from posesyn.training.lifters.lifter import score
 
@@ -89,7 +95,7 @@ def evaluate_lifter(
         raise InputError("there is no lifter to score", where="evaluate lifter", fix="give --lifter.checkpoint")
     if data.format == "h36m" and data.subjects is None:
         data = replace(data, subjects=list(TEST_SUBJECTS))
-    network, pairs = build.lifter_of(lifter, 0), load_pairs(data)
+    network, pairs = build.lifter_of(lifter, 0).to(resolve_device(device)), load_pairs(data)
     flipped = data.format == "3dhp" if flip is None else flip
     numbers = score(network, pairs, flipped)
     print(f"{network.name}, {len(pairs)} poses{', averaged with the mirrored input' if flipped else ''}")

@@ -15,8 +15,9 @@ class DataSettings:
     """Where persons come from.
 
     Args:
-        format: A published data set's format (docs, "Read published data sets"); ``rendered`` is a folder of clips that
-            posesyn wrote.
+        format: ``coco``, ``mpii``, ``lspet``, ``jhmdb``, ``3dpw``, ``emdb``, ``3dhp-train``, ``3dhp-test``, ``spin``,
+            ``bedlam``, ``agora`` (docs, "Read published data sets"); ``rendered`` is a folder of clips that posesyn
+            wrote; or a name that is registered or announced under ``posesyn.data_formats``.
         annotations: The annotation file or folder (not for ``rendered``, ``emdb``, ``3dhp-train``, ``3dhp-test``).
         images: The image folder (``rendered``: the folder of clips; ``emdb`` and ``3dhp-*``: the data set's root).
         on_missing: Whether a listed image that is not there stops the run or is skipped and counted.
