@@ -39,8 +39,11 @@ coverage: $(VENV)/.installed
 		--cov --cov-report term:skip-covered $(PYTEST_ARGS)
 
 docs: $(VENV)/.installed
-	$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(VENV)/bin/python -m ensurepip
+ifneq ($(UV),)
+	uv pip install -q --python $(VENV)/bin/python -e ".[docs]"
+else
 	$(VENV)/bin/python -m pip install -q -e ".[docs]"
+endif
 	$(RUN)/sphinx-build -W -b html docs docs/_build/html
 
 clean:
