@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from posesyn.types import Clip, Motion, Person, PoseBatch
+from posesyn.types.looks import changes_of, short_repr
 
 if TYPE_CHECKING:  # importing posesyn must not load torch
     import torch
@@ -52,6 +53,11 @@ class EstimatorSpec:
     focal_length: float = 5000.0
     rot6d_layout: Literal["interleaved", "contiguous"] | None = None
     neighbours: int = 0
+
+    def __repr__(self) -> str:
+        return short_repr(
+            self, **{"name": "", "input_size": self.input_size, "skeleton": self.skeleton, **changes_of(self)}
+        )
 
 
 @runtime_checkable

@@ -54,6 +54,9 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 
+    def __repr__(self) -> str:
+        return f"Registry({self.kind!r}, {len(self)} names)"
+
     def __len__(self) -> int:
         return len(self.names())
 

@@ -17,6 +17,7 @@ from posesyn import skeletons
 from posesyn.errors import FileError, InputError
 from posesyn.storage.files import read_npz
 from posesyn.storage.unpickling import PickledObject, restricted_load
+from posesyn.types.looks import short_repr
 
 NUM_JOINTS = 24
 NUM_BETAS = 10
@@ -43,6 +44,8 @@ class BodyArrays:
     part_of_vertex: np.ndarray | None = None
     part_names: tuple[str, ...] = ()
     vertex_ids: Mapping[str, int] | None = None
+
+    __repr__ = short_repr
 
     def check(self, where: object) -> BodyArrays:
         """Returns itself, or raises FileError naming the first array that cannot belong to a SMPL body."""

@@ -27,6 +27,7 @@ from posesyn.body.files import (
 )
 from posesyn.errors import InputError
 from posesyn.geometry import kinematics
+from posesyn.types.looks import short_repr
 
 MEAN_BODY_JOINTS = 22
 
@@ -36,6 +37,9 @@ class BodyOutput(NamedTuple):
 
     vertices: Tensor
     joints: Tensor
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
 
 class Body(torch.nn.Module):

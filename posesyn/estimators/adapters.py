@@ -24,6 +24,7 @@ from posesyn.geometry.cameras import (
 from posesyn.geometry.devices import device_of
 from posesyn.interfaces import EstimatorSpec, TargetEstimator
 from posesyn.types import ArrayImage, Person, PoseBatch
+from posesyn.types.looks import short_repr
 
 _CAMERAS = ("keypoints_px", "cam", "transl_cam")
 _OPTIONAL = {"pose_rotmat": (24, 3, 3), "betas": (10,)}
@@ -173,6 +174,10 @@ class EstimatorKeypointDetector:
     def __init__(self, estimator: TargetEstimator, skeleton: str = "coco17") -> None:
         skeletons.get(skeleton)
         self.estimator, self.skeleton = estimator, skeleton
+
+    def __repr__(self) -> str:
+        name, place = self.estimator.spec.name, str(device_of(self.estimator))
+        return short_repr(self, estimator=name, skeleton=self.skeleton, device=place)
 
     def detect(self, images: np.ndarray, boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(T, H, W, 3) uint8 and (T, 4) boxes → keypoints (T, J, 2) px and scores (T, J).

@@ -15,6 +15,7 @@ from posesyn.report.embedding import data_uri, image_uri
 from posesyn.report.overlays import clip_overlay, crop_region, mask_overlay, person_crop_overlay, side_view
 from posesyn.storage.clip_store import ClipStore
 from posesyn.types import Clip, ScoredPerson
+from posesyn.types.looks import short_repr
 
 SHOWN, SHOWN_REJECTED = 9, 4  # clips on the page, spread over the run
 
@@ -59,6 +60,8 @@ class RunSummary:
     settings: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
+
+    __repr__ = short_repr
 
 
 def clips_to_show(store: ClipStore) -> tuple[list[Clip], list[Clip]]:

@@ -6,11 +6,12 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from posesyn.errors import InputError
+from posesyn.types.looks import default_of
 
 # Of a field that decides how fast a result comes, and not what it is: a resumed run may bring another value.
 FREE: Mapping[str, Any] = types.MappingProxyType({"free": True})
@@ -90,17 +91,13 @@ def identity(settings: object) -> dict[str, Any]:
     found = {}
     for one in fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, one.name)
-        if one.metadata.get("free") or value == _default(one):
+        if one.metadata.get("free") or value == default_of(one):
             continue
         said = identity(value) if is_dataclass(value) else plain(value)
         # A part that differs in free fields only says nothing either.
         if said != {} or not is_dataclass(value):
             found[one.name] = said
     return found
-
-
-def _default(one: Field[Any]) -> Any:
-    return one.default_factory() if one.default_factory is not MISSING else one.default
 
 
 def plain(value: Any) -> Any:

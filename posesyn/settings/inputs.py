@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from posesyn.errors import InputError
 from posesyn.settings.base import FREE, check_choices, check_least
+from posesyn.types.looks import short_repr
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class DataSettings:
     image_captions: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         check_choices(self)
         for name in ("on_missing", "captions"):
@@ -57,6 +60,8 @@ class EstimatorSettings:
 
     name: str = "hmr_small"
     checkpoint: Path | None = None
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ class CaptionerSettings:
     keep_annotated: bool = False
     max_new_tokens: int = 40
     batch_size: int = field(default=8, metadata=FREE)
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_least(self, max_new_tokens=1, batch_size=1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from posesyn.errors import InputError
+from posesyn.types.looks import short_repr
 
 Recipe = Literal["default", "official"]
 # Focal length of the Human3.6M cameras in half image widths: 1145 px in pictures of 1000 px.
@@ -34,6 +35,8 @@ class CameraRig:
     aim: tuple[float, float] = (0.8, 1.0)
     focal: tuple[float, float] = (FOCAL, FOCAL)
     aspect: float = 1.0
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         for name in ("heights", "distances", "aim", "focal"):
@@ -71,6 +74,8 @@ class LifterSettings:
     clip: float = 1.0
     schedule: Literal["step", "linear"] = "step"
     mirror: bool = False
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         _positive(self, "batch_size", "decay_steps", "clip", *(("epochs",) if self.epochs is not None else ()))
@@ -148,6 +153,8 @@ class PoseAugSettings:
     spectral: bool = False
     rescue: bool = True
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         if self.recipe not in ("default", "official"):
             raise InputError("unknown recipe", where="PoseAugSettings", expected="default or official", got=self.recipe)
@@ -190,6 +197,8 @@ class PosePairSettings:
     stride: int = 1
     rig: CameraRig | None = None
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         _positive(self, "stride")
 
@@ -208,6 +217,8 @@ class LifterChoice:
     name: Literal["mlp", "videopose", "semgcn", "stgcn"] | None = None
     checkpoint: str | None = None
     options: dict[str, float] = field(default_factory=dict)
+
+    __repr__ = short_repr
 
 
 def _positive(settings: object, *names: str) -> None:

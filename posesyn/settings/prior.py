@@ -8,6 +8,7 @@ from typing import Literal
 
 from posesyn.errors import InputError
 from posesyn.settings.base import check_choices, check_least
+from posesyn.types.looks import short_repr
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class PriorSettings:
     max_run: int | None = 4
     warm: Path | None = None
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         check_choices(self)
         check_least(self, tokeniser_steps=1, transformer_steps=1, residual_steps=1, checkpoint_every=1, max_run=1)
@@ -100,6 +103,8 @@ class CaptionedMotionSettings:
     split: str | None = "train"
     validation: str | None = "val"
     mirrored: bool = True
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_choices(self)

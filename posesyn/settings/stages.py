@@ -11,6 +11,7 @@ from posesyn.errors import InputError
 from posesyn.settings.base import FREE, check_choices, check_least
 from posesyn.settings.synthesis import SynthesisSettings
 from posesyn.settings.training import FineTuningSettings
+from posesyn.types.looks import short_repr
 
 Normalizer = Literal["box", "area", "keypoints", "torso", "head"]
 Style = Literal["wild", "lab"]
@@ -66,6 +67,8 @@ class ExtractionSettings:
     num_processes: int = field(default=0, metadata=FREE)
     error_budget: int | float = field(default=0.1, metadata=FREE)
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         check_choices(self)
         check_least(
@@ -111,6 +114,8 @@ class RenderingSettings:
     backgrounds: Path | None = None
     style: Style = "wild"
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         check_choices(self)
         check_least(self, frames_per_motion=1, frame_stride=1, shape_spread=0, image_size=1)
@@ -136,6 +141,8 @@ class FilterSettings:
     measure: Literal["oks", "pck"] = "oks"
     min_inside: int = 8
     batch_size: int = field(default=32, metadata=FREE)
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -163,6 +170,8 @@ class RunSettings:
     filtering: FilterSettings = field(default_factory=FilterSettings)
     training: FineTuningSettings = field(default_factory=FineTuningSettings)
     seed: int = 0
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_least(self, seed=0)

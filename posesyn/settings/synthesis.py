@@ -8,6 +8,7 @@ from typing import Literal
 
 from posesyn.errors import InputError
 from posesyn.settings.base import FREE, check_choices, check_least
+from posesyn.types.looks import short_repr
 
 MAX_FRAMES = 100_000  # 83 minutes; beyond this a length is taken for a mistake. Our own choice.
 
@@ -53,6 +54,8 @@ class FittingSettings:
     closeness: float = 0.4
     closeness_noise: float = 0.15
     temperature: float = 3.0
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ class SynthesisSettings:
     spread: float = 0.4
     blend_frames: float = 6.0
     photo_view: float = 0.5
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         where = "SynthesisSettings"

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from posesyn.errors import InputError
 from posesyn.settings.base import FREE, check_choices, check_least
+from posesyn.types.looks import short_repr
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class TrainerSettings:
     devices: int | str | list[int] = field(default=1, metadata=FREE)
     strategy: str = field(default="auto", metadata=FREE)
     precision: str = "32-true"
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.devices in (0, []):
@@ -72,6 +75,8 @@ class FineTuningSettings:
     checkpoint_every: int = 100
     num_workers: int = field(default=0, metadata=FREE)
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         check_choices(self)
         check_least(self, steps=0, batch_size=1, checkpoint_every=1, num_workers=0)
@@ -101,6 +106,8 @@ class EvaluationSettings:
     resamples: int = 2000
     level: float = 0.95
     seed: int = 0
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_least(self, batch_size=1, resamples=1)

@@ -34,6 +34,9 @@ class Skeleton:
     bones: tuple[tuple[int, int], ...]
     flip: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        return f"Skeleton({self.name!r}, {len(self)} joints)"
+
     def __len__(self) -> int:
         return len(self.joints)
 

@@ -89,6 +89,9 @@ class ClipWriter:
             self.ledger.close()
             raise
 
+    def __repr__(self) -> str:
+        return f"ClipWriter({str(self.folder)[-200:]!r}, {len(self._positions)} clips placed)"
+
     def pending(self) -> list[str]:
         """Planned clips that are neither written nor quarantined, in order."""
         return self.ledger.pending(STAGE)

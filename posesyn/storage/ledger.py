@@ -87,6 +87,9 @@ class RunLedger:
             os.close(self._lock)
             raise
 
+    def __repr__(self) -> str:
+        return f"RunLedger({str(self.folder)[-200:]!r})"
+
     def _make_folder(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -4,22 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import posesyn
-from posesyn import estimators, skeletons, storage, types
-from posesyn.data import CocoKeypoints, RenderedClips
+from posesyn import ErrorExtractor, MotionSynthesizer, estimators, settings, skeletons, storage, types
+from posesyn.body.files import read_free_body
+from posesyn.body.model import ASSETS
+from posesyn.data import CocoKeypoints, H36MSequence, MotionCaptions, RenderedClips
 from posesyn.data.crops import crop_person, crop_persons
+from posesyn.data.pose_pairs.h36m import h36m_camera
 from posesyn.data.pose_pairs.pairs import PosePairs
 from posesyn.estimators.lifters.keypoints import LiftedImage
+from posesyn.report import RunSummary
 from posesyn.storage.clip_writer import ClipWriter
 from posesyn.storage.images import ImageFile
 from posesyn.synthesis import AnimationRenderer, ClipFilter
+from posesyn.training import MixedPoseDataModule
 from posesyn.types import BodyFit, BodyLabels, JointTruth, ViewRequest
-from tests.factories import make_batch, make_clip, make_image, make_motion, make_person, make_report, make_scored
+from posesyn.types.looks import default_of
+from tests.factories import (
+    make_batch,
+    make_clip,
+    make_estimator,
+    make_image,
+    make_motion,
+    make_person,
+    make_prior,
+    make_report,
+    make_scored,
+)
+from tests.test_api_surface import PINNED
 
 LONG = "a person walks " * 60
 
@@ -44,22 +64,40 @@ def values(shared, tmp_path_factory):
     coco = shared / "data" / "images" / "coco"
     persons = CocoKeypoints(coco / "annotations.json", coco)
     joints = np.random.default_rng(0).normal(0, 0.2, (9, 16, 3)).astype(np.float32)
-    spec = make_estimator_spec()
+    spec = posesyn.EstimatorSpec("tiny", input_size=(16, 16))
     return [
         person, make_batch(tuple(map(str, range(500)))), make_scored(), make_report(40), motion, clips[0], labels,
         truth, fit, make_image(), ImageFile(Path("z" * 200)), ViewRequest(1.0, 0.2), persons,
         store, store.frame(0, 0), store.header(0), RenderedClips(store), PosePairs(joints, joints[..., :2]),
         LiftedImage(joints, joints[..., :2], (80, 60)), AnimationRenderer(image_size=32).render([motion]),
-        ClipFilter().filter(clips), crop_person(make_person(), spec), crop_persons([make_person()], spec),
+        ClipFilter().filter(clips), crop_person(make_person(), spec), crop_persons([make_person()], spec), spec,
+        skeletons.get("smpl45"), estimators.ESTIMATORS, *stages(), RunSummary("t" * 400, settings={"a": LONG}),
+        MotionCaptions(shared / "data" / "cmu" / "captions.jsonl", "train"), read_free_body(ASSETS / "body_small.npz"),
+        H36MSequence("S1", "A", "c", joints, joints, "poseaug16", h36m_camera("S1", "54138969")),
+        posesyn.load_body(size="small")(torch.eye(3).expand(1, 24, 3, 3), torch.zeros(1, 10)),
     ]  # fmt: skip
 
 
-def make_estimator_spec():
-    return posesyn.EstimatorSpec("tiny", input_size=(16, 16))
+def stages():
+    estimator = make_estimator()
+    detector = estimators.EstimatorKeypointDetector(estimator)
+    return [
+        ErrorExtractor(estimator), ErrorExtractor(estimator, others=[estimator], num_challenging=3), detector,
+        MotionSynthesizer(make_prior(), num_motions=2), AnimationRenderer(image_size=(32, 64), style="lab"),
+        ClipFilter(estimator, quantile=0.9), ClipFilter(detector), ClipFilter(),
+        MixedPoseDataModule([make_person()] * 9, [make_person()]),
+    ]  # fmt: skip
+
+
+def every_settings():
+    needed = {"images": Path("i" * 300), "folder": Path("f" * 300), "format": "h36m", "path": "p" * 300}
+    for kind in (getattr(settings, name) for name in settings.__all__):
+        asked = [one.name for one in dataclasses.fields(kind) if default_of(one) is dataclasses.MISSING]
+        yield kind(**{name: needed[name] for name in asked})
 
 
 def test_every_value_fits_in_a_line(values):
-    for value in values:
+    for value in [*values, *every_settings()]:
         text = repr(value)
         assert len(text) < 300 and "\n" not in text and " at 0x" not in text, text
         assert type(value).__name__ in text
@@ -76,6 +114,35 @@ def test_comparing_and_hashing_work(values):
     for value in values:
         assert value == value and len({value, value}) == 1
         assert (value == make_person()) is False
+
+
+def test_every_public_class_says_what_it_is(values):
+    seen, wanted = {type(value) for value in values}, set()
+    for module, names in json.loads(PINNED.read_text()).items():
+        public = [getattr(import_module(module), name) for name in names]
+        classes = {one for one in public if inspect.isclass(one) and not getattr(one, "_is_protocol", False)}
+        # PyTorch shows a network as the tree of its layers.
+        wanted |= {one for one in classes if not issubclass(one, torch.nn.Module | BaseException)}
+    assert not [one.__name__ for one in wanted if one.__repr__ is object.__repr__]
+    assert {ErrorExtractor, MotionSynthesizer, AnimationRenderer, ClipFilter, MixedPoseDataModule} <= seen & wanted
+
+
+def test_stages_name_what_they_work_with_and_what_was_set():
+    extractor, others, _, synthesizer, renderer, judged, *_ = map(repr, stages())
+    assert extractor == "ErrorExtractor(estimator='tiny', device='cpu')"
+    assert others == "ErrorExtractor(estimator='tiny', others='tiny', device='cpu', num_challenging=3)"
+    assert synthesizer.startswith("MotionSynthesizer(prior='") and "num_motions=2" in synthesizer
+    assert renderer.startswith("AnimationRenderer(image_size=(32, 64), style='lab', backend='MeshBackend'")
+    assert judged == "ClipFilter(mode='estimator', judge='tiny', device='cpu', quantile=0.9, threshold=0.2)"
+    spec = posesyn.EstimatorSpec("mine", mean=(0.5, 0.5, 0.5))
+    assert repr(spec) == "EstimatorSpec(name='mine', input_size=(224, 224), skeleton='smpl45', mean=(0.5, 0.5, 0.5))"
+
+
+def test_settings_show_what_differs_from_the_defaults():
+    assert repr(settings.RunSettings()) == "RunSettings()"
+    some = settings.RunSettings(rendering=settings.RenderingSettings(frames_per_motion=None, style="lab"), seed=3)
+    assert repr(some) == "RunSettings(rendering=RenderingSettings(frames_per_motion=None, style='lab'), seed=3)"
+    assert repr(settings.PriorSettings(speeds=(1.0,), codes=7)) == "PriorSettings(codes=7, speeds=(1.0,))"
 
 
 def test_shapes_stand_for_numbers():

@@ -14,6 +14,7 @@ from posesyn.data.motions.bvh import clean_pieces
 from posesyn.data.motions.bvh_file import read_bvh
 from posesyn.data.motions.bvh_skeletons import bvh_skeleton
 from posesyn.errors import FileError, InputError
+from posesyn.types.looks import short_repr
 
 # Captions whose terms allow weights trained on them to be shipped (data/cmu/README.md; KIT-ML has terms of its own).
 FREE_CAPTIONS = ("cmu-index", "rewritten")
@@ -45,6 +46,8 @@ class CaptionedMotion:
     subject: str
     skeleton: str
     mended_frames: int = 0
+
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.joints_world)
@@ -103,6 +106,9 @@ class MotionCaptions(Sequence[CaptionedMotion]):
         if split is not None:
             subjects = _read_split(Path(split_file) if split_file else self.path.parent / "split.json", split)
             self.entries = [entry for entry in self.entries if entry["subject"] in subjects]
+
+    def __repr__(self) -> str:
+        return short_repr(self, path=self.path, split=self.split, motions=len(self), fps=self.fps)
 
     def __len__(self) -> int:
         return len(self.entries)

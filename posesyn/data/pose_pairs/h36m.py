@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 from posesyn import skeletons
 from posesyn.errors import InputError
 from posesyn.storage.files import read_npz
+from posesyn.types.looks import short_repr
 
 # Name → focal length x, y; principal point x, y; radial k1, k2, k3; tangential p1, p2; width, height (pixels).
 _INTRINSICS: dict[str, tuple[float, ...]] = {
@@ -210,6 +211,8 @@ class H36MSequence:
     calibration: LabCamera
     fps: float = FPS
 
+    __repr__ = short_repr
+
     def __len__(self) -> int:
         return len(self.joints_cam)
 
@@ -247,6 +250,9 @@ class H36MPoses:
             self._keypoints = _table(self.keypoints_path, "positions_2d", "data_2d_h36m_gt.npz")
         for subject, action in self.sequences():
             self._source(subject, action)
+
+    def __repr__(self) -> str:
+        return short_repr(self, path=self.path, keypoints=self.keypoints_path, skeleton=self.skeleton)
 
     def sequences(self, subjects: tuple[str, ...] | None = None) -> Iterator[tuple[str, str]]:
         """(subject, action) of everything in the file, or of some subjects.

@@ -33,6 +33,7 @@ from posesyn.synthesis.augmentation.bones import (
     joints_from_bones,
 )
 from posesyn.synthesis.augmentation.joint_range import JointRange
+from posesyn.types.looks import short_repr
 
 # Below this squared angle the series is exact to float32's last digits.
 _SMALL = 1e-6
@@ -132,6 +133,9 @@ class Augmented(NamedTuple):
     rotvec: Tensor
     translation: Tensor
     rotation_share: Tensor | None
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
 
 class _Stage(nn.Module):

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from posesyn.errors import InputError
 from posesyn.synthesis.augmentation.bones import BONES, JOINTS, PARENTS
+from posesyn.types.looks import short_repr
 
 # Bone → the bone it hangs on (bones are numbered by their child joint less one); trunk bones hang on the pelvis' frame.
 _PARENT_BONE = tuple(PARENTS[bone + 1] - 1 for bone in range(BONES))
@@ -126,6 +127,8 @@ class JointLimits:
     angles: np.ndarray
     directions: tuple[np.ndarray, ...]
     reach: np.ndarray
+
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, joints: np.ndarray, seed: int = 0) -> JointLimits:

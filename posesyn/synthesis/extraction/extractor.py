@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from posesyn.errors import FileError, InputError
+from posesyn.geometry.devices import device_of
 from posesyn.interfaces import TargetEstimator
 from posesyn.progress import ProgressBar
 from posesyn.settings.base import identity, plain, with_changes
@@ -28,6 +29,7 @@ from posesyn.synthesis.extraction.scoring import PersonScorer
 from posesyn.synthesis.extraction.selection import Ranking
 from posesyn.types import ErrorReport, Person, ScoredPerson
 from posesyn.types.arguments import check_several
+from posesyn.types.looks import changes_of, short_repr
 
 STAGE = "extract"
 # Always written down, whether or not they are the default's; the others only where they differ from it.
@@ -81,6 +83,12 @@ class ErrorExtractor:
         self.settings = with_changes(ExtractionSettings, settings, changes)
         if self.settings.rank_by == "disagreement" and not others:
             raise InputError("disagreement needs a second estimator", where="ErrorExtractor", fix="pass others=[...]")
+
+    def __repr__(self) -> str:
+        name, *others = (one.spec.name for one in (self.estimator, *self.others))
+        place = str(device_of(self.estimator))
+        parts = {"estimator": name, "others": ", ".join(others), "device": place, **changes_of(self.settings)}
+        return short_repr(self, **parts)
 
     def identity(self) -> dict[str, Any]:
         """What decides the result apart from the persons, as JSON values; a run is only continued with the same."""

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from posesyn.errors import InputError
-from posesyn.geometry.devices import halving, moved, on_cpu
+from posesyn.geometry.devices import device_of, halving, moved, on_cpu
 from posesyn.interfaces import KeypointDetector, TargetEstimator
 from posesyn.settings.base import with_changes
 from posesyn.settings.stages import FilterSettings
 from posesyn.synthesis.filtering.judges import detector_scores, estimator_errors, label_problems
 from posesyn.types import Clip
 from posesyn.types.arguments import check_several
+from posesyn.types.looks import changes_of, short_repr
 
 if TYPE_CHECKING:
     import torch
@@ -101,6 +102,12 @@ class ClipFilter:
         self.threshold: float | None = default if self.settings.threshold is None else float(self.settings.threshold)
         # What the judge said about clips during calibration, by content: filtering the same clips asks it only once.
         self._known: dict[tuple[str, int, bytes], np.ndarray] = {}
+
+    def __repr__(self) -> str:
+        spec = getattr(self.judge, "spec", None)
+        judge = type(self.judge).__name__ if spec is None else spec.name
+        asked = {} if self.judge is None else {"judge": judge, "device": str(device_of(self.judge))}
+        return short_repr(self, mode=self.mode, **asked, **{**changes_of(self.settings), "threshold": self.threshold})
 
     def filter(self, clips: Iterable[Clip], drop_empty: bool = True) -> FilteredClips:
         """The clips with :attr:`Clip.keep` updated, decided one by one as they are asked for.

@@ -30,6 +30,7 @@ from posesyn.synthesis.motion.steering.estimator_pose import joints22
 from posesyn.synthesis.motion.steering.steering import Goal, PoseFitter, draw_goal
 from posesyn.types import Motion, ScoredPerson, ViewRequest, batched
 from posesyn.types.arguments import check_several
+from posesyn.types.looks import changes_of, short_repr
 
 FEET = (7, 8, 10, 11)  # ankles and toes of humanml3d22
 
@@ -117,6 +118,9 @@ class MotionSynthesizer:
         settings = with_changes(SynthesisSettings, settings, changes)
         prior = MotionPriorModel.load(settings.prior if path is None else path)
         return cls(prior, settings, body=body, device=device)
+
+    def __repr__(self) -> str:
+        return short_repr(self, prior=self.prior.name, device=str(self.device), **changes_of(self.settings))
 
     @cached_property
     def fitter(self) -> PoseFitter:

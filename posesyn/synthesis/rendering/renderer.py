@@ -21,6 +21,7 @@ from posesyn.synthesis.rendering.appearance.appearance import Appearance
 from posesyn.synthesis.rendering.likeness import likeness
 from posesyn.types import Clip, Motion, Person, ScoredPerson
 from posesyn.types.arguments import check_several
+from posesyn.types.looks import changes_of, short_repr
 
 if TYPE_CHECKING:
     import torch
@@ -100,6 +101,10 @@ class AnimationRenderer:
                 **options,
             )
         self._looks: OrderedDict[tuple[str, int], Appearance] = OrderedDict()
+
+    def __repr__(self) -> str:
+        parts = {**changes_of(self.settings), "backend": type(self.backend).__name__, "image_size": self.image_size}
+        return short_repr(self, **parts, device=str(getattr(self.backend, "device", "")))
 
     def prepare(self, motion: Motion, seed: int = 0) -> Motion:
         """What the settings ask to be drawn of a motion: some of its frames, on a body drawn at random.

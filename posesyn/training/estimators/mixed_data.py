@@ -19,6 +19,7 @@ from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.seeds import rng_of
 from posesyn.synthesis.filtering.clip_filter import FilteredClips
 from posesyn.types import Clip, Person
+from posesyn.types.looks import short_repr
 
 REAL, SYNTHETIC = 0, 1
 # (stream, position in the stream's data, pass over the data)
@@ -273,6 +274,11 @@ class MixedPoseDataModule(pl.LightningDataModule):
         sizes = tuple(map(len, self.streams))
         self.sampler = MixedBatchSampler(sizes, self.counts, seed, steps)
         self._trained = 0
+
+    def __repr__(self) -> str:
+        real, synthetic = map(len, self.streams)
+        parts = {"real": real, "synthetic": synthetic, "batch_size": self.batch_size, "seed": self.seed}
+        return short_repr(self, **parts, synthetic_per_batch=self.counts[SYNTHETIC], num_workers=self.num_workers)
 
     def _spec(self) -> EstimatorSpec:
         module = None if self.trainer is None else self.trainer.lightning_module
