@@ -10,6 +10,7 @@ import numpy as np
 
 from posesyn import skeletons
 from posesyn.data.persons.rendered import RenderedClips
+from posesyn.pipeline.stages import LAYOUT
 from posesyn.progress import progress_over
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.clip_writer import ClipWriter
@@ -130,7 +131,9 @@ def _render_part(
 ) -> ClipStore:
     ids = {clip_id(motion_id, seed): motion_id for motion_id in (f"{name}/{index:04d}" for index in range(count))}
     renderer = AnimationRenderer("mesh", image_size=settings.image_size, style=style)
-    with ClipWriter(folder, plan=list(ids), config={"part": name, "seed": seed, **asdict(settings)}) as writer:
+    with ClipWriter(
+        folder, plan=list(ids), config={"layout": LAYOUT, "part": name, "seed": seed, **asdict(settings)}
+    ) as writer:
         pending = [ids[clip] for clip in writer.pending()]
         if pending:
             motions = _motions(synthesizer, list(ids.values()), texts, settings, seed_of(seed, name), progress)

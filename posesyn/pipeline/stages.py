@@ -33,7 +33,7 @@ from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
 from posesyn.types import ErrorReport, Motion, Person, ScoredPerson, batched
 
 FILTERED = "filter.json"
-LAYOUT = 2  # of run folders; changed where a folder of before could not be continued
+LAYOUT = 3  # of run folders; changed where a folder of before would go on as another run
 _PERSONS_AT_ONCE = 16  # saved together; our own choice
 
 

@@ -130,7 +130,7 @@ class RunLedger:
         wanted = _as_json(config)
         if self.config.get("layout") != wanted.get("layout"):
             raise RunError(
-                "the output folder was made by another version of posesyn, which laid it out differently",
+                "the output folder was made by a version of posesyn that this one cannot continue",
                 where=self.folder,
                 expected=f"layout {wanted.get('layout')}",
                 got=f"layout {self.config.get('layout')}",

@@ -11,8 +11,12 @@ import pytest
 
 from posesyn.cli.main import main
 from posesyn.errors import RunError
+from posesyn.estimators import load_estimator
+from posesyn.pipeline import stages
 from posesyn.pipeline.run import Pipeline
 from posesyn.settings import ExtractionSettings, FineTuningSettings, RenderingSettings, RunSettings, SynthesisSettings
+from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
+from tests.factories import make_motion, make_report, make_scored
 
 TINY = RunSettings(
     ExtractionSettings(num_challenging=2, num_non_challenging=2),
@@ -62,10 +66,23 @@ def test_the_hand_chain_gives_the_same_bytes_as_a_run(shared, tmp_path, capsys):
         assert configs[0] == configs[1], stage
 
 
+@pytest.mark.parametrize("stage", ["run", "motions", "clips"])
+def test_what_an_earlier_version_began_is_refused(body, tiny_prior, tmp_path, stage):
+    """Motions of before have other seeds: a folder must not hold both."""
+    (tmp_path / "config.json").write_text(f'{{"kind": "{stage}", "layout": {stages.LAYOUT - 1}}}')
+    with pytest.raises(RunError, match="cannot continue"):
+        if stage == "run":
+            Pipeline(load_estimator("hmr_small"), [make_scored().person], tmp_path, TINY, progress=False)
+        elif stage == "motions":
+            made = MotionSynthesizer(tiny_prior, body=body)
+            stages.synthesize(make_report(), TINY.synthesis, tmp_path, synthesizer=made)
+        else:
+            stages.render([make_motion()], TINY.rendering, tmp_path)
+
+
 @pytest.mark.integration
 def test_run_goes_through_on_photos_and_resumes(shared, tmp_path, monkeypatch):
     from posesyn.data import CocoKeypoints
-    from posesyn.estimators import load_estimator
 
     folder = shared / "data" / "images" / "coco"
     persons = CocoKeypoints(folder / "annotations.json", folder)

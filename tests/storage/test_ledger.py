@@ -31,6 +31,12 @@ def test_other_settings_are_refused_by_name(tmp_path):
         RunLedger(tmp_path, {"seed": 0, "render": {"size": (256, 256), "fps": 30}, "new": 2})
 
 
+def test_a_folder_of_another_layout_is_refused(tmp_path):
+    RunLedger(tmp_path, {"layout": 2}).close()
+    with pytest.raises(RunError, match=r"this one cannot continue.*layout 3.*layout 2.*Name another folder"):
+        RunLedger(tmp_path, {"layout": 3})
+
+
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(RunError, match=r"other files.*thesis\.tex"):

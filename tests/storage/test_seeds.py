@@ -21,6 +21,13 @@ def test_every_name_and_run_has_its_own():
     assert len({seed % 2**31 for seed in seeds}) > 9_990, "the lower bits alone differ too"
 
 
+def test_many_samples_never_share_a_seed_or_a_first_draw():
+    """Of 32-bit seeds, about five pairs of so many would agree."""
+    names = [f"text/{number}/a person walks" for number in range(200_000)]
+    assert len({seed_of(0, name) for name in names}) == len(names)
+    assert len({rng_of(0, name).random() for name in names}) == len(names)
+
+
 def test_generators_start_from_the_seed():
     np.testing.assert_array_equal(rng_of(3, "x").random(4), np.random.default_rng(seed_of(3, "x")).random(4))
     assert rng_of(3, "x").random() != rng_of(3, "y").random()

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from posesyn.errors import InputError
+from posesyn.storage.seeds import seed_of
 from posesyn.synthesis.motion.prior.prior import MotionPriorModel
-from posesyn.synthesis.motion.prior.sampling import row_seed
+from posesyn.synthesis.motion.prior.sampling import seeds_of_rows
 from posesyn.synthesis.motion.prior.text import checked_texts
 
 # Tokens that a window takes over from the one before: half of what the prior holds. Our own choice; fewer windows make
@@ -59,7 +60,7 @@ def continue_codes(
     rows = [checked_texts(row, f"{where}, row {index}") for index, row in enumerate(texts)]
     if not all(rows):
         raise InputError("each row needs a caption", where=where, got=[len(row) for row in rows])
-    seeds = [row_seed(torch.seed(), index) for index in range(len(rows))] if seeds is None else list(seeds)
+    seeds = seeds_of_rows(None, len(rows)) if seeds is None else list(seeds)
     empty = torch.zeros(0, dtype=torch.int64)
     codes = [empty] * len(rows) if prefixes is None else [torch.as_tensor(prefix) for prefix in prefixes]
     if len(codes) != len(rows) or len(seeds) != len(rows):
@@ -86,7 +87,7 @@ def continue_codes(
         drawn = prior.sample(
             embedding,
             kept,
-            seed=[row_seed(seed, "window", done) for seed in seeds],
+            seed=[seed_of(seed, f"window/{done}") for seed in seeds],
             **{**options, "max_tokens": window, "min_tokens": window},
         )
         codes = [torch.cat([row[:done].to(new), new[len(old) :]]) for row, old, new in zip(codes, kept, drawn)]

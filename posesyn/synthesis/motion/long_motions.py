@@ -8,8 +8,9 @@ import numpy as np
 
 from posesyn.errors import InputError
 from posesyn.settings.synthesis import MAX_FRAMES
+from posesyn.storage.files import dump_json
+from posesyn.storage.seeds import seed_of
 from posesyn.synthesis.motion.continuation import continue_codes
-from posesyn.synthesis.motion.prior.sampling import row_seed
 from posesyn.synthesis.motion.sampler import drawing
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.types import Motion, batched
@@ -55,7 +56,7 @@ def long_motions(
     jobs = [(row, k) for row in range(len(stories)) for k in range(num_motions)]
     motions = []
     for part in batched(jobs, settings.batch_rows):
-        seeds = [row_seed(seed, *stories[row], k) for row, k in part]
+        seeds = [seed_of(seed, f"story/{k}/{dump_json(stories[row])}") for row, k in part]
         codes, seams = continue_codes(
             prior,
             [stories[row] for row, _ in part],

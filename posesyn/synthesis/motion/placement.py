@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from posesyn.settings.synthesis import SynthesisSettings
+from posesyn.storage.seeds import rng_of
 from posesyn.synthesis.motion.ranking import Reprojection, reproject
 from posesyn.synthesis.motion.sampler import Job
 from posesyn.synthesis.motion.steering.estimator_pose import CAM_TO_WORLD, joints22, turned
@@ -107,8 +108,8 @@ def _steered(
             "fit_distance": distance,
             "yaw": float(yaw),
         }
-        # Another stream than the goal's and the tokens', so that the view says nothing about the pose.
-        from_photo = np.random.default_rng([job.seed, 1]).random() < settings.photo_view
+        # A stream of its own, so that the view says nothing about the pose.
+        from_photo = rng_of(job.seed, "view").random() < settings.photo_view
         elevation = goal.elevation if from_photo else None
         placed.append(PlacedSample(job, bent, frame, error(bent[frame], goal.camera), elevation, facts))
     return placed

@@ -19,11 +19,11 @@ from posesyn.interfaces import Captioner
 from posesyn.progress import ProgressBar
 from posesyn.settings.base import plain, with_changes
 from posesyn.settings.synthesis import SynthesisSettings
+from posesyn.storage.seeds import seed_of
 from posesyn.synthesis.motion.captions import caption_persons, choose_captions
 from posesyn.synthesis.motion.placement import PlacedSample, place
 from posesyn.synthesis.motion.prior.features import FPS, body_offsets
 from posesyn.synthesis.motion.prior.prior import MotionPriorModel
-from posesyn.synthesis.motion.prior.sampling import row_seed
 from posesyn.synthesis.motion.prior.text import checked_texts
 from posesyn.synthesis.motion.sampler import Job, MotionSampler
 from posesyn.synthesis.motion.steering.estimator_pose import joints22
@@ -210,7 +210,7 @@ class MotionSynthesizer:
         settings = settings.checked(self.prior.frames_per_token, self.prior.max_tokens)
         none = torch.zeros(0, dtype=torch.int64)
         jobs = [
-            Job(f"text{row}", k, caption, row_seed(seed, caption, k), none)
+            Job(f"text{row}", k, caption, seed_of(seed, f"text/{k}/{caption}"), none)
             for row, caption in enumerate(captions)
             for k in range(num_motions)
         ]
@@ -246,7 +246,7 @@ class MotionSynthesizer:
     def _plan(self, scored: ScoredPerson, given: str | None, said: Mapping[str, str], count: int, seed: int) -> _Plan:
         """``count`` jobs for one person, each from its own pose where the person can be fitted."""
         person = scored.person
-        seeds = [row_seed(seed, person.person_id, k) for k in range(count)]
+        seeds = [seed_of(seed, f"person/{k}/{person.person_id}") for k in range(count)]
         pose = joints22(scored.prediction)
         goals = self._goals(scored, seeds)
         texts, source = choose_captions(

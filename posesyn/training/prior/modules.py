@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from posesyn.errors import InputError
 from posesyn.interfaces import TextEncoder
+from posesyn.storage.seeds import seed_of
 from posesyn.synthesis.motion.prior.features import recover_joints
 from posesyn.synthesis.motion.prior.normalizer import Normalizer
-from posesyn.synthesis.motion.prior.sampling import row_seed
 from posesyn.synthesis.motion.prior.transformer import MotionTransformer, TransformerConfig
 from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQOutput, VQVAEConfig
 
@@ -138,7 +138,7 @@ class SeededModule(pl.LightningModule):
     recipe: Any
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
-        torch.manual_seed(row_seed(self.recipe.seed, self.global_step))
+        torch.manual_seed(seed_of(self.recipe.seed, f"step/{self.global_step}"))
 
 
 class MotionVQVAEModule(SeededModule):

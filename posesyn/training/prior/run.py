@@ -42,6 +42,7 @@ from posesyn.training.prior.residual import MotionResidualModule, ResidualRecipe
 from posesyn.training.runs import lowest, run_training
 
 PRIOR, WEIGHTS = "prior.safetensors", "weights.safetensors"
+LAYOUT = 2  # of the folder; changed where one of before would go on with other random numbers
 
 
 def train_prior(
@@ -88,6 +89,7 @@ def train_prior(
         motions, validation = [m for i, m in enumerate(motions) if i % 10 != 9], motions[9::10] or motions[-1:]
     config = {
         "kind": "motion prior",
+        "layout": LAYOUT,
         "settings": identity(settings),
         "seed": seed,
         "motions": fingerprint(motions),

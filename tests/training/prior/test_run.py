@@ -89,6 +89,13 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(whole, motions, tmp_path
     assert all(torch.equal(value, truth[name]) for name, value in weights.items())
 
 
+def test_a_training_that_an_earlier_version_began_is_refused(motions, tmp_path):
+    """It would go on with other random numbers than it began with."""
+    (tmp_path / "config.json").write_text('{"kind": "motion prior", "seed": 3}')
+    with pytest.raises(RunError, match="cannot continue"):
+        train_prior(motions, tmp_path, TINY, [swaying(9)], seed=3)
+
+
 def test_another_training_in_the_folder_is_refused(whole, motions):
     held_out = [swaying(9)]
     with pytest.raises(RunError, match="seed"):

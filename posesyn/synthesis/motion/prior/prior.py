@@ -17,7 +17,7 @@ from posesyn.interfaces import TextEncoder
 from posesyn.storage.checkpoints import load_into, load_metadata, load_weights, save_weights
 from posesyn.synthesis.motion.prior.normalizer import Normalizer
 from posesyn.synthesis.motion.prior.quantizer import ResidualConfig, ResidualTransformer
-from posesyn.synthesis.motion.prior.sampling import row_seed, sample_tokens
+from posesyn.synthesis.motion.prior.sampling import sample_tokens, seeds_of_rows
 from posesyn.synthesis.motion.prior.text import ClipTextEncoder, HashTextConfig, HashTextEncoder, SentenceTextEncoder
 from posesyn.synthesis.motion.prior.transformer import MotionTransformer, TransformerConfig
 from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig
@@ -126,16 +126,11 @@ class MotionPriorModel(nn.Module):
         count = options.get("num_samples", 1)
         prefixes = self._prefixes(prefix_codes, len(text_embedding))
         firsts = [prefix if prefix.ndim == 1 else prefix[:, 0] for prefix in prefixes]
+        options["seed"] = seeds = seeds_of_rows(options.get("seed"), len(text_embedding) * count)
         codes = sample_tokens(self.transformer, text_embedding, firsts, **options)
         embedding = torch.as_tensor(text_embedding).to(self.residual.positions).repeat_interleave(count, 0)
         every = [prefix for prefix in prefixes for _ in range(count)]
-        seed = options.get("seed")
-        seeds = [row_seed(seed, row) for row in range(len(codes))] if not isinstance(seed, Sequence) else list(seed)
-        if seed is None:
-            seeds = [row_seed(torch.seed(), row) for row in range(len(codes))]
-        return self.residual.fill(
-            embedding, codes, every, self.vqvae.vqvae.quantizer, residual_temperature, [row_seed("r", s) for s in seeds]
-        )
+        return self.residual.fill(embedding, codes, every, self.vqvae.vqvae.quantizer, residual_temperature, seeds)
 
     def _prefixes(self, prefixes: Tensor | Sequence[Tensor] | None, rows: int) -> list[Tensor]:
         where, layers = "MotionPriorModel.sample", self.vqvae.config.quantizers

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from posesyn.errors import InputError
+from posesyn.storage.seeds import rng_of
 
 _ROWS = 2048  # vectors searched for at once, to bound memory
 
@@ -336,5 +338,5 @@ class ResidualTransformer(nn.Module):
 
 def _noise(seed: int, count: int, codes: int) -> Tensor:
     """(count, codes) Gumbel noise of a stream of its own."""
-    uniform = torch.rand(count, codes, generator=torch.Generator().manual_seed(int(seed)))
+    uniform = torch.from_numpy(rng_of(seed, "residual codes").random((count, codes), dtype=np.float32))
     return -(-uniform.clamp(1e-9, 1 - 1e-7).log()).log()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import zlib
+import secrets
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from posesyn.errors import InputError
 from posesyn.geometry.devices import exact_device
+from posesyn.storage.seeds import rng_of, seed_of
 from posesyn.synthesis.motion.prior.transformer import KeyValueCache, MotionTransformer
 
 _WHERE = "sample_tokens"
@@ -48,9 +50,18 @@ class SamplingOptions:
     compile: bool = False
 
 
-def row_seed(*parts: object) -> int:
-    """A seed that depends on the parts only: crc32 of their text."""
-    return zlib.crc32("/".join(map(str, parts)).encode())
+def seeds_of_rows(seed: int | Sequence[int] | None, rows: int) -> list[int]:
+    """One seed per row: those given, or made of one seed and the row's number, or fresh ones for None.
+
+    Raises:
+        InputError: Another number of seeds than rows.
+    """
+    if seed is None or isinstance(seed, (int, np.integer)):
+        run_seed = secrets.randbits(63) if seed is None else int(seed)
+        return [seed_of(run_seed, f"row/{row}") for row in range(rows)]
+    if len(seed) != rows:
+        raise InputError("one seed per sample is needed", where=_WHERE, expected=rows, got=len(seed))
+    return [int(value) for value in seed]
 
 
 def sample_tokens(
@@ -68,8 +79,8 @@ def sample_tokens(
         text_embedding: (B, text_dim).
         prefix_codes: (B, P), or B tensors of any lengths, or None.
         num_samples: Samples per text.
-        seed: One seed, from which row r takes (seed, r); or one seed per row (B * num_samples), with which a sample
-            does not depend on what else is in the batch; or None for a fresh one.
+        seed: See :func:`seeds_of_rows`; the rows are B * num_samples. With a seed per row a sample does not depend on
+            what else is in the batch.
         options: Fields of :class:`SamplingOptions`.
 
     Returns:
@@ -190,17 +201,8 @@ def _draw(scores: Tensor, position: int, dice: Tensor | None, options: SamplingO
 
 def _dice(seed: int | Sequence[int] | None, rows: int, count: int) -> Tensor:
     """(rows, count) uniform numbers, each row from a stream of its own."""
-    if seed is None:
-        seed = torch.seed() % 2**32
-    if isinstance(seed, int):
-        seeds = [row_seed(seed, row) for row in range(rows)]
-    else:
-        seeds = [int(value) for value in seed]
-        if len(seeds) != rows:
-            raise InputError("one seed per sample is needed", where=_WHERE, expected=rows, got=len(seeds))
-    return torch.stack(
-        [torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(value)) for value in seeds]
-    )
+    # By NumPy: torch's generator on a CPU would tell seeds apart by their lower 32 bits only.
+    return torch.from_numpy(np.stack([rng_of(own, "tokens").random(count) for own in seeds_of_rows(seed, rows)]))
 
 
 def _checked(options: SamplingOptions, most: int) -> SamplingOptions:

@@ -19,6 +19,7 @@ from posesyn.geometry.devices import exact_device, resolve_device
 from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.metrics.pose2d_error import person_size
 from posesyn.settings.synthesis import FittingSettings
+from posesyn.storage.seeds import rng_of
 from posesyn.synthesis.motion.prior.features import PARENTS
 from posesyn.synthesis.motion.steering.estimator_pose import turned
 from posesyn.synthesis.motion.steering.pose_library import POINTS, ROWS, PoseLibrary, shipped_library
@@ -211,7 +212,7 @@ def draw_goal(fitted: Fitted, number: int, seed: int, width: float, settings: Fi
     if number == 0:
         row, points, view = 0, fitted.points[0], fitted.views[0]
     else:
-        row, points, view = fitted.draw(np.random.default_rng(seed), settings.temperature, width)
+        row, points, view = fitted.draw(rng_of(seed, "goal"), settings.temperature, width)
     yaw, camera, elevation = split_view(view)
     pose = turned(points[:22] - points[:1], yaw)
     return Goal(pose, camera, elevation, row, float(fitted.cost[row] - fitted.cost.min()))

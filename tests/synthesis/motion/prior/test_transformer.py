@@ -102,6 +102,23 @@ def test_samples_of_one_text_differ_and_repeat_with_the_seed(tiny):
     assert [a.tolist() for a in sample_tokens(tiny, text, num_samples=6, seed=4)] != [a.tolist() for a in first]
 
 
+def test_seeds_count_with_all_their_bits(tiny):
+    """torch's generator on a CPU would take the lower 32 bits only."""
+    seeds = [5, 5 + 2**32, -5, 5]
+    rows = [
+        tuple(row.tolist()) for row in sample_tokens(tiny, torch.randn(1, 6), num_samples=4, min_tokens=9, seed=seeds)
+    ]
+    assert len(set(rows)) == 3 and rows[0] == rows[3]
+    whole = sample_tokens(tiny, torch.zeros(1, 6), seed=np.int64(3))
+    assert whole[0].tolist() == sample_tokens(tiny, torch.zeros(1, 6), seed=3)[0].tolist()
+
+
+def test_without_a_seed_samples_differ_and_other_random_numbers_stay(tiny):
+    before = torch.get_rng_state()
+    rows = [tuple(sample_tokens(tiny, torch.zeros(1, 6), min_tokens=9)[0].tolist()) for _ in range(2)]
+    assert rows[0] != rows[1] and torch.equal(before, torch.get_rng_state())
+
+
 def test_the_drawn_tokens_follow_the_distribution(tiny):
     text = torch.randn(1, 6)
     drawn = sample_tokens(tiny, text, num_samples=4000, max_tokens=1, seed=0, temperature=2.0)

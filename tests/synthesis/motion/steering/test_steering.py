@@ -9,9 +9,9 @@ import torch
 
 from posesyn.errors import InputError
 from posesyn.settings.synthesis import SynthesisSettings
+from posesyn.storage.seeds import seed_of
 from posesyn.synthesis.motion.cleanup import settled
 from posesyn.synthesis.motion.prior.features import PARENTS, body_offsets, motion_features, recover_joints
-from posesyn.synthesis.motion.prior.sampling import row_seed
 from posesyn.synthesis.motion.ranking import reproject
 from posesyn.synthesis.motion.steering.estimator_pose import CAM_TO_WORLD, joints22, turned, yaw_between
 from posesyn.synthesis.motion.steering.pose_library import shipped_library
@@ -182,7 +182,7 @@ def test_plain_mode_is_the_published_order_step_by_step(tiny_prior, body, poses)
     held = torch.from_numpy(held)
     prefix, yaw = tiny_prior.encode(held[None])[0], yaw_between(recover_joints(held[:1])[0].numpy(), pose)
     for k in range(3):
-        options = {"seed": [row_seed(4, "p", k)], "max_tokens": 6, "min_tokens": 4}
+        options = {"seed": [seed_of(4, f"person/{k}/p")], "max_tokens": 6, "min_tokens": 4}
         codes = tiny_prior.sample(tiny_prior.embed(["dance"]), [prefix], **options)[0]
         joints = turned(settled(recover_joints(tiny_prior.decode(codes[None]))[0].numpy(), 0.0), yaw)
         fit = reproject([joints[8:] * CAM_TO_WORLD], scored.person, settings.yaw_search)[0]
