@@ -72,5 +72,9 @@ class RunError(PosesynError):
     """An output folder or ledger that cannot be continued with the given settings."""
 
 
+class DivergenceError(PosesynError):
+    """A training whose loss or gradient is no longer finite."""
+
+
 class MissingDependencyError(PosesynError, ImportError):
     """An optional package that the requested feature needs."""

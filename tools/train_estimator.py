@@ -37,8 +37,8 @@ from posesyn.geometry.rotations import matrix_to_rot6d
 from posesyn.storage.checkpoints import save_weights
 from posesyn.storage.seeds import rng_of
 from posesyn.synthesis.rendering.mesh.backend import MeshBackend
-from posesyn.training.estimators.fine_tuning import PoseEstimatorModule
 from posesyn.training.estimators.mixed_data import MixedPoseDataModule
+from posesyn.training.estimators.module import PoseEstimatorModule
 from posesyn.types import ArrayImage, BodyLabels, Motion, Person
 
 LAB_ACTIONS = ("walk", "everyday")

@@ -14,7 +14,13 @@ from posesyn import skeletons
 from posesyn.body import load_body
 from posesyn.data.crops import CropBatch, crop_persons
 from posesyn.errors import InputError
-from posesyn.geometry.cameras import crop_to_full_translation, full_image_focal, intrinsics, project
+from posesyn.geometry.cameras import (
+    crop_to_full_translation,
+    full_image_focal,
+    intrinsics,
+    project,
+    weak_perspective_to_translation,
+)
 from posesyn.geometry.devices import halving, on_cpu
 from posesyn.interfaces import BodyModel, EstimatorSpec
 from posesyn.types import Person, PoseBatch
@@ -194,6 +200,32 @@ class SmplNetwork(nn.Module):
     def weak_camera(self, output: Mapping[str, Tensor]) -> Tensor:
         """(B, 3) weak perspective (s, tx, ty) of the SMPL translation in the crop, from an output of ``forward``."""
         return output["cam"]
+
+    def pseudo_labels(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What this network would label a training batch with, in the frame of the crops (:mod:`posesyn.data.batches`).
+
+        Returns:
+            ``pose_rotmat``, ``betas``, ``joints``, ``joints_norm``, ``transl_cam`` and ``intrinsics``.
+        """
+        output = self.answer_batch(batch)
+        (height, width), focal = self.spec.input_size, self.spec.focal_length
+        transl = weak_perspective_to_translation(self.weak_camera(output), focal, width)
+        joints = self.body(output["pose_rotmat"], output["betas"]).joints
+        camera = intrinsics(focal, width, height).to(joints).expand(len(joints), 3, 3)
+        size = joints.new_tensor([width, height])
+        points = project(joints + transl[:, None], camera)
+        return {
+            "pose_rotmat": output["pose_rotmat"],
+            "betas": output["betas"],
+            "joints": joints - joints[:, :1],
+            "joints_norm": (points - (size - 1) / 2) / (size / 2),
+            "transl_cam": transl,
+            "intrinsics": camera,
+        }
+
+    def answer_batch(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """``forward`` on a training batch."""
+        return self(batch["images"])
 
     def place(self, output: Mapping[str, Tensor], crops: CropBatch) -> tuple[Tensor, Tensor]:
         """SMPL translations (B, 3) in the camera of the full image, and its focal lengths (B,) in pixels."""

@@ -60,7 +60,7 @@ def smpl_losses(
       of all joints of persons with labels and of visible joints of others; depth in metres, persons with labels.
     * ``heat``: only if predicted. Cross entropy between the heat maps and the same places, each shared among the four
       nearest cells; joints outside the crop do not count. Without it the maps stay wide and learn slowly.
-    * ``scale``: exp(-10 s)², keeps the scale of the camera positive; every person.
+    * ``scale``: exp(-10 s)², keeps the scale of the camera positive; every person. See :func:`scale_penalty`.
 
     Args:
         prediction: ``pose_rotmat`` (B, 24, 3, 3), ``betas`` (B, 10), ``cam`` (B, 3), ``joints`` (B, 45, 3) metres,
@@ -94,7 +94,7 @@ def smpl_losses(
         "pose": masked_mean((prediction["pose_rotmat"] - batch["pose_rotmat"]).square(), labelled),
         "orientation": masked_mean((prediction["pose_rotmat"][:, 0] - batch["pose_rotmat"][:, 0]).square(), labelled),
         "betas": masked_mean((prediction["betas"] - batch["betas"]).square(), labelled),
-        "scale": torch.exp(-10 * prediction["cam"][:, 0]).square().mean(),
+        "scale": scale_penalty(prediction["cam"][:, 0]).mean(),
     }
     if "places" in prediction:
         truth = torch.where(labelled[:, None, None], batch["joints_norm"], batch["keypoints_norm"])[:, joints]
@@ -105,6 +105,15 @@ def smpl_losses(
         terms["heat"] = masked_mean(heat_entropy(prediction["heat"], truth), inside)
     factors = {name: getattr(weights, name) * weights.total for name in terms}
     return {name: value * factors[name] for name, value in terms.items() if factors[name]}
+
+
+def scale_penalty(scale: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """SPIN's exp(-10 s)² for s >= 0; below, its parabola at 0, which still pulls upward but stays finite.
+
+    SPIN's own term is infinite in float32 from s = -4.5 on, and one such person destroys every weight. The bound is our
+    own choice.
+    """
+    return torch.where(scale >= 0, torch.exp(-20 * scale.clamp_min(-1)), 1 - 20 * scale + 200 * scale.square())
 
 
 def heat_entropy(heat: Float[Tensor, "B J h w"], places: Float[Tensor, "B J 2"]) -> Float[Tensor, "B J"]:

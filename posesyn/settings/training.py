@@ -61,8 +61,18 @@ class FineTuningSettings:
         steps: Optimiser steps.
         batch_size: Persons per step.
         synthetic_fraction: Exact share of synthetic persons in every batch.
-        learning_rate: Of Adam.
+        learning_rate: Of Adam; None takes the estimator's own ``learning_rate``, else SPIN's 5e-5.
         schedule: ``constant``, or ``cosine`` down to 1 %, which ends at steadier weights.
+        warmup_steps: Linear rise of the rate at the start.
+        weight_decay: Of Adam.
+        max_grad_norm: Gradients are clipped to this norm; None leaves them.
+        trunk_rate: Factor on the rate of the estimator's trunk (``heavy_parts``).
+        trunk_after: Steps for which the trunk stays as it is.
+        ema_decay: Decay of a running average of the weights, which becomes the result; 0 for none.
+        retain: Share of the real persons without 3D labels for whom the start may teach its own prediction, each
+            where it is right in 2D (:class:`~posesyn.training.estimators.retention.Teacher`); 0 for none.
+        retain_reach: Mean 2D error, as a fraction of the crop, at which it is trusted in 37 of 100 cases.
+        end_share: Share of the trained weights in the result, the rest is the start (WiSE-FT).
         checkpoint_every: Steps between the checkpoints that a resumed run starts from.
         num_workers: Processes that read images; 0 reads in the main process.
     """
@@ -70,8 +80,17 @@ class FineTuningSettings:
     steps: int = 2000
     batch_size: int = 32
     synthetic_fraction: float = 0.5
-    learning_rate: float = 5e-5
+    learning_rate: float | None = None
     schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float | None = None
+    trunk_rate: float = 1.0
+    trunk_after: int = 0
+    ema_decay: float = 0.0
+    retain: float = 0.0
+    retain_reach: float = 0.05
+    end_share: float = 1.0
     checkpoint_every: int = 100
     num_workers: int = field(default=0, metadata=FREE)
 
@@ -79,7 +98,13 @@ class FineTuningSettings:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_least(self, steps=0, batch_size=1, checkpoint_every=1, num_workers=0)
+        check_least(self, steps=0, batch_size=1, checkpoint_every=1, num_workers=0, warmup_steps=0, weight_decay=0)
+        check_least(self, max_grad_norm=0, trunk_rate=0, trunk_after=0, retain_reach=1e-6)
+        for name in ("ema_decay", "retain", "end_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"FineTuningSettings.{name} must be in [0, 1]", got=getattr(self, name))
+        if self.ema_decay == 1:
+            raise InputError("an average that never moves is the start", where="FineTuningSettings.ema_decay", got=1)
         if not 0 <= self.synthetic_fraction <= 1:
             raise InputError("FineTuningSettings.synthetic_fraction must be in [0, 1]", got=self.synthetic_fraction)
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from posesyn.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from posesyn.training.estimators.fine_tuning import PoseEstimatorModule as PoseEstimatorModule
     from posesyn.training.estimators.fine_tuning import fine_tune as fine_tune
     from posesyn.training.estimators.mixed_data import MixedPoseDataModule as MixedPoseDataModule
+    from posesyn.training.estimators.module import PoseEstimatorModule as PoseEstimatorModule
     from posesyn.training.lifters.lifter import LifterModule as LifterModule
     from posesyn.training.lifters.lifter import score as score
     from posesyn.training.lifters.poseaug import PoseAugModule as PoseAugModule

@@ -29,7 +29,7 @@ from pytorch_lightning.callbacks import ProgressBar as LightningBar
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 
-from posesyn.errors import InputError, RunError
+from posesyn.errors import DivergenceError, InputError, RunError
 from posesyn.progress import ProgressBar
 from posesyn.settings.base import identity
 from posesyn.settings.training import TrainerSettings
@@ -116,6 +116,7 @@ def run_training(
 
     Raises:
         RunError: The folder holds another training, another process works in it, or its checkpoint is damaged.
+        DivergenceError: The module says that its loss is not finite; the last good weights are saved beside the curves.
         KeyboardInterrupt: The training was interrupted.
     """
     if (epochs is None) == (steps is None):
@@ -152,6 +153,12 @@ def run_training(
             if last.is_file():
                 _check(module, last)
             _fit(lightning, module, data, last if last.is_file() else None)
+        except DivergenceError as error:
+            good = out / f"last_good_{weights}"
+            save(good, None)  # the step that would have spoilt them has not been made
+            network.load_state_dict(start)
+            fix = f"{error.fix}; the weights before this step are in {good}"
+            raise DivergenceError(error.what, where=error.where, got=error.got, fix=fix) from error
         except BaseException:
             network.load_state_dict(start)
             raise

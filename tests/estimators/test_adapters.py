@@ -9,7 +9,7 @@ from posesyn.data.crops import crop_persons
 from posesyn.errors import InputError
 from posesyn.estimators import CallableEstimator, EstimatorKeypointDetector
 from posesyn.interfaces import EstimatorSpec, KeypointDetector, TargetEstimator, TrainableEstimator
-from posesyn.training.estimators.fine_tuning import PoseEstimatorModule
+from posesyn.training.estimators.module import PoseEstimatorModule
 from posesyn.types import ArrayImage, Person
 
 SPEC = EstimatorSpec("foreign", input_size=(64, 48), box_aspect=0.75, skeleton="coco17")

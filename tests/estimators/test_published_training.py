@@ -7,8 +7,8 @@ import torch
 
 from posesyn.estimators.crowdnet.network import CrowdNet
 from posesyn.estimators.hybrik.network import HybrIK
-from posesyn.training.estimators.fine_tuning import PoseEstimatorModule
 from posesyn.training.estimators.mixed_data import MixedPoseDataModule
+from posesyn.training.estimators.module import PoseEstimatorModule
 
 
 @pytest.mark.integration

@@ -195,8 +195,7 @@ class CrowdNet(SmplNetwork):
 
         Joints are swapped with those of the neighbours that the batch holds (``EstimatorSpec.neighbours``).
         """
-        joints, mask = self.training_poses(batch)
-        output = self(batch["images"], joints.to(self.device), mask.to(self.device))
+        output = self.answer_batch(batch)
         placed = self.posed_joints(output["pose_rotmat"], output["betas"], output["cam_t"])
         focal = self.spec.focal_length
         camera = placed.new_tensor([[focal, 0, _PRINCIPAL], [0, focal, _PRINCIPAL], [0, 0, 1]])
@@ -208,6 +207,11 @@ class CrowdNet(SmplNetwork):
         with torch.no_grad():
             labels = self.posed_joints(batch["pose_rotmat"], batch["betas"], batch["transl_cam"])
         return crowdnet_losses(prediction, batch, labels, self.loss_weights, _CROP)
+
+    def answer_batch(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """``forward`` with the batch's own 2D poses, corrupted as in :meth:`training_poses`."""
+        joints, mask = self.training_poses(batch)
+        return self(batch["images"], joints.to(self.device), mask.to(self.device))
 
     def training_poses(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Input poses (B, 30, 2) and masks (B, 30, 1) of a training batch, corrupted unless ``noise`` is None.

@@ -2,174 +2,34 @@
 
 from __future__ import annotations
 
-import math
+import copy
 import multiprocessing
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
-from posesyn.errors import InputError, PosesynError, RunError
-from posesyn.evaluation.scoring import evaluate
-from posesyn.interfaces import EstimatorSpec, TrainableEstimator
+from posesyn.errors import InputError, RunError
+from posesyn.interfaces import TrainableEstimator
+from posesyn.settings.base import identity
 from posesyn.settings.training import FineTuningSettings, TrainerSettings
 from posesyn.storage.checkpoints import fingerprint, load_into, load_weights, save_weights
 from posesyn.storage.seeds import seed_of
 from posesyn.training.estimators.mixed_data import MixedPoseDataModule
+from posesyn.training.estimators.module import LEARNING_RATE, PoseEstimatorModule
+from posesyn.training.estimators.retention import Teacher, between
 from posesyn.training.runs import run_training
 from posesyn.types import Person
 
-# SPIN's rate (nkolot/SPIN), which PoseGen keeps for fine-tuning (mgholamikn/PoseGen).
-LEARNING_RATE = 5e-5
-
-
-class PoseEstimatorModule(pl.LightningModule):
-    """Trains an estimator with its own losses; validates MPJPE and PA-MPJPE on labelled persons.
-
-    Args:
-        estimator: Any object with ``spec``, ``predict``, ``training_losses`` and ``parameters``; no inheritance needed.
-            One that is no ``torch.nn.Module`` stays on the CPU unless it moves itself.
-        learning_rate: Of Adam.
-        freeze_batchnorm: Keep normalisation layers in eval mode: their running statistics stay those of the first
-            training. PoseGen fine-tunes so (mgholamikn/PoseGen); small mixed batches would disturb them.
-        weight_decay: Of Adam; SPIN has none.
-        schedule: ``constant``; ``cosine`` down to 1 % over the training; or ``published``: optimiser, parameter groups
-            and decay come from the estimator's own ``published_optimizers(learning_rate)``, which an estimator may
-            have. Then ``learning_rate`` None is the published one, and ``weight_decay`` and ``warmup_steps`` are not
-            used.
-        warmup_steps: Linear rise at the start.
-        max_grad_norm: Gradients are clipped to this norm; None leaves them. Our own choice.
-
-    Raises:
-        InputError: The estimator cannot be trained.
-
-    Example:
-        >>> module = PoseEstimatorModule(ps.load_estimator("hmr_small"), learning_rate=1e-4)
-        >>> module.estimator.spec.skeleton
-        'smpl45'
-    """
-
-    def __init__(
-        self,
-        estimator: TrainableEstimator,
-        learning_rate: float | None = LEARNING_RATE,
-        *,
-        freeze_batchnorm: bool = True,
-        weight_decay: float = 0.0,
-        schedule: Literal["constant", "cosine", "published"] = "constant",
-        warmup_steps: int = 0,
-        max_grad_norm: float | None = None,
-    ) -> None:
-        super().__init__()
-        name = getattr(getattr(estimator, "spec", None), "name", type(estimator).__name__)
-        missing = [
-            item for item in ("spec", "predict", "training_losses", "parameters") if not hasattr(estimator, item)
-        ]
-        if missing:
-            raise InputError(
-                "the estimator cannot be fine-tuned",
-                where=f"estimator '{name}'",
-                expected="spec, predict(persons), training_losses(batch) and parameters()",
-                got=f"no {', '.join(missing)}",
-                fix="add them; CallableEstimator takes losses=... for a wrapped function",
-            )
-        trainable = [parameter for parameter in estimator.parameters() if parameter.requires_grad]
-        if not trainable:
-            raise InputError("the estimator has no trainable parameters", where=f"estimator '{name}'")
-        if schedule not in ("constant", "cosine", "published"):
-            raise InputError("unknown schedule", expected="'constant', 'cosine' or 'published'", got=schedule)
-        if schedule == "published" and not hasattr(estimator, "published_optimizers"):
-            raise InputError(
-                "the estimator has no published schedule",
-                where=f"estimator '{name}'",
-                expected="a method published_optimizers(learning_rate)",
-                fix="choose 'constant' or 'cosine'",
-            )
-        if schedule != "published" and learning_rate is None:
-            raise InputError("only the published schedule has a learning rate of its own", fix="pass learning_rate")
-        self.estimator = estimator
-        if not isinstance(estimator, nn.Module):
-            # Registered, so that checkpoints hold them.
-            self.estimator_parameters = nn.ParameterList(estimator.parameters())
-        self.learning_rate, self.weight_decay, self.freeze_batchnorm = learning_rate, weight_decay, freeze_batchnorm
-        self.schedule, self.warmup_steps, self.max_grad_norm = schedule, warmup_steps, max_grad_norm
-
-    @property
-    def spec(self) -> EstimatorSpec:
-        """That of the estimator; the data module crops by it."""
-        return self.estimator.spec
-
-    def train(self, mode: bool = True) -> PoseEstimatorModule:
-        super().train(mode)
-        if self.freeze_batchnorm:
-            for layer in self.modules():
-                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                    layer.eval()
-        return self
-
-    def on_train_epoch_start(self) -> None:
-        # predict() of an estimator in validation may have left its layers in another mode.
-        self.train()
-
-    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        losses = self._checked(self.estimator.training_losses(batch))
-        total = torch.stack(list(losses.values())).sum()
-        count = len(batch["images"])
-        self.log("train/loss", total.detach(), prog_bar=True, batch_size=count)
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=count)
-        return total
-
-    def _checked(self, losses: Any) -> dict[str, Tensor]:
-        where = f"training_losses of estimator '{self.spec.name}'"
-        if not isinstance(losses, dict) or not losses:
-            raise InputError("losses must be a non-empty dict", where=where, got=type(losses).__name__)
-        shapes = {name: getattr(value, "shape", type(value).__name__) for name, value in losses.items()}
-        if any(not isinstance(value, Tensor) or value.ndim for value in losses.values()):
-            raise InputError("every loss must be a scalar tensor", where=where, got=shapes)
-        bad = [name for name, value in losses.items() if not torch.isfinite(value)]
-        if bad:
-            raise PosesynError(
-                "the loss is not finite",
-                where=f"{where}, step {self.global_step}",
-                got=bad,
-                fix="lower the learning rate, or look for damaged labels in the data",
-            )
-        return losses
-
-    def validation_step(self, batch: list[Person], index: int) -> None:
-        result = evaluate(self.estimator, batch, batch_size=len(batch))
-        for name, errors in (("val/mpjpe_mm", result.mpjpe_mm), ("val/pa_mpjpe_mm", result.pa_mpjpe_mm)):
-            self.log(name, float(errors.mean()), prog_bar=True, batch_size=len(batch), on_epoch=True)
-
-    def configure_optimizers(self) -> Any:
-        if self.schedule == "published":
-            return self.estimator.published_optimizers(self.learning_rate)
-        parameters = [parameter for parameter in self.estimator.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(parameters, self.learning_rate, weight_decay=self.weight_decay)
-        if self.schedule == "constant" and not self.warmup_steps:
-            return optimizer
-        steps = int(self.trainer.estimated_stepping_batches) if self.schedule == "cosine" else 0
-
-        def factor(step: int) -> float:
-            rise = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-            done = min(1.0, step / steps) if steps else 0.0
-            return rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
-
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
-
-    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        value = self.max_grad_norm if gradient_clip_val is None else gradient_clip_val
-        self.clip_gradients(optimizer, value, gradient_clip_algorithm or "norm")
-
-
 WEIGHTS = "estimator.safetensors"
+# Settings that the module takes by the same name.
+_PASSED = (
+    "schedule", "warmup_steps", "weight_decay", "max_grad_norm", "trunk_rate", "trunk_after", "ema_decay",
+)  # fmt: skip
 
 
 def fine_tune(
@@ -204,6 +64,7 @@ def fine_tune(
 
     Raises:
         RunError: ``out`` holds a training with other settings, data sizes or starting weights.
+        DivergenceError: The loss is no longer finite; the last good weights are in ``out``.
         InputError: The estimator is no torch module, or the data do not fit the settings.
     """
     settings = settings or FineTuningSettings()
@@ -220,8 +81,7 @@ def fine_tune(
                        fix="choose another folder")  # fmt: skip
     config = {
         "kind": "fine-tuning",
-        # Whole, as earlier versions wrote it; how many processes read images changes nothing.
-        "settings": {**asdict(settings), "num_workers": 0},
+        "settings": identity(settings),
         "seed": seed,
         "estimator": estimator.spec.name,
         "weights": fingerprint(estimator),
@@ -239,15 +99,29 @@ def fine_tune(
         seed=seed,
         num_workers=settings.num_workers,
     )
+    start = copy.deepcopy(estimator.state_dict()) if settings.end_share < 1 else {}
+    rate = settings.learning_rate or getattr(estimator, "learning_rate", LEARNING_RATE)
+    module = PoseEstimatorModule(
+        estimator,
+        rate,
+        teacher=Teacher(estimator, settings.retain, settings.retain_reach, seed) if settings.retain else None,
+        **{name: getattr(settings, name) for name in _PASSED},
+    )
+
+    def save(path: Path, _: Any) -> None:
+        if path.name == WEIGHTS:
+            module.finish()
+            if start:
+                estimator.load_state_dict(between(start, estimator.state_dict(), settings.end_share))
+        save_weights(path, estimator.state_dict(), {"estimator": estimator.spec.name, "steps": settings.steps})
+
     return run_training(
-        PoseEstimatorModule(estimator, settings.learning_rate, schedule=settings.schedule),
+        module,
         estimator,
         out,
         config,
         weights=WEIGHTS,
-        save=lambda path, _: save_weights(
-            path, estimator.state_dict(), {"estimator": estimator.spec.name, "steps": settings.steps}
-        ),
+        save=save,
         load=lambda path: load_into(estimator, load_weights(path), where=path),
         data=data,
         steps=settings.steps,

@@ -9,8 +9,8 @@ from torch import nn
 from posesyn.errors import InputError, PosesynError
 from posesyn.estimators.hmr import HMR
 from posesyn.interfaces import EstimatorSpec
-from posesyn.training.estimators.fine_tuning import LEARNING_RATE, PoseEstimatorModule
 from posesyn.training.estimators.mixed_data import MixedPoseDataModule
+from posesyn.training.estimators.module import LEARNING_RATE, PoseEstimatorModule
 from posesyn.types import Person, PoseBatch
 from tests.factories import make_labelled
 
