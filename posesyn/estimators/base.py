@@ -133,6 +133,7 @@ class SmplNetwork(nn.Module):
         self.spec, self.batch_size = spec, batch_size
         self.half_precision = False
         # In __dict__ and not a submodule, so that its buffers stay out of state_dict() and parameters().
+        self.body: Any
         self.__dict__["body"] = load_body(size="small") if body is None else body
 
     def _apply(self, fn: Callable, recurse: bool = True) -> SmplNetwork:

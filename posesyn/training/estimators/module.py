@@ -93,7 +93,7 @@ class PoseEstimatorModule(pl.LightningModule):
             )
         if schedule != "published" and learning_rate is None:
             raise InputError("only the published schedule has a learning rate of its own", fix="pass learning_rate")
-        self.estimator = estimator
+        self.estimator: Any = estimator  # a protocol cannot say that it may be a torch module, too
         if not isinstance(estimator, nn.Module):
             # Registered, so that checkpoints hold them.
             self.estimator_parameters = nn.ParameterList(estimator.parameters())
@@ -110,7 +110,9 @@ class PoseEstimatorModule(pl.LightningModule):
         if ema_decay and not isinstance(estimator, nn.Module):
             raise InputError("only the weights of a torch module can be averaged", where=f"estimator '{name}'")
         # A part of the module, so that checkpoints hold it.
-        self.average = AveragedModel(estimator, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)) if ema_decay else None
+        self.average = (
+            AveragedModel(self.estimator, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)) if ema_decay else None
+        )
         self.teacher = teacher
 
     @property
@@ -196,14 +198,15 @@ class PoseEstimatorModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         if self.schedule == "published":
             return self.estimator.published_optimizers(self.learning_rate)
+        rate = float(self.learning_rate or 0)
         parameters = [parameter for parameter in self.estimator.parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [{"params": parameters}]
         if self.trunk_rate != 1:
             trunk = self._trunk()
             known = set(map(id, trunk))
             head = [parameter for parameter in parameters if id(parameter) not in known]
-            groups = [{"params": trunk, "lr": self.learning_rate * self.trunk_rate}, {"params": head}]
-        optimizer = torch.optim.Adam(groups, self.learning_rate, weight_decay=self.weight_decay)
+            groups = [{"params": trunk, "lr": rate * self.trunk_rate}, {"params": head}]
+        optimizer = torch.optim.Adam(groups, rate, weight_decay=self.weight_decay)
         if self.schedule == "constant" and not self.warmup_steps:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches) if self.schedule == "cosine" else 0
