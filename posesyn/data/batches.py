@@ -28,8 +28,8 @@ key                     shape, dtype          meaning
 ``batch_index``         int                   number of the batch since the start of training (added by the data module)
 ======================  ====================  =========================================================================
 
-With a teacher (``FineTuningSettings.retain``) a trusted prediction of the start stands where labels would: ``has_labels``
-is true for that person, and the seven rows hold what the start said.
+With a teacher (``FineTuningSettings.retain``) a trusted prediction of the start stands where labels would:
+``has_labels`` is true for that person, and the seven rows hold what the start said.
 
 All float values are float32. 2D annotations of other skeletons are converted with stand-ins for joints that lie some
 centimetres apart (``skeletons.convert(approximate=True)``), as SPIN does for hips; other joints are not visible.
