@@ -53,7 +53,7 @@ def test_every_name_is_the_object_of_its_module(package):
 
 
 def test_names_load_only_when_they_are_used():
-    first, second = "posesyn.data.persons.coco", "posesyn.data.persons.emdb"
+    first, second = "posesyn.data.persons.coco", "posesyn.data.persons.threedpw_emdb"
     code = (
         f"import sys, posesyn.data as d; assert {first!r} not in sys.modules; d.CocoKeypoints; "
         f"assert {first!r} in sys.modules and {second!r} not in sys.modules"

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from posesyn.data.motions.bvh import write_bvh as write_bvh
     from posesyn.data.motions.captions import MotionCaptions as MotionCaptions
     from posesyn.data.motions.captions import load_mocap as load_mocap
-    from posesyn.data.persons.bedlam import AgoraPersons as AgoraPersons
-    from posesyn.data.persons.bedlam import BedlamPersons as BedlamPersons
     from posesyn.data.persons.coco import CocoKeypoints as CocoKeypoints
-    from posesyn.data.persons.emdb import Emdb as Emdb
     from posesyn.data.persons.formats import open_dataset as open_dataset
     from posesyn.data.persons.jhmdb import Jhmdb as Jhmdb
     from posesyn.data.persons.lspet import LspExtended as LspExtended
@@ -30,8 +27,11 @@ if TYPE_CHECKING:
     from posesyn.data.persons.mpi_inf_3dhp import Mpi3dhpTrain as Mpi3dhpTrain
     from posesyn.data.persons.mpii import MpiiKeypoints as MpiiKeypoints
     from posesyn.data.persons.rendered import RenderedClips as RenderedClips
-    from posesyn.data.persons.spin import SpinPersons as SpinPersons
-    from posesyn.data.persons.threedpw import ThreeDPW as ThreeDPW
+    from posesyn.data.persons.spin_bedlam import AgoraPersons as AgoraPersons
+    from posesyn.data.persons.spin_bedlam import BedlamPersons as BedlamPersons
+    from posesyn.data.persons.spin_bedlam import SpinPersons as SpinPersons
+    from posesyn.data.persons.threedpw_emdb import Emdb as Emdb
+    from posesyn.data.persons.threedpw_emdb import ThreeDPW as ThreeDPW
     from posesyn.data.pose_pairs.h36m import H36MPoses as H36MPoses
     from posesyn.data.pose_pairs.h36m import H36MSequence as H36MSequence
 else:

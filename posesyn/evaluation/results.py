@@ -182,12 +182,7 @@ def load_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
 
 
 def compare(
-    first: Evaluation,
-    second: Evaluation,
-    *,
-    resamples: int = 10000,
-    level: float = 0.95,
-    seed: int = 0,
+    first: Evaluation, second: Evaluation, *, resamples: int = 10000, level: float = 0.95, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Two runs on the same persons: one row per metric with the difference second - first, its interval and p-value.
 

@@ -80,11 +80,7 @@ class _Scorer:
     """One protocol applied to one estimator."""
 
     def __init__(
-        self,
-        estimator: TargetEstimator,
-        rule: Protocol,
-        regressor: JointRegressor | None,
-        bodies: FittedBodies | None,
+        self, estimator: TargetEstimator, rule: Protocol, regressor: JointRegressor | None, bodies: FittedBodies | None
     ) -> None:
         self.estimator, self.rule, self.regressor, self.bodies = estimator, rule, regressor, bodies
         if rule.regressor is not None:

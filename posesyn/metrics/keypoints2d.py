@@ -26,10 +26,7 @@ OKS_SIGMAS: dict[str, tuple[float, ...]] = {
 
 # Head size where no head box exists: (joint, joint, factor). Our own choice, as PoseSyn (arXiv
 # 2503.13025) reports PCKh@0.6 without saying of which size; always print it with the number.
-HEAD_SIZES: dict[str, tuple[str, str, float]] = {
-    "lsp14": ("head_top", "neck", 1.0),
-    "jhmdb15": ("head", "neck", 2.0),
-}
+HEAD_SIZES: dict[str, tuple[str, str, float]] = {"lsp14": ("head_top", "neck", 1.0), "jhmdb15": ("head", "neck", 2.0)}
 
 
 def oks(

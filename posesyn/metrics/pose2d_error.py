@@ -188,12 +188,7 @@ def occlusion_weights(
 
 
 def pose_error(
-    predicted_px: np.ndarray,
-    true_px: np.ndarray,
-    used: np.ndarray,
-    skeleton: str,
-    size: float,
-    weights: np.ndarray,
+    predicted_px: np.ndarray, true_px: np.ndarray, used: np.ndarray, skeleton: str, size: float, weights: np.ndarray
 ) -> tuple[float, np.ndarray, np.ndarray, str]:
     """Weighted, root-relative, normalised 2D error of one person.
 

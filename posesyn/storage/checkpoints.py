@@ -30,10 +30,7 @@ _REFUSALS = ("unsupported global", "trying to call reduce", "can only build", "u
 
 
 def load_weights(
-    path: str | os.PathLike[str],
-    key: str | None = None,
-    max_bytes: int = MAX_BYTES,
-    config_classes: Sequence[str] = (),
+    path: str | os.PathLike[str], key: str | None = None, max_bytes: int = MAX_BYTES, config_classes: Sequence[str] = ()
 ) -> dict[str, torch.Tensor]:
     """Reads named tensors from ``.safetensors`` or from a PyTorch file, on the CPU. No code of the file runs.
 

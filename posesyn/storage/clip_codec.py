@@ -27,7 +27,7 @@ from posesyn.types.looks import short_repr
 FrameFormat = Literal["jpg", "png", "webp"]
 VERSION = 1
 END_OF_ARCHIVE = bytes(1024)
-_LABELS = ("pose_rotvec", "betas", "transl_cam", "joints_cam", "keypoints_px", "visible", "intrinsics", "keep")
+LABELS = ("pose_rotvec", "betas", "transl_cam", "joints_cam", "keypoints_px", "visible", "intrinsics", "keep")
 # Our own limits for what a clip from an unknown source may claim.
 _MAX_FRAMES, _MAX_SIDE, _MAX_LABEL_BYTES, _MAX_MASK_BYTES = 20_000, 16_384, 256 << 20, 512 << 20
 
@@ -55,7 +55,7 @@ class ClipCodec:
     def encode(self, clip: Clip) -> dict[str, bytes]:
         """Member suffix → content. Equal clips give equal bytes."""
         members: dict[str, bytes] = {}
-        labels = {name: _narrow(getattr(clip, name)) for name in _LABELS}
+        labels = {name: _narrow(getattr(clip, name)) for name in LABELS}
         labels["boxes_xyxy"] = frame_boxes(clip)
         members["labels.npz"] = npz_bytes(labels)
         bits = np.packbits(np.asarray(clip.mask, bool).reshape(len(clip), -1), axis=1)
@@ -202,7 +202,7 @@ def check_crc(data: bytes, crc: int | None, where: object) -> bytes:
 def decode_labels(data: bytes, header: ClipHeader, where: str) -> dict[str, np.ndarray]:
     """Label arrays by name, with ``boxes_xyxy``. Shapes are checked when a Clip is made of them."""
     labels = read_npz(data, max_bytes=_MAX_LABEL_BYTES, name=where)
-    missing = [name for name in (*_LABELS, "boxes_xyxy") if name not in labels]
+    missing = [name for name in (*LABELS, "boxes_xyxy") if name not in labels]
     if missing:
         raise FileError("a clip lacks labels", where=where, got=f"no {missing}")
     frames = header.shape[0]
@@ -245,7 +245,7 @@ def decode_clip(header: ClipHeader, read: Callable[[str], bytes], where: str) ->
         motion_id=header.motion_id,
         person_id=header.person_id,
         meta=header.meta,
-        **{name: labels[name] for name in _LABELS},
+        **{name: labels[name] for name in LABELS},
     )
 
 

@@ -1,18 +1,20 @@
-"""What the readers of annotated photographs share: the image folder, bad persons, cameras that must make sense."""
+"""What the readers of annotated photographs share: bad persons, cameras that must make sense, MATLAB files."""
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from posesyn import skeletons
-from posesyn.errors import FileError, InputError, UnsafeFileError
-from posesyn.types import Person
+from posesyn.errors import FileError, InputError, MissingDependencyError, UnsafeFileError
+from posesyn.storage.images import ImageFile
+from posesyn.types import ImageSource, Person
 
 
 def xywh_to_xyxy(box_xywh: np.ndarray) -> np.ndarray:
@@ -37,6 +39,11 @@ def box_around(keypoints_px: np.ndarray, visible: np.ndarray, margin: float = 0.
     return np.concatenate((low - pad, high + pad)).astype(np.float32)
 
 
+def square_box(center: np.ndarray, side: float) -> np.ndarray:
+    """(4,) float32 corners of a square around ``center`` (2,)."""
+    return np.concatenate((center - side / 2, center + side / 2)).astype(np.float32)
+
+
 def box_problem(box_xyxy: np.ndarray, size: tuple[int, int] | None = None) -> str | None:
     """What is wrong with a box, in words, or None.
 
@@ -47,15 +54,12 @@ def box_problem(box_xyxy: np.ndarray, size: tuple[int, int] | None = None) -> st
     box = np.asarray(box_xyxy, np.float64)
     if box.shape != (4,) or not np.isfinite(box).all():
         return f"the box {np.asarray(box_xyxy).tolist()} is not four finite numbers"
+    words = ", ".join(f"{value:g}" for value in box.round(1))
     if not (box[2] > box[0] and box[3] > box[1]):
-        return f"the box {_words(box)} is empty"
+        return f"the box ({words}) is empty"
     if size is not None and (box[0] >= size[0] or box[1] >= size[1] or box[2] <= 0 or box[3] <= 0):
-        return f"the box {_words(box)} is outside the image of {size[0]} x {size[1]}"
+        return f"the box ({words}) is outside the image of {size[0]} x {size[1]}"
     return None
-
-
-def _words(box: np.ndarray) -> str:
-    return "(" + ", ".join(f"{value:g}" for value in box.round(1)) + ")"
 
 
 # Focal length / longer image side. A fisheye of 170 degrees has 0.25, a 300 mm lens on a full frame 8.3; a lens in
@@ -64,12 +68,7 @@ _RANGE = (0.2, 20.0)
 
 
 def checked_intrinsics(intrinsics: np.ndarray, where: object, size: tuple[int, int] | None = None) -> np.ndarray:
-    """(3, 3) float32 intrinsics in pixels.
-
-    Args:
-        intrinsics: (3, 3).
-        where: For messages.
-        size: (width, height) of the image; None takes twice the principal point.
+    """(3, 3) float32 intrinsics in pixels; ``size`` (width, height) of the image, None: twice the principal point.
 
     Raises:
         InputError: Not (3, 3) or not finite, a focal length in other units than pixels, or a principal point far
@@ -96,10 +95,10 @@ def checked_intrinsics(intrinsics: np.ndarray, where: object, size: tuple[int, i
 Choice = Literal["error", "skip"]
 
 
-def check_choice(value: str, name: str) -> None:
-    """Raises InputError unless ``value`` is ``"error"`` or ``"skip"``."""
-    if value not in ("error", "skip"):
-        raise InputError(f"{name} is unknown", expected="'error' or 'skip'", got=repr(value))
+def check_choice(value: object, name: str, choices: Sequence[object] = ("error", "skip")) -> None:
+    """Raises InputError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise InputError(f"{name} is unknown", expected=" or ".join(map(repr, choices)), got=repr(value))
 
 
 def resolve(folder: Path, file_name: object, where: object) -> Path:
@@ -137,6 +136,76 @@ def find_missing(folder: Path, paths: Iterable[Path], on_missing: Choice, where:
     return set(missing)
 
 
+# Our own choice: 3DHP's largest file has 500 MB.
+MAX_MAT_BYTES = 2 << 30
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+# What tells the files apart when someone passes the wrong one.
+_KNOWN = {
+    "RELEASE": "MPII's annotations",
+    "univ_annot3": "an annotation of MPI-INF-3DHP",
+    "valid_frame": "the 3DHP test set",
+    "pos_img": "joint positions of JHMDB",
+    "joints": "joints of LSP or LSPET",
+}
+
+
+def read_mat(path: Path, keys: Sequence[str], what: str) -> dict[str, Any]:
+    """The variables of a MATLAB file, ``keys`` among them; ``what`` names the expected file in messages.
+
+    Arrays of level 7.3 files have their axes in h5py's order, which is MATLAB's reversed. Structures become
+    ``scipy.io.matlab.mat_struct``, squeezed.
+
+    Raises:
+        FileError: Missing or damaged.
+        UnsafeFileError: Too large.
+        InputError: A file of another data set.
+        MissingDependencyError: A level 7.3 file without h5py.
+    """
+    try:
+        with open(path, "rb") as handle:
+            head = handle.read(520)
+            size = os.fstat(handle.fileno()).st_size
+    except OSError as error:
+        raise FileError("could not read a mat file", where=path, got=error.strerror or str(error)) from error
+    if size > MAX_MAT_BYTES:
+        raise UnsafeFileError("a mat file is too large", where=path, expected=f"<= {MAX_MAT_BYTES} bytes", got=size)
+    # MATLAB puts 512 bytes of its own before the HDF5 signature, other writers none.
+    content = _read_hdf5(path, keys) if _HDF5 in (head[:8], head[512:520]) else _read_level5(path)
+    if not set(keys) <= content.keys():
+        names = sorted(key for key in content if not key.startswith("__"))
+        guess = next((f" ({text})" for key, text in _KNOWN.items() if key in names), "")
+        got = f"{', '.join(names) or 'none'}{guess}"
+        raise InputError(f"this is not {what}", where=path, expected=f"variables {', '.join(keys)}", got=got)
+    return content
+
+
+def _read_level5(path: Path) -> dict[str, Any]:
+    from scipy.io import loadmat  # crops, which need no such file, import this module
+
+    try:
+        return loadmat(path, struct_as_record=False, squeeze_me=True)
+    except MemoryError as error:
+        raise UnsafeFileError("a mat file claims more data than fits", where=path) from error
+    except Exception as error:  # damaged files make SciPy raise nearly anything
+        raise FileError("a mat file is damaged", where=path, got=f"{type(error).__name__}: {error}") from error
+
+
+def _read_hdf5(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingDependencyError("MATLAB 7.3 files need h5py", where=path, fix="pip install h5py") from error
+    try:
+        with h5py.File(path, "r") as file:
+            found: dict[str, Any] = dict.fromkeys(file)
+            for key in found:
+                if isinstance(file[key], h5py.Dataset) and (key in keys or file[key].size < 1_000_000):
+                    found[key] = np.asarray(file[key])
+            return found
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise FileError("a mat file is damaged", where=path, got=f"{type(error).__name__}: {error}") from error
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One annotation before it is judged.
@@ -144,51 +213,78 @@ class Candidate:
     Attributes:
         record: Whatever the reader needs to build the person.
         person_id: Unique name.
-        path: Its image; None for data without images.
+        path: Its image.
         reason: Why it is left out whatever its joints say, or None.
     """
 
     record: Any
     person_id: str
-    path: Path | None
+    path: Path
     reason: str | None = None
 
 
 class AnnotatedPersons(Sequence[Person]):
-    """Base of the readers: a subclass lists candidates, reads the joints of one, and builds one person.
+    """Base of the readers: a subclass lists candidates, reads the joints of one, and states what else is known of it.
 
     Args:
-        annotations: The annotation file or folder, for messages.
+        annotations: The annotation file or folder.
         images: Folder that the image names are relative to.
         on_missing: ``"error"`` or ``"skip"`` for persons whose image is absent.
         on_bad: ``"error"`` or ``"skip"`` for annotations with NaN or with an impossible box.
         min_keypoints: Persons with fewer visible joints are skipped.
         name: Prefix of person names.
+        stride: Of readers that take every so many frames or rows; only checked here.
 
     Attributes:
         skipped: (person_id, reason) of each annotation that is left out.
+
+    Raises:
+        FileError: A file where a folder is meant, or a folder where a file is.
+        InputError: An option out of range.
     """
 
     skeleton: str
+    # What the first argument may be; None where annotations and images lie in one folder.
+    annotated_in: ClassVar[Literal["file", "folder", "file or folder"] | None] = "file"
 
     def __init__(
         self,
         annotations: str | os.PathLike[str],
         images: str | os.PathLike[str],
-        *,
         on_missing: Choice = "error",
         on_bad: Choice = "error",
         min_keypoints: int = 1,
-        name: str,
+        name: str = "persons",
+        stride: int = 1,
     ) -> None:
         check_choice(on_missing, "on_missing")
         check_choice(on_bad, "on_bad")
-        if min_keypoints < 1:
-            raise InputError("min_keypoints must be at least 1", where=type(self).__name__, got=min_keypoints)
+        for option, value in (("min_keypoints", min_keypoints), ("stride", stride)):
+            if value < 1:
+                raise InputError(f"{option} must be at least 1", where=type(self).__name__, got=value)
         self.path, self.folder, self.name = Path(annotations), Path(images), name
+        if self.annotated_in is not None:
+            self._check_places(self.annotated_in)
         self._on_missing, self._on_bad, self._min_keypoints = on_missing, on_bad, min_keypoints
         self.skipped: tuple[tuple[str, str], ...] = ()
-        self._kept: list[tuple[Any, str, Path | None]] = []
+        self._kept: list[tuple[Any, str, Path]] = []
+
+    def _check_places(self, wanted: str) -> None:
+        """Arguments in the wrong order would end as "Is a directory" of whoever opens the first."""
+        paths = (self.path, self.folder)
+        kinds = ["folder" if path.is_dir() else "file" if path.exists() else "nothing" for path in paths]
+        if kinds[1] != "file" and kinds[0] in (*wanted.split(" or "), "nothing"):
+            return
+        names = list(inspect.signature(type(self)).parameters)[:2]
+        swapped = kinds == ["folder", "file"] and wanted != "folder"
+        raise FileError(
+            f"{names[0]} must be a {wanted} and {names[1]} a folder",
+            where=type(self).__name__,
+            got=", ".join(f"{name}='{path}' ({kind})" for name, path, kind in zip(names, paths, kinds)),
+            fix="exchange the two, they look swapped"
+            if swapped
+            else "name the annotations first, then the image folder",
+        )
 
     # -- for subclasses -----------------------------------------------------------------------------------------
 
@@ -204,8 +300,12 @@ class AnnotatedPersons(Sequence[Person]):
         """(width, height) of the image where the annotation states it."""
         return None
 
-    def _person(self, record: Any, person_id: str, path: Path | None) -> Person:
-        raise InputError("a reader must say how persons are built", where=type(self).__name__)
+    def _image(self, record: Any, path: Path) -> ImageSource:
+        return ImageFile(path, "raw")
+
+    def _facts(self, record: Any, path: Path) -> dict[str, Any]:
+        """Further fields of the :class:`Person`; its ``image_id`` is the person's name unless stated."""
+        return {}
 
     def _accept(self, candidates: Sequence[Candidate]) -> None:
         """Judges all candidates; to be called once at the end of the constructor.
@@ -221,8 +321,7 @@ class AnnotatedPersons(Sequence[Person]):
             if candidate.person_id in names:
                 raise InputError("two annotations have the same id", where=self.path, got=candidate.person_id)
             names.add(candidate.person_id)
-        paths = [item.path for item in candidates if item.path is not None]
-        missing = find_missing(self.folder, paths, self._on_missing, self.path) if paths else set()
+        missing = find_missing(self.folder, [item.path for item in candidates], self._on_missing, self.path)
         skipped = []
         for item in candidates:
             reason = item.reason or self._reason(item, item.path in missing)
@@ -250,11 +349,8 @@ class AnnotatedPersons(Sequence[Person]):
         else:
             problem = box_problem(self._box(item.record, keypoints, visible, item.person_id), self._size(item.record))
         if problem is not None and self._on_bad == "error":
-            raise InputError(
-                problem,
-                where=f"person '{item.person_id}' of {self.path}",
-                fix="correct the annotation, or pass on_bad='skip'",
-            )
+            where = f"person '{item.person_id}' of {self.path}"
+            raise InputError(problem, where=where, fix="correct the annotation, or pass on_bad='skip'")
         return problem
 
     # -- the sequence -------------------------------------------------------------------------------------------
@@ -268,7 +364,11 @@ class AnnotatedPersons(Sequence[Person]):
     def __getitem__(self, index: int | slice) -> Person | list[Person]:  # type: ignore[override]
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return self._person(*self._kept[index])
+        record, person_id, path = self._kept[index]
+        keypoints, visible = self._joints(record, person_id)
+        box = self._box(record, keypoints, visible, person_id)
+        facts = {"image_id": person_id, **self._facts(record, path)}
+        return Person(person_id, self._image(record, path), box, keypoints, visible, self.skeleton, **facts)
 
     @property
     def person_ids(self) -> list[str]:

@@ -14,7 +14,6 @@ from posesyn.data.persons.base import AnnotatedPersons, Candidate, Choice, box_a
 from posesyn.errors import InputError
 from posesyn.storage.files import read_json
 from posesyn.storage.images import ImageFile, Orientation
-from posesyn.types import Person
 
 
 class CocoKeypoints(AnnotatedPersons):
@@ -30,13 +29,7 @@ class CocoKeypoints(AnnotatedPersons):
         skeleton: Joint order. None: recognised from the category's keypoint names, else from their number.
         orientation: How EXIF is read (see :class:`posesyn.storage.images.ImageFile`). ``"auto"`` takes the reading
             that has the annotated width and height.
-        on_missing: ``"error"`` or ``"skip"`` for persons whose image is absent.
-        on_bad: ``"error"`` or ``"skip"`` for annotations with NaN or with a box outside the image.
-        min_keypoints: Persons with fewer visible keypoints are skipped.
-        name: Prefix of person names.
-
-    Attributes:
-        skipped: (person_id, reason) of each annotation that is left out.
+        on_missing, on_bad, min_keypoints, name: As in :class:`posesyn.data.persons.base.AnnotatedPersons`.
 
     Raises:
         FileError: The json, the folder or an image is missing, or the json is damaged.
@@ -56,9 +49,7 @@ class CocoKeypoints(AnnotatedPersons):
         min_keypoints: int = 1,
         name: str = "coco",
     ) -> None:
-        super().__init__(
-            annotations, images, on_missing=on_missing, on_bad=on_bad, min_keypoints=min_keypoints, name=name
-        )
+        super().__init__(annotations, images, on_missing, on_bad, min_keypoints, name)
         self._orientation = orientation
         content = read_json(self.path)
         records = _list(content, "annotations", self.path)
@@ -75,35 +66,30 @@ class CocoKeypoints(AnnotatedPersons):
         for record in records:
             key = record.get("image_id")
             if key not in paths:
-                raise InputError(
-                    "an annotation names an unknown image", where=f"{self.path}, id {record['id']}", got=key
-                )
+                where = f"{self.path}, id {record['id']}"
+                raise InputError("an annotation names an unknown image", where=where, got=key)
             reason = "it marks a crowd" if record.get("iscrowd") else None
             if reason is None and not record.get("keypoints"):
                 reason = "it has no keypoints"
             candidates.append(Candidate(record, f"{name}/{paths[key].stem}#{record['id']}", paths[key], reason))
         self._accept(candidates)
 
-    def _person(self, record: dict[str, Any], person_id: str, path: Path | None) -> Person:
+    def _image(self, record: dict[str, Any], path: Path) -> ImageFile:
+        return ImageFile(path, self._orientation, self._size(record))
+
+    def _facts(self, record: dict[str, Any], path: Path) -> dict[str, Any]:
         image = self._images[record["image_id"]]
-        keypoints, visible = self._joints(record, person_id)
         flags = np.asarray(record["keypoints"], np.float32).reshape(-1, 3)[:, 2]
-        return Person(
-            person_id,
-            ImageFile(path, self._orientation, _size(image)),
-            self._box(record, keypoints, visible, person_id),
-            keypoints,
-            visible,
-            self.skeleton,
-            captions=self._captions.get(record["image_id"], ()),
-            image_id=f"{self.name}/{path.stem}",
-            track_id=None if record.get("track_id") is None else str(record["track_id"]),
-            area=record.get("area"),
-            image_width_height=_size(image),
+        return {
+            "captions": self._captions.get(record["image_id"], ()),
+            "image_id": f"{self.name}/{path.stem}",
+            "track_id": None if record.get("track_id") is None else str(record["track_id"]),
+            "area": record.get("area"),
+            "image_width_height": self._size(record),
             # COCO's v = 1: labelled but hidden.
-            occluded=flags == 1 if (flags == 1).any() else None,
-            meta={"annotation_id": record["id"], "licence": image.get("license_name", image.get("license"))},
-        )
+            "occluded": flags == 1 if (flags == 1).any() else None,
+            "meta": {"annotation_id": record["id"], "licence": image.get("license_name", image.get("license"))},
+        }
 
     def mask(self, index: int) -> np.ndarray | None:
         """(H, W) bool segmentation of a person in the annotation's orientation, or None where there is none.
@@ -114,7 +100,7 @@ class CocoKeypoints(AnnotatedPersons):
         from pycocotools import mask as coco_mask
 
         record, person_id, _ = self._kept[index]
-        shape, size = record.get("segmentation"), _size(self._images[record["image_id"]])
+        shape, size = record.get("segmentation"), self._size(record)
         if not shape or size is None:
             return None
         width, height = size
@@ -125,10 +111,9 @@ class CocoKeypoints(AnnotatedPersons):
                 encoded = coco_mask.merge(coco_mask.frPyObjects(shape, height, width))
             else:
                 encoded = coco_mask.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
-            mask = coco_mask.decode(encoded).astype(bool)
+            return coco_mask.decode(encoded).astype(bool)
         except Exception as error:  # pycocotools raises bare Exceptions
             raise InputError("a segmentation is damaged", where=person_id, got=error) from error
-        return mask
 
     def _joints(self, record: dict[str, Any], person_id: str) -> tuple[np.ndarray, np.ndarray]:
         joints = len(skeletons.get(self.skeleton))
@@ -154,7 +139,9 @@ class CocoKeypoints(AnnotatedPersons):
         return xywh_to_xyxy(np.asarray(box))
 
     def _size(self, record: dict[str, Any]) -> tuple[int, int] | None:
-        return _size(self._images[record["image_id"]])
+        width, height = (self._images[record["image_id"]].get(side) for side in ("width", "height"))
+        stated = isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0
+        return (width, height) if stated else None
 
 
 def recognise(content: Mapping[str, Any], records: Sequence[Mapping[str, Any]], where: object) -> str:
@@ -199,13 +186,6 @@ def _by_id(items: list[dict[str, Any]], kind: str, where: Path) -> dict[Any, dic
             raise InputError(f"two {kind}s have the same id", where=where, got=key)
         found[key] = item
     return found
-
-
-def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    width, height = image.get("width"), image.get("height")
-    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-        return width, height
-    return None
 
 
 def _read_captions(path: Path) -> dict[Any, tuple[str, ...]]:

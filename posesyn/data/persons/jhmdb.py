@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from posesyn.data.persons.annotation_files import read_mat
-from posesyn.data.persons.base import AnnotatedPersons, Candidate, Choice
+from posesyn.data.persons.base import AnnotatedPersons, Candidate, Choice, check_choice, read_mat
 from posesyn.errors import FileError, InputError
 from posesyn.storage.files import read_json
-from posesyn.storage.images import ImageFile
-from posesyn.types import Person
 
 
 class Jhmdb(AnnotatedPersons):
@@ -39,6 +36,7 @@ class Jhmdb(AnnotatedPersons):
     """
 
     skeleton = "jhmdb15"
+    annotated_in = "folder"
 
     def __init__(
         self,
@@ -55,16 +53,11 @@ class Jhmdb(AnnotatedPersons):
         min_keypoints: int = 1,
         name: str = "jhmdb",
     ) -> None:
-        super().__init__(
-            joint_positions, images, on_missing=on_missing, on_bad=on_bad, min_keypoints=min_keypoints, name=name
-        )
-        if stride < 1:
-            raise InputError("stride must be at least 1", where="Jhmdb", got=stride)
+        super().__init__(joint_positions, images, on_missing, on_bad, min_keypoints, name, stride)
         files = sorted(self.path.glob("*/*/joint_positions.mat"))
         if not files:
-            raise FileError(
-                "the folder holds no joint positions", where=self.path, expected="ACTION/VIDEO/joint_positions.mat"
-            )
+            expected = "ACTION/VIDEO/joint_positions.mat"
+            raise FileError("the folder holds no joint positions", where=self.path, expected=expected)
         wanted = None if split is None else _split(Path(split), part, split_number)
         self._captions = {} if captions is None else dict(read_json(captions))
         self._points: dict[str, np.ndarray] = {}
@@ -79,46 +72,27 @@ class Jhmdb(AnnotatedPersons):
                 raise InputError("pos_img has the wrong shape", where=file, expected="(2, 15, T)", got=points.shape)
             track = f"{action}/{video}"
             self._points[track] = points.transpose(2, 1, 0) - 1
-            candidates += [
-                Candidate(
-                    (track, frame),
-                    f"{name}/{track}@{frame + 1:05d}",
-                    self.folder / action / video / f"{frame + 1:05d}.png",
-                )
-                for frame in range(0, points.shape[2], stride)
-            ]
+            for frame in range(0, points.shape[2], stride):
+                place = self.folder / action / video / f"{frame + 1:05d}.png"
+                candidates.append(Candidate((track, frame), f"{name}/{track}@{frame + 1:05d}", place))
         self._accept(candidates)
 
     def _joints(self, record: tuple[str, int], person_id: str) -> tuple[np.ndarray, np.ndarray]:
         track, frame = record
         return self._points[track][frame], np.ones(15, bool)
 
-    def _person(self, record: tuple[str, int], person_id: str, path: Path | None) -> Person:
+    def _facts(self, record: tuple[str, int], path: Path) -> dict[str, Any]:
         track, frame = record
-        keypoints, visible = self._joints(record, person_id)
         action = track.split("/")[0]
-        caption = self._captions.get(action)
-        return Person(
-            person_id,
-            ImageFile(path, "raw"),
-            self._box(record, keypoints, visible, person_id),
-            keypoints,
-            visible,
-            self.skeleton,
-            captions=() if caption is None else (str(caption),),
-            image_id=person_id,
-            track_id=f"{self.name}/{track}",
-            action=action,
-            sequence=track,
-            frame=frame,
-        )
+        captions = (str(self._captions[action]),) if self._captions.get(action) is not None else ()
+        video = {"track_id": f"{self.name}/{track}", "sequence": track, "frame": frame}
+        return {**video, "action": action, "captions": captions}
 
 
 def _split(path: Path, part: str, number: int) -> set[str]:
     """Names of the videos in one part of a split."""
-    wanted = {"train": "1", "test": "2"}.get(part)
-    if wanted is None:
-        raise InputError("unknown part of a split", expected="train or test", got=part)
+    check_choice(part, "part of a split", ("train", "test"))
+    wanted = "1" if part == "train" else "2"
     files = sorted(path.glob(f"*_test_split{number}.txt")) if path.is_dir() else [path]
     if not files:
         raise FileError("the folder holds no split files", where=path, expected=f"ACTION_test_split{number}.txt")

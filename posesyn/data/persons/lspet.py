@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from posesyn.data.persons.annotation_files import read_mat
-from posesyn.data.persons.base import AnnotatedPersons, Candidate, Choice
+from posesyn.data.persons.base import AnnotatedPersons, Candidate, Choice, read_mat
 from posesyn.errors import FileError, InputError
 from posesyn.storage.images import ImageFile, Orientation
-from posesyn.types import Person
 
 _NUMBER = re.compile(r"^im(\d{4,6})\.(?:jpg|png|jpeg)$", re.IGNORECASE)
 
@@ -29,9 +27,8 @@ class LspExtended(AnnotatedPersons):
         images: Folder of ``im00001.jpg`` … (HR-LSPET: png); the number is the column of ``joints``.
         index_base: Coordinate of the first pixel in the file.
         orientation: How EXIF is read.
-        on_missing, on_bad, min_keypoints, name: As in
-            :class:`posesyn.data.persons.base.AnnotatedPersons`. HR-LSPET lacks
-            some numbers: pass ``on_missing="skip"``.
+        on_missing, on_bad, min_keypoints, name: As in :class:`posesyn.data.persons.base.AnnotatedPersons`. HR-LSPET
+            lacks some numbers: pass ``on_missing="skip"``.
 
     Raises:
         FileError: The file, the folder or an image is missing, or the file is damaged.
@@ -52,14 +49,13 @@ class LspExtended(AnnotatedPersons):
         min_keypoints: int = 1,
         name: str = "lspet",
     ) -> None:
-        super().__init__(joints, images, on_missing=on_missing, on_bad=on_bad, min_keypoints=min_keypoints, name=name)
+        super().__init__(joints, images, on_missing, on_bad, min_keypoints, name)
         self._orientation = orientation
         array = np.asarray(read_mat(self.path, ["joints"], "joints.mat of LSPET")["joints"], np.float32)
         array = array[..., None] if array.ndim == 2 else array
         if array.ndim != 3 or array.shape[:2] not in ((14, 3), (3, 14)):
-            raise InputError(
-                "joints has the wrong shape", where=self.path, expected="(14, 3, N) or (3, 14, N)", got=array.shape
-            )
+            expected = "(14, 3, N) or (3, 14, N)"
+            raise InputError("joints has the wrong shape", where=self.path, expected=expected, got=array.shape)
         hidden_flag = array.shape[:2] == (3, 14)
         points = array.transpose(2, 1, 0) if hidden_flag else array.transpose(2, 0, 1)
         self._points = points[..., :2] - index_base
@@ -67,18 +63,10 @@ class LspExtended(AnnotatedPersons):
         self._labelled = np.ones(points.shape[:2], bool) if hidden_flag else points[..., 2] > 0
         self._occluded = points[..., 2] > 0 if hidden_flag else None
         files = self._numbered()
-        width = len(next(iter(files.values())).stem) - 2 if files else 5
-        suffix = next(iter(files.values())).suffix if files else ".jpg"
-        self._accept(
-            [
-                Candidate(
-                    row,
-                    f"{name}/im{row + 1:0{width}d}",
-                    files.get(row + 1, self.folder / f"im{row + 1:0{width}d}{suffix}"),
-                )
-                for row in range(len(points))
-            ]
-        )
+        first = next(iter(files.values()), Path("im00001.jpg"))
+        names = [f"im{row + 1:0{len(first.stem) - 2}d}" for row in range(len(points))]
+        places = [files.get(row + 1, self.folder / (stem + first.suffix)) for row, stem in enumerate(names)]
+        self._accept([Candidate(row, f"{name}/{stem}", path) for row, (stem, path) in enumerate(zip(names, places))])
 
     def _numbered(self) -> dict[int, Path]:
         if not self.folder.is_dir():
@@ -89,16 +77,9 @@ class LspExtended(AnnotatedPersons):
     def _joints(self, record: int, person_id: str) -> tuple[np.ndarray, np.ndarray]:
         return self._points[record], self._labelled[record]
 
-    def _person(self, record: int, person_id: str, path: Path | None) -> Person:
-        keypoints, visible = self._joints(record, person_id)
-        occluded = None if self._occluded is None else self._occluded[record]
-        return Person(
-            person_id,
-            ImageFile(path, self._orientation),
-            self._box(record, keypoints, visible, person_id),
-            keypoints,
-            visible,
-            self.skeleton,
-            image_id=person_id,
-            occluded=occluded if occluded is not None and occluded.any() else None,
-        )
+    def _image(self, record: int, path: Path) -> ImageFile:
+        return ImageFile(path, self._orientation)
+
+    def _facts(self, record: int, path: Path) -> dict[str, Any]:
+        hidden = self._occluded is not None and self._occluded[record].any()
+        return {"occluded": self._occluded[record]} if hidden else {}

@@ -6,15 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from posesyn.data.persons.annotation_files import read_mat
-from posesyn.data.persons.base import AnnotatedPersons, Candidate, Choice, checked_intrinsics
+from posesyn.data.persons.base import AnnotatedPersons, Candidate, Choice, check_choice, checked_intrinsics, read_mat
 from posesyn.errors import FileError, InputError
-from posesyn.storage.images import ImageFile
-from posesyn.types import JointTruth, Person
+from posesyn.types import JointTruth
 
 TRAIN_SIZE = (2048, 2048)
 # TS5 and TS6 were filmed outdoors with another camera (jfzhang95/PoseAug, data_extra/prepare_data_3dhp.py).
@@ -31,16 +29,40 @@ class _View:
     name: str
     keypoints: np.ndarray
     joints: np.ndarray
-    intrinsics: np.ndarray | None
-    stride: int
+    size: tuple[int, int] | None
+    intrinsics: np.ndarray | None = None
+    stride: int = 1
 
 
 class _Views(AnnotatedPersons):
+    """Persons by (view, row)."""
+
+    annotated_in = None
     _views: list[_View]
+
+    def _files(self, pattern: str, example: str) -> list[Path]:
+        files = sorted(self.path.glob(pattern)) if self.path.is_dir() else []
+        if not files:
+            raise FileError("the folder holds no annotations", where=self.path, expected=example)
+        return files
 
     def _joints(self, record: tuple[int, int], person_id: str) -> tuple[np.ndarray, np.ndarray]:
         points = self._views[record[0]].keypoints[record[1]]
         return points, np.isfinite(points).all(-1)
+
+    def _size(self, record: tuple[int, int]) -> tuple[int, int] | None:
+        return self._views[record[0]].size
+
+    def _facts(self, record: tuple[int, int], path: Path) -> dict[str, Any]:
+        view, row = self._views[record[0]], record[1]
+        joints = view.joints[row]
+        return {
+            "track_id": f"{self.name}/{view.name}",
+            "sequence": view.name,
+            "frame": row * view.stride,
+            "image_width_height": view.size,
+            "joints": JointTruth(joints, np.isfinite(joints).all(-1), self.skeleton, view.intrinsics),
+        }
 
 
 class Mpi3dhpTrain(_Views):
@@ -77,48 +99,18 @@ class Mpi3dhpTrain(_Views):
         min_keypoints: int = 1,
         name: str = "3dhp",
     ) -> None:
-        super().__init__(root, root, on_missing=on_missing, on_bad=on_bad, min_keypoints=min_keypoints, name=name)
-        if stride < 1 or annotation not in ("annot3", "univ_annot3"):
-            raise InputError("unknown option", where="Mpi3dhpTrain", expected="stride >= 1; annot3 or univ_annot3")
-        files = sorted(self.path.glob("S*/Seq*/annot.mat")) if self.path.is_dir() else []
-        if not files:
-            raise FileError("the folder holds no annotations", where=self.path, expected="S1/Seq1/annot.mat")
+        super().__init__(root, root, on_missing, on_bad, min_keypoints, name, stride)
+        check_choice(annotation, "annotation", ("annot3", "univ_annot3"))
         self._views, candidates = [], []
-        for file in files:
+        for file in self._files("S*/Seq*/annot.mat", "S1/Seq1/annot.mat"):
             sequence = "/".join(file.parts[-3:-1])
             for camera, view in _train_views(file, sequence, cameras, stride, annotation):
                 for row in range(len(view.keypoints)):
                     place = frames.format(sequence=sequence, camera=camera, frame=row * stride + 1)
-                    candidates.append(
-                        Candidate(
-                            (len(self._views), row), f"{name}/{view.name}@{row * stride:06d}", self.folder / place
-                        )
-                    )
+                    record, person_id = (len(self._views), row), f"{name}/{view.name}@{row * stride:06d}"
+                    candidates.append(Candidate(record, person_id, self.folder / place))
                 self._views.append(view)
         self._accept(candidates)
-
-    def _size(self, record: tuple[int, int]) -> tuple[int, int]:
-        return TRAIN_SIZE
-
-    def _person(self, record: tuple[int, int], person_id: str, path: Path | None) -> Person:
-        view, row = self._views[record[0]], record[1]
-        keypoints, visible = self._joints(record, person_id)
-        return Person(
-            person_id,
-            ImageFile(path, "raw"),
-            self._box(record, keypoints, visible, person_id),
-            keypoints,
-            visible,
-            self.skeleton,
-            image_id=person_id,
-            track_id=f"{self.name}/{view.name}",
-            sequence=view.name,
-            frame=row * view.stride,
-            image_width_height=TRAIN_SIZE,
-            joints=JointTruth(
-                view.joints[row], np.isfinite(view.joints[row]).all(-1), self.skeleton, view.intrinsics, True
-            ),
-        )
 
 
 class Mpi3dhpTest(_Views):
@@ -152,14 +144,10 @@ class Mpi3dhpTest(_Views):
         min_keypoints: int = 1,
         name: str = "3dhp_test",
     ) -> None:
-        super().__init__(root, root, on_missing=on_missing, on_bad=on_bad, min_keypoints=min_keypoints, name=name)
-        if stride < 1 or annotation not in ("annot3", "univ_annot3"):
-            raise InputError("unknown option", where="Mpi3dhpTest", expected="stride >= 1; annot3 or univ_annot3")
-        files = sorted(self.path.glob("TS*/annot_data.mat")) if self.path.is_dir() else []
-        if not files:
-            raise FileError("the folder holds no annotations", where=self.path, expected="TS1/annot_data.mat")
+        super().__init__(root, root, on_missing, on_bad, min_keypoints, name, stride)
+        check_choice(annotation, "annotation", ("annot3", "univ_annot3"))
         self._views, self._activities, candidates = [], [], []
-        for file in files:
+        for file in self._files("TS*/annot_data.mat", "TS1/annot_data.mat"):
             content = read_mat(file, ["annot2", annotation, "valid_frame"], "annot_data.mat of the 3DHP test set")
             sequence = file.parent.name
             keypoints = _test_array(content["annot2"], 2, file)
@@ -169,40 +157,18 @@ class Mpi3dhpTest(_Views):
                 raise InputError("the arrays do not have the same number of frames", where=file)
             activity = np.asarray(content.get("activity_annotation", ())).ravel()
             self._activities.append(activity if len(activity) == len(valid) else None)
-            candidates += [
-                Candidate(
-                    (len(self._views), frame),
-                    f"{name}/{sequence}@{frame:06d}",
-                    file.parent / "imageSequence" / f"img_{frame + 1:06d}.jpg",
-                    None if valid[frame] else "its frame is marked invalid",
-                )
-                for frame in range(0, len(valid), stride)
-            ]
-            self._views.append(_View(sequence, keypoints, joints, None, 1))
+            for frame in range(0, len(valid), stride):
+                path = file.parent / "imageSequence" / f"img_{frame + 1:06d}.jpg"
+                reason = None if valid[frame] else "its frame is marked invalid"
+                person_id = f"{name}/{sequence}@{frame:06d}"
+                candidates.append(Candidate((len(self._views), frame), person_id, path, reason))
+            self._views.append(_View(sequence, keypoints, joints, TEST_SIZES.get(sequence)))
         self._accept(candidates)
 
-    def _size(self, record: tuple[int, int]) -> tuple[int, int] | None:
-        return TEST_SIZES.get(self._views[record[0]].name)
-
-    def _person(self, record: tuple[int, int], person_id: str, path: Path | None) -> Person:
-        view, frame = self._views[record[0]], record[1]
-        keypoints, visible = self._joints(record, person_id)
+    def _facts(self, record: tuple[int, int], path: Path) -> dict[str, Any]:
         activity = self._activities[record[0]]
-        return Person(
-            person_id,
-            ImageFile(path, "raw"),
-            self._box(record, keypoints, visible, person_id),
-            keypoints,
-            visible,
-            self.skeleton,
-            image_id=person_id,
-            track_id=f"{self.name}/{view.name}",
-            sequence=view.name,
-            frame=frame,
-            image_width_height=self._size(record),
-            action=None if activity is None else str(int(activity[frame])),
-            joints=JointTruth(view.joints[frame], np.isfinite(view.joints[frame]).all(-1), self.skeleton),
-        )
+        action = None if activity is None else str(int(activity[record[1]]))
+        return {**super()._facts(record, path), "action": action}
 
 
 def read_calibration(path: str | os.PathLike[str]) -> dict[int, np.ndarray]:
@@ -214,9 +180,8 @@ def read_calibration(path: str | os.PathLike[str]) -> dict[int, np.ndarray]:
     """
     path = Path(path)
     try:
-        words = [line.split() for line in path.read_text().splitlines()]
         found, camera = {}, None
-        for line in words:
+        for line in map(str.split, path.read_text().splitlines()):
             if line[:1] == ["name"]:
                 camera = int(line[1])
             elif line[:1] == ["intrinsic"] and camera is not None:
@@ -238,13 +203,11 @@ def _train_views(file: Path, sequence: str, cameras: Sequence[int], stride: int,
                 raise InputError(f"{key} has no camera {camera}", where=file, got=f"{len(cells[key])} cameras")
             value = np.atleast_2d(np.asarray(cells[key][camera], np.float32))
             if value.ndim != 2 or value.shape[1] != 28 * width:
-                raise InputError(
-                    f"{key} has the wrong shape", where=file, expected=f"(T, {28 * width})", got=value.shape
-                )
+                expected = f"(T, {28 * width})"
+                raise InputError(f"{key} has the wrong shape", where=file, expected=expected, got=value.shape)
             arrays[key] = value.reshape(len(value), 28, width)[::stride]
-        view = _View(
-            f"{sequence}/video_{camera}", arrays["annot2"], arrays[annotation] / _MM, intrinsics.get(camera), stride
-        )
+        pixels, joints, name = arrays["annot2"], arrays[annotation] / _MM, f"{sequence}/video_{camera}"
+        view = _View(name, pixels, joints, TRAIN_SIZE, intrinsics.get(camera), stride)
         # The two annotations are of one skeleton size only in annot3, so only those must project onto each other.
         if annotation == "annot3" and view.intrinsics is not None:
             _check_projection(view, file)
@@ -275,7 +238,6 @@ def _test_array(value: np.ndarray, width: int, file: Path) -> np.ndarray:
     if array.ndim == 3 and array.shape[:2] == (width, 17):
         array = array.transpose(2, 1, 0)
     if array.ndim != 3 or array.shape[1:] != (17, width):
-        raise InputError(
-            "an annotation has the wrong shape", where=file, expected=f"(T, 1, 17, {width})", got=np.shape(value)
-        )
+        expected = f"(T, 1, 17, {width})"
+        raise InputError("an annotation has the wrong shape", where=file, expected=expected, got=np.shape(value))
     return array

@@ -9,13 +9,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from posesyn import skeletons
-from posesyn.data.persons.annotation_files import read_mat
-from posesyn.data.persons.base import AnnotatedPersons, Candidate, Choice, box_around, resolve
+from posesyn.data.persons.base import (
+    AnnotatedPersons,
+    Candidate,
+    Choice,
+    box_around,
+    check_choice,
+    read_mat,
+    resolve,
+    square_box,
+)
 from posesyn.errors import InputError
 from posesyn.storage.files import read_json
 from posesyn.storage.images import ImageFile, Orientation
-from posesyn.types import Person
 
 _JOINTS = 16
 # MPII's PCKh takes 0.6 of the diagonal of the head box (as its users say; not read in its own code).
@@ -104,12 +110,7 @@ class MpiiKeypoints(AnnotatedPersons):
             joints.
         orientation: How EXIF is read. The annotation states no image size to compare with and was made on the stored
             pixels.
-        on_missing, on_bad: ``"error"`` or ``"skip"``, as in :class:`posesyn.data.persons.coco.CocoKeypoints`.
-        min_keypoints: Persons with fewer visible joints are skipped.
-        name: Prefix of person names.
-
-    Attributes:
-        skipped: (person_id, reason) of each annotation that is left out.
+        on_missing, on_bad, min_keypoints, name: As in :class:`posesyn.data.persons.base.AnnotatedPersons`.
 
     Raises:
         FileError, InputError: As :class:`posesyn.data.persons.coco.CocoKeypoints`.
@@ -131,13 +132,9 @@ class MpiiKeypoints(AnnotatedPersons):
         min_keypoints: int = 1,
         name: str = "mpii",
     ) -> None:
-        super().__init__(
-            annotations, images, on_missing=on_missing, on_bad=on_bad, min_keypoints=min_keypoints, name=name
-        )
-        if box not in ("center_scale", "joints") or index_base not in (0, 1):
-            raise InputError(
-                "unknown option", expected="box center_scale or joints; index_base 0 or 1", got=(box, index_base)
-            )
+        super().__init__(annotations, images, on_missing, on_bad, min_keypoints, name)
+        check_choice(box, "box", ("center_scale", "joints"))
+        check_choice(index_base, "index_base", (0, 1))
         self._base, self._box_rule, self._orientation = index_base, box, orientation
         content = read_mpii_mat(self.path) if self.path.suffix.lower() == ".mat" else read_json(self.path)
         if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
@@ -151,35 +148,30 @@ class MpiiKeypoints(AnnotatedPersons):
             candidates.append(Candidate(item, f"{name}/{path.stem}#{row}", path, item.get("reason")))
         self._accept(candidates)
 
-    def _person(self, item: dict[str, Any], person_id: str, path: Path | None) -> Person:
-        keypoints, visible = self._joints(item, person_id)
+    def _image(self, record: dict[str, Any], path: Path) -> ImageFile:
+        return ImageFile(path, self._orientation)
+
+    def _facts(self, record: dict[str, Any], path: Path) -> dict[str, Any]:
         names = ("center", "scale", "activity", "split", "single_person")
-        return Person(
-            person_id,
-            ImageFile(path, self._orientation),
-            self._box(item, keypoints, visible, person_id),
-            keypoints,
-            visible,
-            self.skeleton,
-            captions=self._captions.get(item["image"]) or _activity(item),
-            image_id=f"{self.name}/{path.stem}",
-            track_id=item.get("video"),
-            action=item.get("action"),
-            head_size=item.get("head_size"),
-            occluded=item.get("occluded"),
-            meta={key: item[key] for key in names if key in item},
-        )
+        return {
+            "captions": self._captions.get(record["image"]) or _activity(record),
+            "image_id": f"{self.name}/{path.stem}",
+            "track_id": record.get("video"),
+            "action": record.get("action"),
+            "head_size": record.get("head_size"),
+            "occluded": record.get("occluded"),
+            "meta": {key: record[key] for key in names if key in record},
+        }
 
     def _joints(self, item: dict[str, Any], person_id: str) -> tuple[np.ndarray, np.ndarray]:
-        joints = len(skeletons.get(self.skeleton))
         try:
             keypoints = np.asarray(item.get("joints"), np.float32)
-            visible = np.asarray(item.get("joints_vis", np.ones(joints)), np.float32)
+            visible = np.asarray(item.get("joints_vis", np.ones(_JOINTS)), np.float32)
         except (ValueError, TypeError) as error:
             raise InputError("joints are not numbers", where=f"person '{person_id}'", got=error) from error
-        if keypoints.shape != (joints, 2) or visible.shape != (joints,):
+        if keypoints.shape != (_JOINTS, 2) or visible.shape != (_JOINTS,):
             raise InputError(
-                f"joints must be ({joints}, 2) and joints_vis ({joints},) for skeleton '{self.skeleton}'",
+                f"joints must be ({_JOINTS}, 2) and joints_vis ({_JOINTS},) for skeleton '{self.skeleton}'",
                 where=f"person '{person_id}' of {self.path}",
                 got=f"{keypoints.shape} and {visible.shape}",
                 fix="pass a file in the HRNet or mmpose form",
@@ -193,15 +185,10 @@ class MpiiKeypoints(AnnotatedPersons):
         try:
             center, scale = np.asarray(item["center"], np.float32).reshape(2), float(item["scale"])
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                "an annotation has no center and scale",
-                where=f"person '{person_id}'",
-                got=error,
-                fix="pass box='joints'",
-            ) from error
+            where, fix = f"person '{person_id}'", "pass box='joints'"
+            raise InputError("an annotation has no center and scale", where=where, got=error, fix=fix) from error
         middle = center - self._base + np.array([0, _CENTRE_SHIFT_PX * scale], np.float32)
-        half = _SCALE_PX * scale / 2
-        return np.concatenate((middle - half, middle + half)).astype(np.float32)
+        return square_box(middle, _SCALE_PX * scale)
 
 
 def _activity(item: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from posesyn.data.persons.base import box_problem
 from posesyn.errors import InputError
-from posesyn.storage.clip_codec import frame_boxes
+from posesyn.storage.clip_codec import LABELS, frame_boxes
 from posesyn.storage.clip_store import ClipStore
 from posesyn.types import ArrayImage, BodyLabels, Clip, ImageSource, Person
 
@@ -60,16 +62,14 @@ class RenderedClips(Sequence[Person]):
         self._clips: ClipStore | list[Clip] = clips if isinstance(clips, ClipStore) else list(clips)
         ids = clips.ids if isinstance(clips, ClipStore) else [clip.clip_id for clip in self._clips]
         if len(set(ids)) != len(ids):
-            raise InputError(
-                "two clips have the same name", got=[item for item in set(ids) if list(ids).count(item) > 1][:3]
-            )
+            twice = [name for name, count in Counter(ids).items() if count > 1]
+            raise InputError("two clips have the same name", got=twice[:3])
         self._ids = tuple(ids)
         self._cache = lru_cache(maxsize=64)(self._read_labels)
         self._frames: list[tuple[int, int]] = []
         skipped, dropped = [], 0
         for row in range(len(ids)):
-            labels = self._cache(row)
-            size = self._size(row)
+            labels, size = self._cache(row), self._size(row)
             for frame in range(0, len(labels["keep"]), stride):
                 if only_kept and not labels["keep"][frame]:
                     dropped += 1
@@ -92,9 +92,12 @@ class RenderedClips(Sequence[Person]):
                 fix="loosen the filter (a higher quantile or threshold), or pass only_kept=False" if dropped else None,
             )
 
-    def __reduce__(self):
-        # The cache wraps a bound method and does not pickle; workers of a loader rebuild it.
-        return _rebuild, (self._clips, self.name, self._ids, self._frames, self.skipped)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_cache": None}  # it wraps a bound method, which does not pickle
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._cache = lru_cache(maxsize=64)(self._read_labels)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -108,6 +111,7 @@ class RenderedClips(Sequence[Person]):
             return [self[i] for i in range(*index.indices(len(self)))]
         row, frame = self._frames[index]
         labels = self._cache(row)
+        truth = {name: labels[name][frame] for name in ("pose_rotmat", "transl_cam", "joints_cam")}
         head = self._clips.header(row) if isinstance(self._clips, ClipStore) else self._clips[row]
         return Person(
             self._person_id(row, frame),
@@ -117,7 +121,7 @@ class RenderedClips(Sequence[Person]):
             labels["visible"][frame].astype(bool),
             SKELETON,
             captions=(head.caption,) if head.caption else (),
-            labels=body_labels(labels, frame),
+            labels=BodyLabels(betas=labels["betas"], intrinsics=labels["intrinsics"], **truth),
             image_id=f"{self.name}/{self._ids[row]}@{frame:04d}",
             track_id=f"{self.name}/{self._ids[row]}",
             meta={**head.meta, "clip_id": self._ids[row], "source_person_id": head.person_id},
@@ -148,41 +152,13 @@ class RenderedClips(Sequence[Person]):
             labels = dict(self._clips.labels(row))
         else:
             clip = self._clips[row]
-            names = (
-                "pose_rotvec",
-                "betas",
-                "transl_cam",
-                "joints_cam",
-                "keypoints_px",
-                "visible",
-                "intrinsics",
-                "keep",
-            )
-            labels = {item: np.asarray(getattr(clip, item)) for item in names}
+            labels = {name: np.asarray(getattr(clip, name)) for name in LABELS}
             labels["boxes_xyxy"] = frame_boxes(clip)
         labels["pose_rotmat"] = rotation_matrices(labels["pose_rotvec"])
         return labels
-
-
-def _rebuild(clips, name, ids, frames, skipped) -> RenderedClips:
-    made = RenderedClips.__new__(RenderedClips)
-    made.name, made._clips, made._ids, made._frames, made.skipped = name, clips, ids, frames, skipped
-    made._cache = lru_cache(maxsize=64)(made._read_labels)
-    return made
 
 
 def rotation_matrices(rotvec: np.ndarray) -> np.ndarray:
     """(..., 3) rotation vectors → (..., 3, 3) float32, without torch."""
     matrices = Rotation.from_rotvec(np.asarray(rotvec, np.float64).reshape(-1, 3)).as_matrix()
     return matrices.reshape(*np.shape(rotvec)[:-1], 3, 3).astype(np.float32)
-
-
-def body_labels(labels: Mapping[str, np.ndarray], frame: int) -> BodyLabels:
-    """3D truth of one frame from the label arrays of a clip (with ``pose_rotmat``)."""
-    return BodyLabels(
-        pose_rotmat=labels["pose_rotmat"][frame],
-        betas=labels["betas"],
-        transl_cam=labels["transl_cam"][frame],
-        joints_cam=labels["joints_cam"][frame],
-        intrinsics=labels["intrinsics"],
-    )

@@ -294,13 +294,7 @@ class H36MPoses:
             length = min(len(pixels), len(joints))
             pixels, joints = pixels[:length], joints[:length]
         return H36MSequence(
-            subject,
-            action,
-            camera,
-            joints.astype(np.float32),
-            pixels.astype(np.float32),
-            self.skeleton,
-            calibration,
+            subject, action, camera, joints.astype(np.float32), pixels.astype(np.float32), self.skeleton, calibration
         )
 
     def views(self, subjects: tuple[str, ...] | None = None) -> Iterator[H36MSequence]:
@@ -353,9 +347,7 @@ class H36MPoses:
         if not present.all():
             names = [skeletons.get(self.skeleton).joints[i] for i in np.flatnonzero(~present)]
             raise InputError(
-                f"'{source}' has no {', '.join(names)}",
-                where=self.path,
-                fix=f"read the file with skeleton='{source}'",
+                f"'{source}' has no {', '.join(names)}", where=self.path, fix=f"read the file with skeleton='{source}'"
             )
 
 

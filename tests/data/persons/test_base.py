@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from posesyn import data
 from posesyn.data.persons.base import box_around, box_problem, xywh_to_xyxy
-from posesyn.errors import InputError
+from posesyn.errors import FileError, InputError
 
 
 def test_xywh_to_xyxy():
@@ -37,3 +38,33 @@ def test_problems_in_words(box, words):
 def test_boxes_that_overlap_the_image_are_fine():
     assert box_problem(np.array([-10, -10, 3, 3]), (100, 50)) is None
     assert box_problem(np.array([500, 500, 600, 600])) is None
+
+
+@pytest.mark.parametrize(
+    ("reader", "first"),
+    [("CocoKeypoints", "annotations"), ("MpiiKeypoints", "annotations"), ("LspExtended", "joints"),
+     ("SpinPersons", "annotations"), ("BedlamPersons", "annotations"), ("AgoraPersons", "annotations")],
+)  # fmt: skip
+def test_a_file_and_a_folder_in_the_wrong_order(reader, first, tmp_path):
+    file, folder = tmp_path / "labels", tmp_path / "pictures"
+    file.touch()
+    folder.mkdir()
+    make = getattr(data, reader)
+    with pytest.raises(FileError, match=f"{first} must be a file and images a folder in {reader}: got ") as error:
+        make(folder, file)
+    assert f"{first}='{folder}' (folder), images='{file}' (file). Exchange the two, they look" in str(error.value)
+    for places in ((folder, folder), (folder, tmp_path / "absent"), (file, file)):
+        with pytest.raises(FileError, match=r"must be a file and images a folder.*Name the annotations first"):
+            make(*places)
+    with pytest.raises(FileError, match="could not read"):
+        make(tmp_path / "absent", folder)
+
+
+def test_readers_of_folders_refuse_files(tmp_path):
+    (tmp_path / "a.pkl").touch()
+    with pytest.raises(FileError, match=r"joint_positions must be a folder and images a folder.*Name the ann"):
+        data.Jhmdb(tmp_path / "a.pkl", tmp_path)
+    with pytest.raises(FileError, match=r"joint_positions must be a folder and images a folder.*Name the ann"):
+        data.Jhmdb(tmp_path, tmp_path / "a.pkl")
+    with pytest.raises(FileError, match=r"sequences must be a file or folder and images a folder.*look swapped"):
+        data.ThreeDPW(tmp_path, tmp_path / "a.pkl")
