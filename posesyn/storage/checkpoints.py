@@ -143,13 +143,10 @@ def load_into(
         if own[name].shape != weights[name].shape
     ]
     if missing or unexpected or shapes:
+        wrong = {"missing": [*map(shown, missing)], "unexpected": [*map(shown, unexpected)], "of another shape": shapes}
         report = [
             f"{len(found)} {kind}: {', '.join(found[:_SHOWN])}{', ...' if len(found) > _SHOWN else ''}"
-            for kind, found in (
-                ("missing", [shown(name) for name in missing]),
-                ("unexpected", [shown(name) for name in unexpected]),
-                ("of another shape", shapes),
-            )
+            for kind, found in wrong.items()
             if found
         ]
         raise CheckpointError(
@@ -202,12 +199,8 @@ def _load_torch(path: Path, config_classes: Sequence[str] = ()) -> Any:
     except FileError:
         raise
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
-        raise FileError(
-            "a file is not a readable checkpoint",
-            where=path,
-            expected="safetensors, or a file written by torch.save",
-            got=_reason(error),
-        ) from error
+        expected, got = "safetensors, or a file written by torch.save", _reason(error)
+        raise FileError("a file is not a readable checkpoint", where=path, expected=expected, got=got) from error
 
 
 def _reason(error: Exception) -> str:
@@ -219,18 +212,20 @@ def _reason(error: Exception) -> str:
 def _pick(content: Any, key: str | None, path: Path) -> dict[str, torch.Tensor]:
     if key is not None:
         if not isinstance(content, Mapping) or not isinstance(content.get(key), Mapping):
-            names = sorted(map(str, content))[:_SHOWN] if isinstance(content, Mapping) else type(content).__name__
-            raise CheckpointError(f"a checkpoint has no entry '{key}'", where=path, got=names)
+            raise CheckpointError(f"a checkpoint has no entry '{key}'", where=path, got=_names(content))
         return _tensors(content[key], path)
     if isinstance(content, Mapping) and not _is_state_dict(content):
         found = [name for name in WRAPPERS if isinstance(content.get(name), Mapping) and _is_state_dict(content[name])]
         if len(found) > 1:
-            raise CheckpointError(
-                "a checkpoint holds several models", where=path, got=found, fix="choose one with key=..."
-            )
+            fix = "choose one with key=..."
+            raise CheckpointError("a checkpoint holds several models", where=path, got=found, fix=fix)
         if found:
             return _tensors(content[found[0]], path)
     return _tensors(content, path)
+
+
+def _names(content: Any) -> list[str] | str:
+    return sorted(map(str, content))[:_SHOWN] if isinstance(content, Mapping) else type(content).__name__
 
 
 def _is_state_dict(content: Mapping[Any, Any]) -> bool:
@@ -239,8 +234,6 @@ def _is_state_dict(content: Mapping[Any, Any]) -> bool:
 
 def _tensors(content: Any, path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(content, Mapping) or not _is_state_dict(content):
-        got = sorted(map(str, content))[:_SHOWN] if isinstance(content, Mapping) else type(content).__name__
-        raise CheckpointError(
-            "a checkpoint holds no state dict", where=path, expected="a mapping of names to tensors", got=got
-        )
+        expected = "a mapping of names to tensors"
+        raise CheckpointError("a checkpoint holds no state dict", where=path, expected=expected, got=_names(content))
     return {str(name): value for name, value in content.items()}

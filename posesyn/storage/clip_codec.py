@@ -54,12 +54,10 @@ class ClipCodec:
 
     def encode(self, clip: Clip) -> dict[str, bytes]:
         """Member suffix → content. Equal clips give equal bytes."""
-        members: dict[str, bytes] = {}
         labels = {name: _narrow(getattr(clip, name)) for name in LABELS}
         labels["boxes_xyxy"] = frame_boxes(clip)
-        members["labels.npz"] = npz_bytes(labels)
         bits = np.packbits(np.asarray(clip.mask, bool).reshape(len(clip), -1), axis=1)
-        members["mask.npz"] = npz_bytes({"mask_bits": bits})
+        members = {"labels.npz": npz_bytes(labels), "mask.npz": npz_bytes({"mask_bits": bits})}
         for index, frame in enumerate(clip.frames):
             members[f"{index:04d}.{self.frame_format}"] = self._encode_frame(frame)
         if self.depth:
@@ -88,17 +86,15 @@ class ClipCodec:
         }[self.frame_format]
         done, data = cv2.imencode("." + self.frame_format, frame[..., ::-1], options)
         if not done:
-            raise InputError(
-                "a frame cannot be encoded", expected=self.frame_format, got=f"{frame.shape} {frame.dtype}"
-            )
+            got = f"{frame.shape} {frame.dtype}"
+            raise InputError("a frame cannot be encoded", expected=self.frame_format, got=got)
         return data.tobytes()
 
 
 def _encode_depth(depth: np.ndarray) -> bytes:
     millimetres = np.nan_to_num(np.asarray(depth, np.float32) * 1000, posinf=0, neginf=0)
-    done, data = cv2.imencode(
-        ".png", np.rint(np.clip(millimetres, 0, 65535)).astype(np.uint16), [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    )
+    pixels = np.rint(np.clip(millimetres, 0, 65535)).astype(np.uint16)
+    done, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:
         raise InputError("a depth map cannot be encoded", got=depth.shape)
     return data.tobytes()
@@ -122,8 +118,8 @@ def frame_boxes(clip: Clip) -> np.ndarray:
             continue
         points = clip.keypoints_px[index][np.asarray(clip.visible[index], bool)]
         if len(points):
-            low, high = points.min(0), points.max(0)
-            boxes[index] = *np.clip(low, 0, (width - 1, height - 1)), *np.clip(high, 0, (width - 1, height - 1))
+            corners = np.clip((points.min(0), points.max(0)), 0, (width - 1, height - 1))
+            boxes[index] = corners.ravel()
     return boxes
 
 
@@ -133,9 +129,7 @@ def tar_payload(key: str, members: Mapping[str, bytes]) -> bytes:
     for suffix, data in members.items():
         info = tarfile.TarInfo(f"{key}.{suffix}")
         info.size, info.mtime, info.mode = len(data), 0, 0o644
-        buffer.write(info.tobuf(tarfile.USTAR_FORMAT))
-        buffer.write(data)
-        buffer.write(bytes(-len(data) % 512))
+        buffer.write(info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % 512))
     return buffer.getvalue()
 
 
@@ -161,11 +155,7 @@ class ClipHeader:
 
 
 def parse_header(data: bytes, where: object) -> ClipHeader:
-    """Reads ``clip.json``.
-
-    Raises:
-        FileError: Not JSON, another version, or values that no clip has.
-    """
+    """Reads ``clip.json``. Raises FileError: not JSON, another version, or values that no clip has."""
     try:
         value = json.loads(data)
         if value["version"] != VERSION:
@@ -206,11 +196,8 @@ def decode_labels(data: bytes, header: ClipHeader, where: str) -> dict[str, np.n
     if missing:
         raise FileError("a clip lacks labels", where=where, got=f"no {missing}")
     frames = header.shape[0]
-    wrong = {
-        name: labels[name].shape
-        for name in ("pose_rotvec", "transl_cam", "joints_cam", "keypoints_px", "visible", "keep", "boxes_xyxy")
-        if labels[name].shape[:1] != (frames,)
-    }
+    per_frame = set(labels) & {*LABELS, "boxes_xyxy"} - {"betas", "intrinsics"}
+    wrong = {name: labels[name].shape for name in sorted(per_frame) if labels[name].shape[:1] != (frames,)}
     if wrong:
         raise FileError("a clip's labels have the wrong length", where=where, expected=f"{frames} frames", got=wrong)
     return labels

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -66,9 +67,8 @@ class ClipStore(Sequence[Clip]):
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise FileError(
-                "there is no clip store", where=self.folder, fix="name the folder that `posesyn render` wrote"
-            )
+            fix = "name the folder that `posesyn render` wrote"
+            raise FileError("there is no clip store", where=self.folder, fix=fix)
         paths = [path for place in ("shards", "parts", ".") for path in sorted((self.folder / place).glob("*.tar"))]
         if not paths:
             raise FileError("a folder holds no clip archives", where=self.folder, expected="shards/*.tar")
@@ -93,8 +93,7 @@ class ClipStore(Sequence[Clip]):
         return f"ClipStore({str(self.folder)[-200:]!r}, {len(self)} clips)"
 
     def __iter__(self) -> Iterator[Clip]:
-        for index in range(len(self)):
-            yield self[index]
+        return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, index: int | str) -> Clip:  # type: ignore[override]
         """A whole clip by position or name, every frame decoded."""
@@ -152,10 +151,9 @@ class ClipStore(Sequence[Clip]):
             FileError: One differs; it is named.
         """
         for name, expected in self._checksums().items():
-            if (self.folder / name).exists() and sha256_of(self.folder / name) != expected:
-                raise FileError(
-                    "an archive is damaged", where=self.folder / name, expected=expected, got="another checksum"
-                )
+            path = self.folder / name
+            if path.exists() and sha256_of(path) != expected:
+                raise FileError("an archive is damaged", where=path, expected=expected, got="another checksum")
         for row, clip in enumerate(self._clips):
             for name in clip.header.crc32:
                 self._read(row, name)
@@ -165,12 +163,9 @@ class ClipStore(Sequence[Clip]):
         if not path.exists():
             return {}
         try:
-            database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-            try:
+            with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
                 query = "SELECT file, sha256 FROM done WHERE stage = 'shards' OR file LIKE 'parts/%'"
                 return dict(database.execute(query).fetchall())
-            finally:
-                database.close()
         except sqlite3.DatabaseError as error:
             raise FileError("the store's ledger is damaged", where=path, got=error) from error
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +67,8 @@ class ClipWriter:
         self._size = clips_per_shard
         self._planned = plan is not None
         self._mutex = threading.Lock()
-        settings = {
-            **(config or {}),
-            "store": {
-                "frame_format": self.codec.frame_format,
-                "quality": self.codec.quality,
-                "depth": self.codec.depth,
-                "clips_per_shard": clips_per_shard,
-                "planned": self._planned,
-            },
-        }
-        self.ledger = RunLedger(self.folder, settings, error_budget)
+        store = {**asdict(self.codec), "clips_per_shard": clips_per_shard, "planned": self._planned}
+        self.ledger = RunLedger(self.folder, {**(config or {}), "store": store}, error_budget)
         try:
             for name in ("parts", "shards"):
                 (self.folder / name).mkdir(exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -10,7 +9,7 @@ import os
 import uuid
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +22,7 @@ from posesyn.storage.unpickling import restricted_loads
 PARTIAL_SUFFIX = ".partial"
 
 
-@contextlib.contextmanager
+@contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Opens a side file for writing that takes the name ``path`` only when the block ends without an exception.
 
@@ -46,7 +45,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         fix = "free some space and run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
         raise FileError("could not write a file", where=path, got=error.strerror or str(error), fix=fix) from error
     finally:
-        with contextlib.suppress(OSError):  # gone after the rename; the folder itself may be missing
+        with suppress(OSError):  # gone after the rename; the folder itself may be missing
             side.unlink(missing_ok=True)
 
 
@@ -84,10 +83,8 @@ def dump_json(value: Any, indent: int | None = None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
@@ -158,8 +155,7 @@ def read_npz(
         source: Path or content.
         max_bytes: Limit for the sum of the inflated members, checked before anything is inflated.
         name: Name for messages where ``source`` is bytes.
-        objects: Whether arrays of Python objects are read too, by the restricted unpickler: published data sets hold
-            dictionaries and lists in npz files.
+        objects: Read arrays of Python objects too, by the restricted unpickler: published data sets hold dictionaries.
         only: Names of the arrays to read, as far as they are there; the others are not looked at. None reads all.
 
     Raises:
@@ -173,19 +169,12 @@ def read_npz(
         if total > max_bytes:
             raise UnsafeFileError("an npz file inflates too far", where=where, expected=f"<= {max_bytes}", got=total)
         members = {_key(member.filename): member for member in archive.infolist()}
-        return {
-            key: _read_member(archive, member, where, objects)
-            for key, member in members.items()
-            if only is None or key in only
-        }
+        wanted = [key for key in members if only is None or key in only]
+        return {key: _read_member(archive, members[key], where, objects) for key in wanted}
 
 
 def npz_names(path: str | os.PathLike[str]) -> list[str]:
-    """Names of the arrays in an npz file; none of them is read.
-
-    Raises:
-        FileError: Missing or damaged.
-    """
+    """Names of the arrays in an npz file; none of them is read. Raises FileError: missing or damaged."""
     with _opened(path, path) as archive:
         return [_key(name) for name in archive.namelist()]
 
@@ -214,16 +203,13 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: objec
         version = np.lib.format.read_magic(handle)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = reader(handle)
+        name = f"array '{_key(member.filename)}'"
         if dtype.hasobject and objects:
-            value: np.ndarray = restricted_loads(handle.read(), f"{where}, array '{_key(member.filename)}'")
+            value: np.ndarray = restricted_loads(handle.read(), f"{where}, {name}")
             return value
         if dtype.hasobject:
-            raise UnsafeFileError(
-                "an npz file holds Python objects", where=where, got=f"array '{_key(member.filename)}'"
-            )
+            raise UnsafeFileError("an npz file holds Python objects", where=where, got=name)
         if int(np.prod(shape, dtype=object)) * dtype.itemsize > member.file_size:
-            raise FileError(
-                "an npz file is damaged", where=where, got=f"array '{_key(member.filename)}' claims {shape}"
-            )
+            raise FileError("an npz file is damaged", where=where, got=f"{name} claims {shape}")
     with archive.open(member) as handle:
         return np.lib.format.read_array(handle, allow_pickle=False)

@@ -93,12 +93,9 @@ def _open_regular(path: Path) -> BinaryIO:
         # O_NONBLOCK: opening a named pipe would otherwise wait for a writer for ever.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except (OSError, ValueError) as error:
-        raise FileError(
-            "could not read an image",
-            where=path,
-            got=getattr(error, "strerror", None) or str(error),
-            fix="check the image folder that was passed with the annotations",
-        ) from error
+        got = getattr(error, "strerror", None) or str(error)
+        fix = "check the image folder that was passed with the annotations"
+        raise FileError("could not read an image", where=path, got=got, fix=fix) from error
     info = os.fstat(descriptor)
     problem = None
     if not stat.S_ISREG(info.st_mode):
@@ -106,9 +103,8 @@ def _open_regular(path: Path) -> BinaryIO:
     elif info.st_size == 0:
         problem = FileError("an image file is empty", where=path, got="0 bytes", fix="fetch the file again")
     elif info.st_size > MAX_BYTES:
-        problem = UnsafeFileError(
-            "an image file is too large", where=path, expected=f"<= {MAX_BYTES}", got=info.st_size
-        )
+        most = f"<= {MAX_BYTES}"
+        problem = UnsafeFileError("an image file is too large", where=path, expected=most, got=info.st_size)
     if problem is not None:
         os.close(descriptor)
         raise problem
@@ -122,12 +118,8 @@ def _open_header(handle: BinaryIO, where: object, max_pixels: int) -> Image.Imag
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnsafeFileError("an image has too many pixels", where=where, expected=max_pixels, got=error) from error
     except Image.UnidentifiedImageError as error:
-        raise FileError(
-            "a file is not a readable image",
-            where=where,
-            expected="one of " + ", ".join(FORMATS),
-            fix="convert it, or remove it from the annotations",
-        ) from error
+        expected, fix = "one of " + ", ".join(FORMATS), "convert it, or remove it from the annotations"
+        raise FileError("a file is not a readable image", where=where, expected=expected, fix=fix) from error
     except (OSError, ValueError, SyntaxError, MemoryError, EOFError) as error:
         raise FileError("an image has a damaged header", where=where, got=error) from error
     if image.width * image.height > max_pixels:
@@ -185,12 +177,8 @@ def _decode(
             image = ImageOps.exif_transpose(image)
         return _to_rgb(image, background)
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:
-        raise FileError(
-            "an image is damaged or truncated",
-            where=where,
-            got=error,
-            fix="fetch the file again, or remove it from the annotations",
-        ) from error
+        fix = "fetch the file again, or remove it from the annotations"
+        raise FileError("an image is damaged or truncated", where=where, got=error, fix=fix) from error
 
 
 def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:

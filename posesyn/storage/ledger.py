@@ -12,7 +12,8 @@ import math
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,16 @@ class RunLedger:
         self.folder = Path(folder)
         self.error_budget = error_budget
         self._mutex = threading.RLock()
-        self._make_folder()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError("could not make the run's folder", where=self.folder, got=error.strerror) from error
         self._refuse_foreign()
         self._lock = self._take_lock()
         try:
             self._check_config(config)
-            self._clean()
+            for path in self.folder.rglob(f".*{PARTIAL_SUFFIX}"):
+                path.unlink(missing_ok=True)
             self._db = self._open_database()
         except BaseException:
             os.close(self._lock)
@@ -89,12 +94,6 @@ class RunLedger:
 
     def __repr__(self) -> str:
         return f"RunLedger({str(self.folder)[-200:]!r})"
-
-    def _make_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError("could not make the run's folder", where=self.folder, got=error.strerror) from error
 
     def _refuse_foreign(self) -> None:
         names = {path.name for path in self.folder.iterdir() if not path.name.endswith(PARTIAL_SUFFIX)}
@@ -112,11 +111,8 @@ class RunLedger:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(descriptor)
-            raise RunError(
-                "another process works in the output folder",
-                where=self.folder,
-                fix="wait for it, or name another folder",
-            ) from error
+            fix = "wait for it, or name another folder"
+            raise RunError("another process works in the output folder", where=self.folder, fix=fix) from error
         return descriptor
 
     def _check_config(self, config: Mapping[str, Any]) -> None:
@@ -127,7 +123,7 @@ class RunLedger:
         if not isinstance(self.config, Mapping):
             raise RunError("the output folder holds something that is no run", where=path)
         # Compared as JSON, so that tuples and lists or NumPy and Python numbers count as equal.
-        wanted = _as_json(config)
+        wanted: dict[str, Any] = json.loads(dump_json(config))
         if self.config.get("layout") != wanted.get("layout"):
             raise RunError(
                 "the output folder was made by a version of posesyn that this one cannot continue",
@@ -144,10 +140,6 @@ class RunLedger:
                 got="changed " + ", ".join(changed[:8]),
                 fix="name another folder, or go back to the settings of that run",
             )
-
-    def _clean(self) -> None:
-        for path in self.folder.rglob(f".*{PARTIAL_SUFFIX}"):
-            path.unlink(missing_ok=True)
 
     def _open_database(self) -> sqlite3.Connection:
         path = self.folder / "ledger.sqlite"
@@ -255,34 +247,22 @@ class RunLedger:
         with self._mutex:
             return self._db.execute(query, values).fetchall()
 
-    def _transaction(self, what: str) -> _Transaction:
-        return _Transaction(self._db, what, self.folder)
+    @contextmanager
+    def _transaction(self, what: str) -> Iterator[None]:
+        try:
+            try:
+                yield
+                self._db.commit()
+            except BaseException:
+                self._db.rollback()
+                raise
+        except sqlite3.Error as error:
+            fix = "free some space and run the same command again"
+            raise FileError(what, where=self.folder, got=error, fix=fix) from error
 
     def _export(self, name: str, query: str, keys: tuple[str, ...]) -> None:
         lines = (dump_json(dict(zip(keys, row))) + "\n" for row in self._rows(query))
         write_bytes(self.folder / name, "".join(lines).encode())
-
-
-class _Transaction:
-    def __init__(self, database: sqlite3.Connection, what: str, folder: Path) -> None:
-        self._db, self._what, self._folder = database, what, folder
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        try:
-            self._db.commit() if kind is None else self._db.rollback()
-        except sqlite3.Error as problem:
-            self._db.rollback()
-            raise self._failure(problem) from problem
-        if isinstance(error, sqlite3.Error):
-            raise self._failure(error) from error
-
-    def _failure(self, error: sqlite3.Error) -> FileError:
-        return FileError(
-            self._what, where=self._folder, got=error, fix="free some space and run the same command again"
-        )
 
 
 def check_budget(bad: int, total: int, budget: float | int, where: str, reason: str) -> None:
@@ -296,8 +276,3 @@ def check_budget(bad: int, total: int, budget: float | int, where: str, reason: 
             got=f"{bad}, the last one: {reason}",
             fix="repair the input, or raise error_budget",
         )
-
-
-def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(dump_json(config))
-    return plain

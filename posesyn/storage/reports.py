@@ -7,7 +7,6 @@ what the estimator predicted.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -48,9 +47,8 @@ def prediction_arrays(items: Sequence[ScoredPerson]) -> dict[str, np.ndarray]:
 
 def prediction_of(arrays: Mapping[str, np.ndarray], row: int, person_id: str, skeleton: str) -> PoseBatch:
     """One person's prediction from :func:`prediction_arrays`."""
-    return PoseBatch(
-        (person_id,), skeleton, **{name: arrays[name][row : row + 1] for name in _FIELDS if name in arrays}
-    )
+    known = {name: arrays[name][row : row + 1] for name in _FIELDS if name in arrays}
+    return PoseBatch((person_id,), skeleton, **known)
 
 
 class AbsentImage:
@@ -63,7 +61,7 @@ class AbsentImage:
         raise FileError(
             "an image was not on disk when its report was saved",
             where=self.name,
-            fix="pass the data set: load_report(folder, persons)",
+            fix="pass the data set: ErrorReport.load(folder, persons)",
         )
 
 
@@ -78,21 +76,18 @@ def _stored(item: ScoredPerson) -> dict[str, Any]:
     person, image = item.person, item.person.image
     size = getattr(image, "expected_size", None)
     facts = {name: value for name in _FACTS if (value := getattr(person, name)) is not None}
+    try:
+        meta = dump_json(dict(person.meta))
+    except InputError:
+        meta = "{}"  # a data set's own objects; nothing that later stages rely on
     return {
         "image_path": str(image.path.resolve()) if isinstance(image, ImageFile) else None,
         "image_orientation": image.orientation if isinstance(image, ImageFile) else None,
         "image_width_height": list(size) if size else None,
         "facts": dump_json(facts),
-        "meta": _meta(person),
+        "meta": meta,
         "predicted_skeleton": item.prediction.skeleton,
     }
-
-
-def _meta(person: Person) -> str:
-    try:
-        return dump_json(dict(person.meta))
-    except InputError:
-        return "{}"  # a data set's own objects; nothing that later stages rely on
 
 
 def save_report(report: ErrorReport, folder: str | os.PathLike[str]) -> None:
@@ -107,10 +102,9 @@ def save_report(report: ErrorReport, folder: str | os.PathLike[str]) -> None:
     names = {item.prediction.skeleton for item in report.scored}
     if len(names) > 1:
         raise InputError("the predictions of a report must share one skeleton", got=sorted(names))
-    buffer = io.BytesIO()
-    report_table(report).to_parquet(buffer, index=False)
+    table = report_table(report).to_parquet(index=False)
     write_npz(folder / PREDICTIONS, prediction_arrays(report.scored))
-    write_bytes(folder / TABLE, buffer.getvalue())
+    write_bytes(folder / TABLE, table)
     errors = np.array([item.error for item in report.scored])
     summary = {
         "version": VERSION,
@@ -126,9 +120,6 @@ def save_report(report: ErrorReport, folder: str | os.PathLike[str]) -> None:
     write_json(folder / SUMMARY, summary)
 
 
-ErrorReport.writer = save_report
-
-
 def save_errors(names: Sequence[str], scores: Sequence[float], folder: str | os.PathLike[str]) -> None:
     """Writes ``errors.parquet``: rank, name and score of everyone, where the report keeps only the selected persons."""
     import pandas as pd
@@ -136,22 +127,11 @@ def save_errors(names: Sequence[str], scores: Sequence[float], folder: str | os.
     frame = pd.DataFrame({"person_id": names, "score": np.asarray(scores, np.float64)})
     frame = frame.sort_values(["score", "person_id"], ascending=[False, True], ignore_index=True)
     frame.insert(0, "rank", np.arange(len(frame)))
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    write_bytes(Path(folder) / ERRORS, buffer.getvalue())
+    write_bytes(Path(folder) / ERRORS, frame.to_parquet(index=False))
 
 
 def load_report(folder: str | os.PathLike[str], persons: Sequence[Person] | None = None) -> ErrorReport:
-    """Reads what :func:`save_report` wrote.
-
-    Args:
-        folder: The report's folder.
-        persons: The data set. None rebuilds the persons from the table; images are then read from where they were.
-
-    Raises:
-        FileError: Missing or damaged files.
-        InputError: ``persons`` lacks a scored person.
-    """
+    """:meth:`ErrorReport.load`."""
     import pandas as pd  # what only reads or holds reports needs no pandas
 
     folder = Path(folder)
@@ -166,10 +146,8 @@ def load_report(folder: str | os.PathLike[str], persons: Sequence[Person] | None
     if any(len(value) != len(rows) for value in arrays.values()):
         raise FileError("a report's files do not belong together", where=folder, fix="run the extraction again")
     given = None if persons is None else {person.person_id: person for person in persons}
-    scored = []
     try:
-        for index, row in enumerate(rows):
-            scored.append(_scored(row, index, arrays, given))
+        scored = [_scored(row, index, arrays, given) for index, row in enumerate(rows)]
         by_id = {item.person.person_id: item for item in scored}
         challenging = tuple(by_id[name] for name in summary["challenging"])
         easy = tuple(by_id[name] for name in summary["non_challenging"])
@@ -177,6 +155,9 @@ def load_report(folder: str | os.PathLike[str], persons: Sequence[Person] | None
     except (KeyError, TypeError, AttributeError) as error:
         raise FileError("a report is damaged", where=folder, got=f"{type(error).__name__}: {error}") from error
     return ErrorReport(tuple(scored), challenging, easy, skipped, summary["settings"])
+
+
+ErrorReport.writer, ErrorReport.reader = save_report, load_report
 
 
 def _scored(

@@ -29,17 +29,18 @@ MAX_PICKLE_BYTES = 1 << 30
 # Our own choice: SMPL files hold about a thousand instructions, a sequence of 3DPW some tens of thousands.
 MAX_INSTRUCTIONS = 5_000_000
 _SIMPLE_DTYPE = re.compile(r"[|<>=]?(?:[biufcSU]\d{0,6}|\?|O\d?)")
-_SPARSE = {
-    f"scipy.sparse.{module}.{name}": name[:3]
+_SPARSE = tuple(
+    f"scipy.sparse.{module}.{name}"
     for name in ("csc_matrix", "csr_matrix", "csc_array", "csr_array")
     for module in (name[:3], f"_{name[:3]}")
-}
+)
 
 
 class PickledObject:
     """An object whose class was not run: its full class name, constructor arguments and state."""
 
     class_name = ""
+    kind = ""  # which method of _Materialiser makes the value of it; none for classes let in by ``allow``
     args: tuple[Any, ...] = ()
     state: Any = None
 
@@ -56,26 +57,6 @@ class PickledObject:
 
     def __repr__(self) -> str:
         return f"PickledObject({self.class_name})"
-
-
-class _Array(PickledObject):
-    pass
-
-
-class _Buffer(PickledObject):
-    pass
-
-
-class _Dtype(PickledObject):
-    pass
-
-
-class _Scalar(PickledObject):
-    pass
-
-
-class _Sparse(PickledObject):
-    pass
 
 
 class _Function:
@@ -109,21 +90,22 @@ def _reconstruct_object(cls: type, base: Any, state: Any) -> Any:
 
 def _table() -> dict[str, Any]:
     """Full name → what stands in for it. Made anew for every file, so that no file can leave anything behind."""
-    array = type("Array", (_Array,), {"class_name": "numpy.ndarray"})
+
+    def record(class_name: str, kind: str) -> type:
+        return type(kind.title(), (PickledObject,), {"class_name": class_name, "kind": kind})
+
     names: dict[str, Any] = {
-        "numpy.ndarray": array,
-        "numpy.dtype": type("Dtype", (_Dtype,), {"class_name": "numpy.dtype"}),
+        "numpy.ndarray": record("numpy.ndarray", "array"),
+        "numpy.dtype": record("numpy.dtype", "dtype"),
         "collections.OrderedDict": OrderedDict,
         "_codecs.encode": _Function(_encode),
+        **{name: record(name, "sparse") for name in _SPARSE},
     }
-    scalar = type("Scalar", (_Scalar,), {"class_name": "numpy.scalar"})
-    buffer = type("Buffer", (_Buffer,), {"class_name": "numpy.frombuffer"})
+    scalar, buffer = record("numpy.scalar", "scalar"), record("numpy.frombuffer", "buffer")
     for core in ("numpy.core", "numpy._core"):
-        names[f"{core}.multiarray._reconstruct"] = array
+        names[f"{core}.multiarray._reconstruct"] = names["numpy.ndarray"]
         names[f"{core}.multiarray.scalar"] = scalar
         names[f"{core}.numeric._frombuffer"] = buffer
-    for name in _SPARSE:
-        names[name] = type("Sparse", (_Sparse,), {"class_name": name})
     for module in ("builtins", "__builtin__"):
         names |= {f"{module}.{t.__name__}": t for t in (object, set, frozenset, complex, slice)}
         names[f"{module}.bytes"] = _Function(lambda: b"")  # how Python 3 writes no bytes in protocol 2
@@ -141,7 +123,8 @@ class _Unpickler(pickle.Unpickler):
         full = f"{module}.{name}"
         if full not in self._names:
             # A dotted name would walk attributes; it is never matched by a pattern.
-            if "." in name or not any(_matches(full, pattern) for pattern in self._allow):
+            allowed = (full.startswith(p[:-1]) if p.endswith(".*") else full == p for p in self._allow)
+            if "." in name or not any(allowed):
                 raise UnsafeFileError(
                     "the pickle asks for code that a data file has no need of; nothing was run",
                     where=self._where,
@@ -153,10 +136,6 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         raise UnsafeFileError("the pickle refers to objects outside of itself", where=self._where, got=repr(pid)[:80])
-
-
-def _matches(full: str, pattern: str) -> bool:
-    return full.startswith(pattern[:-1]) if pattern.endswith(".*") else full == pattern
 
 
 def restricted_load(
@@ -203,18 +182,16 @@ def restricted_loads(data: bytes, where: object, allow: Sequence[str] = (), *, e
     except RecursionError as error:
         raise UnsafeFileError("the pickle is nested too deeply", where=where) from error
     except Exception as error:  # a damaged pickle can make the unpickler raise nearly anything
-        raise FileError(
-            "the pickle is damaged", where=where, got=f"{type(error).__name__}: {error}", fix="get the file again"
-        ) from error
+        got = f"{type(error).__name__}: {error}"
+        raise FileError("the pickle is damaged", where=where, got=got, fix="get the file again") from error
 
 
 def _check_instructions(data: bytes, where: object) -> None:
     """Walks the instructions without executing any: memo slots far beyond their count would be allocated."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data), 1):
         if count > MAX_INSTRUCTIONS:
-            raise UnsafeFileError(
-                "the pickle has too many instructions", where=where, expected=f"<= {MAX_INSTRUCTIONS}"
-            )
+            most = f"<= {MAX_INSTRUCTIONS}"
+            raise UnsafeFileError("the pickle has too many instructions", where=where, expected=most)
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(str(argument)) <= count:
             raise UnsafeFileError("the pickle reserves memory it has no use for", where=where, got=f"slot {argument}")
 
@@ -243,18 +220,8 @@ class _Materialiser:
             return value
         if isinstance(value, tuple):
             made: Any = tuple(self.convert(item) for item in value)
-        elif isinstance(value, _Array):
-            made = self._array(value)
-        elif isinstance(value, _Buffer):
-            raw, dtype, shape, order = value.args
-            made = self._from_bytes(raw, self.convert(dtype), shape, order == "F")
-        elif isinstance(value, _Dtype):
-            made = self._dtype(value)
-        elif isinstance(value, _Scalar):
-            dtype, raw = self.convert(value.args[0]), value.args[1]
-            made = self.convert(raw) if dtype.hasobject else self._from_bytes(raw, dtype, (), False)[()]
-        elif isinstance(value, _Sparse):
-            made = self._sparse(value)
+        elif isinstance(value, PickledObject) and value.kind:
+            made = getattr(self, f"_{value.kind}")(value)
         elif isinstance(value, PickledObject):
             self._done[id(value)] = (value, value)
             value.args, value.state = self.convert(value.args), self.convert(value.state)
@@ -264,7 +231,15 @@ class _Materialiser:
         self._done[id(value)] = (value, made)
         return made
 
-    def _dtype(self, record: _Dtype) -> np.dtype[Any]:
+    def _buffer(self, record: PickledObject) -> np.ndarray:
+        raw, dtype, shape, order = record.args
+        return self._from_bytes(raw, self.convert(dtype), shape, order == "F")
+
+    def _scalar(self, record: PickledObject) -> Any:
+        dtype, raw = self.convert(record.args[0]), record.args[1]
+        return self.convert(raw) if dtype.hasobject else self._from_bytes(raw, dtype, (), False)[()]
+
+    def _dtype(self, record: PickledObject) -> np.dtype[Any]:
         name = record.args[0]
         if not isinstance(name, str) or not _SIMPLE_DTYPE.fullmatch(name):
             raise ValueError(f"array type {name!r}")
@@ -272,7 +247,7 @@ class _Materialiser:
         order: Any = record.state[1] if record.state is not None else "|"
         return dtype.newbyteorder(order) if order in ("<", ">") and dtype.itemsize > 1 else dtype
 
-    def _array(self, record: _Array) -> np.ndarray:
+    def _array(self, record: PickledObject) -> np.ndarray:
         if record.state is None:
             raise ValueError("an array without content")
         shape, dtype, fortran, raw = record.state[-4:]
@@ -295,7 +270,7 @@ class _Materialiser:
             raise ValueError(f"{len(data)} bytes for shape {shape} of {dtype}")
         return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C").copy(order="K")
 
-    def _sparse(self, record: _Sparse) -> Any:
+    def _sparse(self, record: PickledObject) -> Any:
         state = self.convert(record.state)
         made = getattr(sparse, record.class_name.rsplit(".", 1)[1])(
             tuple(np.asarray(state[key]) for key in ("data", "indices", "indptr")),

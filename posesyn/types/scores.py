@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -68,8 +68,9 @@ class ErrorReport:
         (0, 'no visible joint')
     """
 
-    # Writing files is the layer above's: posesyn.storage.reports puts its function here.
+    # Files are the layer above's: posesyn.storage.reports puts its two functions here.
     writer: ClassVar[Callable[[ErrorReport, str | os.PathLike[str]], None] | None] = None
+    reader: ClassVar[Callable[[str | os.PathLike[str], Sequence[Person] | None], ErrorReport] | None] = None
 
     scored: tuple[ScoredPerson, ...]
     challenging: tuple[ScoredPerson, ...]
@@ -96,7 +97,7 @@ class ErrorReport:
         return pd.DataFrame([_row(item, chosen.get(item.person.person_id, "")) for item in self.scored])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes a table, a summary and the predictions, which :func:`posesyn.storage.load_report` reads.
+        """Writes a table, a summary and the predictions, which :meth:`load` reads.
 
         Args:
             folder: Made if it is missing.
@@ -108,6 +109,22 @@ class ErrorReport:
         if ErrorReport.writer is None:
             raise InputError("nobody knows how to write reports yet", fix="import posesyn.storage.reports first")
         ErrorReport.writer(self, folder)
+
+    @staticmethod
+    def load(folder: str | os.PathLike[str], persons: Sequence[Person] | None = None) -> ErrorReport:
+        """Reads what :meth:`save` (or ``posesyn extract``) wrote.
+
+        Args:
+            folder: The report's folder.
+            persons: The data set. None rebuilds the persons from the table; images are then read from where they were.
+
+        Raises:
+            FileError: Missing or damaged files.
+            InputError: ``persons`` lacks a scored person, or nothing that reads files was imported.
+        """
+        if ErrorReport.reader is None:
+            raise InputError("nobody knows how to read reports yet", fix="import posesyn.storage.reports first")
+        return ErrorReport.reader(folder, persons)
 
 
 def _row(item: ScoredPerson, selection: str) -> dict[str, Any]:

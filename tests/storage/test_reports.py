@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -64,7 +66,27 @@ def test_a_report_as_a_table():
     np.testing.assert_allclose(np.stack(table["keypoints_px"])[3], report.scored[3].person.keypoints_px.ravel())
 
 
-def test_saving_needs_a_writer(monkeypatch, tmp_path):
+def test_files_need_the_layer_of_files(monkeypatch, tmp_path):
     monkeypatch.setattr(ErrorReport, "writer", None)
-    with pytest.raises(InputError, match=r"(?i)import posesyn\.storage\.reports"):
+    monkeypatch.setattr(ErrorReport, "reader", None)
+    with pytest.raises(InputError, match=r"(?i)write reports.*import posesyn\.storage\.reports"):
         ErrorReport((make_scored(),), (), ()).save(tmp_path)
+    with pytest.raises(InputError, match=r"(?i)read reports.*import posesyn\.storage\.reports"):
+        ErrorReport.load(tmp_path)
+
+
+def test_a_report_comes_back_by_its_own_name(tmp_path):
+    code = f"""import posesyn as ps
+report = ps.ErrorReport((), (), (), (("a", "no joint"),), {{"seed": 3}})
+report.save({str(tmp_path / "r")!r})
+again = ps.ErrorReport.load({str(tmp_path / "r")!r})
+assert again.skipped == report.skipped and again.settings == report.settings and len(again) == 0"""
+    # A process of its own: here the functions are in place already.
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    report = make_report(4, 2, 1)
+    report.save(tmp_path)
+    persons = [item.person for item in report.scored]
+    again = ErrorReport.load(tmp_path, persons)
+    assert [item.person for item in again.scored] == persons and again.selections == report.selections
+    with pytest.raises(InputError, match="lacks a person of the report"):
+        ErrorReport.load(tmp_path, persons[1:])
