@@ -16,8 +16,6 @@ from posesyn.errors import FileError, InputError
 from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.types import BodyFit, BodyLabels, Person
 
-_REGRESSORS = {"h36m": 17, "extra": 9}
-
 
 class FittedBodies:
     """The neutral, male and female SMPL body, loaded when first needed.
@@ -47,18 +45,20 @@ class FittedBodies:
         if not len(fits):
             raise InputError("there are no fits to pose", where="FittedBodies.pose")
         if any(fit.model != "smpl" for fit in fits):
-            raise InputError(
-                "only SMPL fits can be posed", where="FittedBodies.pose", got="smplx", fix="use files with SMPL labels"
-            )
+            fix = "use files with SMPL labels"
+            raise InputError("only SMPL fits can be posed", where="FittedBodies.pose", got="smplx", fix=fix)
         vertices, joints = {}, {}
         for gender in sorted({fit.gender for fit in fits}):
             rows = [row for row, fit in enumerate(fits) if fit.gender == gender]
+            some = [fits[row] for row in rows]
+            arrays = (
+                [fit.pose_rotvec for fit in some],
+                [_ten(fit.betas) for fit in some],
+                [fit.transl for fit in some],
+            )
+            pose, betas, transl = (torch.from_numpy(np.stack(values)) for values in arrays)
             with torch.inference_mode():
-                output = self.body(gender)(
-                    rotvec_to_matrix(_stack(fits, rows, "pose_rotvec")),
-                    torch.stack([torch.from_numpy(_ten(fits[row].betas)) for row in rows]),
-                    _stack(fits, rows, "transl"),
-                )
+                output = self.body(gender)(rotvec_to_matrix(pose), betas, transl)
             for place, row in enumerate(rows):
                 vertices[row] = fits[row].to_camera(output.vertices[place].numpy())
                 joints[row] = fits[row].to_camera(output.joints[place].numpy())
@@ -95,13 +95,8 @@ class FittedBodies:
         pelvis = self.body(fit.gender).rest_joints(torch.from_numpy(_ten(fit.betas))[None])[0, 0].numpy()
         # The root turns about the pelvis, which is not at the body's origin.
         transl = fit.to_camera(pelvis + fit.transl) - pelvis
-        return BodyLabels(
-            pose.astype(np.float32),
-            _ten(fit.betas),
-            transl.astype(np.float32),
-            joints[0],
-            np.asarray(matrix, np.float32),
-        )
+        pose, transl, matrix = (np.asarray(value, np.float32) for value in (pose, transl, matrix))
+        return BodyLabels(pose, _ten(fit.betas), transl, joints[0], matrix)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,20 +151,12 @@ def load_regressor(path: str | os.PathLike[str], template: np.ndarray) -> JointR
         matrix = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise FileError("a joint regressor is missing or damaged", where=path, got=error) from error
-    if matrix.ndim != 2 or matrix.shape[0] not in _REGRESSORS.values() or not np.isfinite(matrix).all():
-        raise InputError(
-            "a joint regressor has the wrong shape",
-            where=path,
-            expected="(17, V) for Human3.6M or (9, V) for the extra joints",
-            got=matrix.shape,
-        )
+    if matrix.ndim != 2 or len(matrix) not in (17, 9) or not np.isfinite(matrix).all():
+        expected = "(17, V) for Human3.6M or (9, V) for the extra joints"
+        raise InputError("a joint regressor has the wrong shape", where=path, expected=expected, got=matrix.shape)
     if matrix.shape[1] != len(template):
-        raise InputError(
-            "a joint regressor belongs to another mesh",
-            where=path,
-            expected=f"{len(template)} vertices",
-            got=matrix.shape[1],
-        )
+        expected, got = f"{len(template)} vertices", matrix.shape[1]
+        raise InputError("a joint regressor belongs to another mesh", where=path, expected=expected, got=got)
     skeleton = "smpl54" if len(matrix) == 9 else skeletons.detect_h36m_order(matrix @ template)
     return JointRegressor(matrix.astype(np.float64), skeleton, str(path))
 
@@ -179,7 +166,3 @@ def _ten(betas: np.ndarray) -> np.ndarray:
     made = np.zeros(10, np.float32)
     made[: min(10, len(betas))] = betas[:10]
     return made
-
-
-def _stack(fits: Sequence[BodyFit], rows: Sequence[int], name: str) -> torch.Tensor:
-    return torch.from_numpy(np.stack([getattr(fits[row], name) for row in rows]))

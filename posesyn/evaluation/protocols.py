@@ -84,8 +84,8 @@ class Protocol:
         """Why a person is no part of the protocol, or None."""
         if self.valid_only and not person.valid:
             return "its frame is marked invalid"
-        named = (("subject", person.subject, self.subjects), ("camera", person.camera, self.cameras))
-        for key, value, wanted in named:
+        for key, wanted in (("subject", self.subjects), ("camera", self.cameras)):
+            value = getattr(person, key)
             if wanted and value not in wanted:
                 return f"{key} {value} is not one of {', '.join(wanted)}"
         if self.every > 1:
@@ -124,141 +124,45 @@ class Protocol:
         }
 
 
-_SPIN14: dict[str, Any] = {
-    "joints": "eval14",
-    "space": "h36m17",
-    "root": ("pelvis",),
-    "predicted": "mesh",
-    "regressor": "h36m",
-}
-_H36M_TEST: dict[str, Any] = {"subjects": ("S9", "S11"), "first_frame": 1}
+_H36M_14: dict[str, Any] = {"joints": "eval14", "space": "h36m17", "predicted": "mesh", "regressor": "h36m"}
+_SPIN14: dict[str, Any] = {**_H36M_14, "root": ("pelvis",)}
+_H36M_TEST: dict[str, Any] = {**_SPIN14, "subjects": ("S9", "S11"), "first_frame": 1}
+_FRONTAL: dict[str, Any] = {**_H36M_TEST, "cameras": ("60457274",)}
+_MESHES: dict[str, Any] = {"metrics": (MPJPE, PA_MPJPE, PVE), "truth": "mesh"}
+_SMPL24: dict[str, Any] = {"joints": "smpl24", "space": "smpl24", "root": ("pelvis",)}
 
 _BUILT_IN = (
-    Protocol(
-        "smpl24",
-        "24 SMPL joints, root = pelvis; PA: similarity without reflection per person; mean over persons",
-        "smpl24",
-        "smpl24",
-        ("pelvis",),
-    ),
-    Protocol(
-        "3dpw-spin14",
-        "SPIN, VIBE: valid frames; gendered truth and neutral prediction times the H36M regressor, pelvis = row 0, "
-        "14 joints",
-        metrics=(MPJPE, PA_MPJPE, PVE),
-        truth="mesh",
-        valid_only=True,
-        **_SPIN14,
-    ),
-    Protocol(
-        "3dpw-crowdnet14",
-        "3DCrowdNet: as 3dpw-spin14, meshes aligned at the SMPL pelvis",
-        metrics=(MPJPE, PA_MPJPE, PVE),
-        truth="mesh",
-        mesh_root="smpl",
-        valid_only=True,
-        **_SPIN14,
-    ),
-    Protocol(
-        "3dpw-wham14",
-        "WHAM: as 3dpw-spin14, root = midpoint of the hips",
-        joints="eval14",
-        space="h36m17",
-        root=("right_hip", "left_hip"),
-        metrics=(MPJPE, PA_MPJPE, PVE),
-        predicted="mesh",
-        truth="mesh",
-        regressor="h36m",
-        valid_only=True,
-    ),
-    Protocol(
-        "3dpw-hmr2-14",
-        "HMR2: J19 joints regressed beside the body's, root = MPII pelvis, 14 joints",
-        joints="eval14",
-        space="spin24",
-        root=("pelvis",),
-        predicted="mesh",
-        truth="mesh",
-        regressor="extra",
-        valid_only=True,
-    ),
-    Protocol(
-        "3dpw-smpl24",
-        "24 SMPL joints that the files state; not the protocol of most tables, which take 14",
-        "smpl24",
-        "smpl24",
-        ("pelvis",),
-        valid_only=True,
-    ),
-    Protocol(
-        "emdb-spin14",
-        "as 3dpw-spin14, on the file's good frames",
-        metrics=(MPJPE, PA_MPJPE, PVE),
-        truth="mesh",
-        valid_only=True,
-        **_SPIN14,
-    ),
-    Protocol(
-        "h36m-spin14-all-cameras",
-        "SPIN's camera set 'P1': S9 and S11, all cameras, every 5th frame, 14 joints; truth = joints of the file",
-        every=5,
-        **_SPIN14,
-        **_H36M_TEST,
-    ),
-    Protocol(
-        "h36m-spin14-frontal",
-        "SPIN's camera set 'P2': as h36m-spin14-all-cameras, camera 60457274 only",
-        every=5,
-        cameras=("60457274",),
-        **_SPIN14,
-        **_H36M_TEST,
-    ),
-    Protocol(
-        "h36m-crowdnet14",
-        "3DCrowdNet: S9 and S11, camera 60457274, every 64th frame, 14 joints",
-        every=64,
-        cameras=("60457274",),
-        **_SPIN14,
-        **_H36M_TEST,
-    ),
-    Protocol(
-        "3dhp-official17",
-        "MPI-INF-3DHP: valid frames of TS1 … TS6, univ_annot3, 17 joints, root = joint 14; no alignment beyond it",
-        "3dhp17",
-        "3dhp17",
-        ("pelvis",),
-        (PCK150, AUC, MPJPE),
-        valid_only=True,
-    ),
-    Protocol(
-        "3dhp-spin17",
-        "SPIN: frames with a joint outside the image are dropped; 17 joints",
-        "3dhp17",
-        "3dhp17",
-        ("pelvis",),
-        (MPJPE, PA_MPJPE),
-        valid_only=True,
-        inside_only=True,
-    ),
-    Protocol(
-        "3dhp-hybrik14",
-        "HybrIK: 14 joints, PCK and AUC without pelvis, spine and head; mean over persons, not over joint groups",
-        "lsp14",
-        "3dhp17",
-        ("pelvis",),
-        (PCK150, AUC),
-        valid_only=True,
-    ),
-    Protocol(
-        "agora-smpl24",
-        "AGORA's B-MPJPE and B-MVE on given boxes: SMPL, 24 joints, pelvis aligned; no matching, so no F1 or NMJE",
-        "smpl24",
-        "smpl24",
-        ("pelvis",),
-        (MPJPE, PA_MPJPE, PVE),
-        truth="mesh",
-        mesh_root="smpl",
-    ),
+    Protocol("smpl24", "24 SMPL joints, root = pelvis; PA: similarity without reflection per person; mean over persons",
+             **_SMPL24),
+    Protocol("3dpw-spin14", "SPIN, VIBE: valid frames; gendered truth and neutral prediction times the H36M regressor, "
+             "pelvis = row 0, 14 joints", **_SPIN14, **_MESHES, valid_only=True),
+    Protocol("3dpw-crowdnet14", "3DCrowdNet: as 3dpw-spin14, meshes aligned at the SMPL pelvis",
+             **_SPIN14, **_MESHES, mesh_root="smpl", valid_only=True),
+    Protocol("3dpw-wham14", "WHAM: as 3dpw-spin14, root = midpoint of the hips",
+             **_H36M_14, root=("right_hip", "left_hip"), **_MESHES, valid_only=True),
+    Protocol("3dpw-hmr2-14", "HMR2: J19 joints regressed beside the body's, root = MPII pelvis, 14 joints",
+             "eval14", "spin24", ("pelvis",), predicted="mesh", truth="mesh", regressor="extra", valid_only=True),
+    Protocol("3dpw-smpl24", "24 SMPL joints that the files state; not the protocol of most tables, which take 14",
+             **_SMPL24, valid_only=True),
+    Protocol("emdb-spin14", "as 3dpw-spin14, on the file's good frames", **_SPIN14, **_MESHES, valid_only=True),
+    Protocol("h36m-spin14-all-cameras",
+             "SPIN's camera set 'P1': S9 and S11, all cameras, every 5th frame, 14 joints; truth = joints of the file",
+             **_H36M_TEST, every=5),
+    Protocol("h36m-spin14-frontal", "SPIN's camera set 'P2': as h36m-spin14-all-cameras, camera 60457274 only",
+             **_FRONTAL, every=5),
+    Protocol("h36m-crowdnet14", "3DCrowdNet: S9 and S11, camera 60457274, every 64th frame, 14 joints",
+             **_FRONTAL, every=64),
+    Protocol("3dhp-official17",
+             "MPI-INF-3DHP: valid frames of TS1 … TS6, univ_annot3, 17 joints, root = joint 14; no alignment beyond it",
+             "3dhp17", "3dhp17", ("pelvis",), (PCK150, AUC, MPJPE), valid_only=True),
+    Protocol("3dhp-spin17", "SPIN: frames with a joint outside the image are dropped; 17 joints",
+             "3dhp17", "3dhp17", ("pelvis",), valid_only=True, inside_only=True),
+    Protocol("3dhp-hybrik14",
+             "HybrIK: 14 joints, PCK and AUC without pelvis, spine and head; mean over persons, not over joint groups",
+             "lsp14", "3dhp17", ("pelvis",), (PCK150, AUC), valid_only=True),
+    Protocol("agora-smpl24",
+             "AGORA's B-MPJPE and B-MVE on given boxes: SMPL, 24 joints, pelvis aligned; no matching, so no F1 or NMJE",
+             **_SMPL24, **_MESHES, mesh_root="smpl"),
     Protocol("poseaug16", "PoseAug: 16 joints, root = pelvis", "poseaug16", "poseaug16", ("pelvis",),
              (MPJPE, PA_MPJPE, PCK150, AUC)),
     Protocol("lspet-pckh", "PoseSyn: PCKh@0.6 on LSP's 14 joints, head size = head top to neck (own choice)",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,25 +92,15 @@ class Evaluation:
 
     def rows(self, resamples: int = 2000, level: float = 0.95, seed: int = 0) -> list[dict[str, Any]]:
         """The table: one row per metric."""
-        found = self.intervals(resamples, level, seed)
-        sequences = len(set(self.groups))
-        return [
-            {
-                "metric": name,
-                "mean": one.mean,
-                f"{100 * level:g} % low": one.low,
-                f"{100 * level:g} % high": one.high,
-                "persons": len(self.person_ids),
-                "sequences": sequences,
-            }
-            for name, one in found.items()
-        ]
+        counts = {"persons": len(self.person_ids), "sequences": len(set(self.groups))}
+        found = self.intervals(resamples, level, seed).items()
+        return [{"metric": name, "mean": one.mean, **_bounds(one, level), **counts} for name, one in found]
 
     def table(self) -> pd.DataFrame:
         """One row per person."""
-        frame = pd.DataFrame({"person_id": self.person_ids, "sequence": self.groups, "action": self.actions})
-        for name, value in self.values.items():
-            frame[name] = value
+        frame = pd.DataFrame(
+            {"person_id": self.person_ids, "sequence": self.groups, "action": self.actions, **self.values}
+        )
         frame[_UNIT[self.joint_unit]] = [row.tolist() for row in np.asarray(self.joint_errors, np.float32)]
         frame["joint_used"] = [row.tolist() for row in self.joint_used]
         return frame
@@ -120,10 +109,9 @@ class Evaluation:
         """Writes ``evaluation.json`` (protocol, means, intervals, joints, actions, skipped) and ``persons.parquet``."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        self.table().to_parquet(buffer, index=False)
-        write_bytes(folder / TABLE, buffer.getvalue())
+        write_bytes(folder / TABLE, self.table().to_parquet(index=False))
         by_action = self.by_action()
+        names = self.values if by_action else ()
         write_json(
             folder / SUMMARY,
             {
@@ -140,22 +128,18 @@ class Evaluation:
                 "joint_unit": self.joint_unit,
                 "by_joint": self.by_joint(),
                 "by_action": by_action,
-                "mean_over_actions": {
-                    name: float(np.mean([values[name] for values in by_action.values()])) for name in self.values
-                }
-                if by_action
-                else {},
+                "mean_over_actions": {name: float(np.mean([v[name] for v in by_action.values()])) for name in names},
                 "skipped": [{"person_id": name, "reason": reason} for name, reason in self.skipped],
             },
         )
 
 
-def load_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
-    """Reads what :meth:`Evaluation.save` wrote.
+def _bounds(interval: metrics.Interval | metrics.PairedDifference, level: float) -> dict[str, float]:
+    return {f"{100 * level:g} % low": interval.low, f"{100 * level:g} % high": interval.high}
 
-    Raises:
-        FileError: Missing or damaged files.
-    """
+
+def load_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
+    """Reads what :meth:`Evaluation.save` wrote. Raises FileError: missing or damaged files."""
     folder = Path(folder)
     summary = read_json(folder / SUMMARY)
     if not isinstance(summary, dict) or summary.get("version") != VERSION:
@@ -196,12 +180,8 @@ def compare(
         raise InputError("two runs can only be compared under one protocol", where="compare", got=names)
     if set(first.person_ids) != set(second.person_ids):
         only = sorted(set(first.person_ids) ^ set(second.person_ids))
-        raise InputError(
-            "two runs must hold the same persons",
-            where="compare",
-            got=f"{len(only)} are in one of them only: {', '.join(only[:3])}",
-            fix="evaluate both on the same data",
-        )
+        got, fix = f"{len(only)} are in one of them only: {', '.join(only[:3])}", "evaluate both on the same data"
+        raise InputError("two runs must hold the same persons", where="compare", got=got, fix=fix)
     place = {name: row for row, name in enumerate(second.person_ids)}
     order = np.array([place[name] for name in first.person_ids])
     rows = []
@@ -215,8 +195,7 @@ def compare(
                 "first": float(before.mean()),
                 "second": float(after.mean()),
                 "difference": found.mean,
-                f"{100 * level:g} % low": found.low,
-                f"{100 * level:g} % high": found.high,
+                **_bounds(found, level),
                 "p": found.p_value,
                 # Names the better one only where the interval excludes zero.
                 "better": better if found.low > 0 or found.high < 0 else "equal" if found.mean == 0 else "undecided",
@@ -231,11 +210,9 @@ def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as a Markdown table."""
 
     def cell(value: Any) -> str:
-        return (
-            f"{value:.3g}"
-            if isinstance(value, float) and abs(value) < 1
-            else (f"{value:.2f}" if isinstance(value, float) else str(value))
-        )
+        if not isinstance(value, float):
+            return str(value)
+        return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
 
     names = list(rows[0])
     body = [[cell(row[name]) for name in names] for row in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,10 +63,8 @@ def evaluate(
         else:
             skipped.append((person.person_id, reason))
     if not taken:
-        raise InputError(
-            f"no person belongs to protocol '{rule.name}'",
-            got=f"{len(skipped)} left out, the first because {skipped[0][1]}",
-        )
+        got = f"{len(skipped)} left out, the first because {skipped[0][1]}"
+        raise InputError(f"no person belongs to protocol '{rule.name}'", got=got)
     parts = []
     with ProgressBar(len(taken), "evaluate", "person", shown=progress) as bar:
         for rows in batched(taken, batch_size):
@@ -86,15 +84,12 @@ class _Scorer:
         if rule.regressor is not None:
             fits = regressor is not None and (regressor.skeleton == "smpl54") == (rule.regressor == "extra")
             if not fits:
-                raise InputError(
-                    f"protocol '{rule.name}' needs the '{rule.regressor}' joint regressor",
-                    got=None if regressor is None else regressor.source,
-                    fix="pass regressor=load_regressor(path, template)",
-                )
+                what = f"protocol '{rule.name}' needs the '{rule.regressor}' joint regressor"
+                got = None if regressor is None else regressor.source
+                raise InputError(what, got=got, fix="pass regressor=load_regressor(path, template)")
         if rule.truth == "mesh" and bodies is None:
-            raise InputError(
-                f"protocol '{rule.name}' needs the data set's bodies", fix="pass bodies=FittedBodies(smpl_folder)"
-            )
+            fix = "pass bodies=FittedBodies(smpl_folder)"
+            raise InputError(f"protocol '{rule.name}' needs the data set's bodies", fix=fix)
         self.source = regressor.skeleton if rule.predicted == "mesh" and regressor else estimator.spec.skeleton
         self.select = skeletons.mapping(rule.space, rule.joints)
         self.root = [skeletons.get(rule.space).index(joint) for joint in rule.root]
@@ -163,7 +158,7 @@ class _Scorer:
             if name == protocols.PVE:
                 values[name] = self._pve((meshes, true_meshes), roots, (pelvis, true_pelvis))
             else:
-                values[name] = np.asarray(_METRICS[name](pred, true, used))
+                values[name] = np.asarray(_METRICS[name](pred, true, used, reduce="none"))
         errors = 1000 * np.linalg.norm(pred - true, axis=-1)
         return {"values": values, "errors": np.where(used, errors, 0), "used": used, **_names(persons)}
 
@@ -174,10 +169,8 @@ class _Scorer:
             meshes, joints45, pelvis = self._mesh(prediction)
         if self.rule.predicted == "mesh":
             return self._regress(meshes, joints45), meshes, pelvis
-        points, _ = skeletons.convert(
-            np.asarray(prediction.joints_cam, np.float64), prediction.skeleton, self.rule.space
-        )
-        return points, meshes, pelvis
+        joints = np.asarray(prediction.joints_cam, np.float64)
+        return skeletons.convert(joints, prediction.skeleton, self.rule.space)[0], meshes, pelvis
 
     def _mesh(self, prediction: PoseBatch) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         """The predicted mesh, else the neutral body posed as predicted; its 45 joints if known, and its pelvis."""
@@ -203,13 +196,12 @@ class _Scorer:
             else:
                 points = self._regress(meshes.astype(np.float64), joints45)
             return points, np.ones(points.shape[:2], bool), meshes, joints45[:, 0].astype(np.float64)
-        pairs = []
-        for person in persons:
-            truth = joint_truth(person)
-            pairs.append(
-                skeletons.convert(truth.joints_cam.astype(np.float64), truth.skeleton, self.rule.space, truth.valid)
-            )
-        return np.stack([points for points, _ in pairs]), np.stack([present for _, present in pairs]), None, None
+        truths = [joint_truth(person) for person in persons]
+        pairs = [
+            skeletons.convert(t.joints_cam.astype(np.float64), t.skeleton, self.rule.space, t.valid) for t in truths
+        ]
+        points, present = (np.stack(part) for part in zip(*pairs))
+        return points, present, None, None
 
     def _regress(self, meshes: np.ndarray, joints45: np.ndarray | None) -> np.ndarray:
         points = self.regressor(meshes, joints45)  # type: ignore[misc]
@@ -222,12 +214,12 @@ class _Scorer:
 
     def _keypoints(self, persons: Sequence[Person]) -> tuple[np.ndarray, np.ndarray]:
         pairs = [skeletons.convert(p.keypoints_px, p.skeleton, self.rule.joints, p.visible) for p in persons]
-        return np.stack([points for points, _ in pairs]).astype(np.float64), np.stack([seen for _, seen in pairs])
+        points, seen = (np.stack(part) for part in zip(*pairs))
+        return points.astype(np.float64), seen
 
     def _score_2d(self, persons: Sequence[Person], prediction: PoseBatch) -> dict[str, Any]:
-        pred, has = skeletons.convert(
-            np.asarray(prediction.keypoints_px, np.float64), prediction.skeleton, self.rule.joints
-        )
+        keypoints = np.asarray(prediction.keypoints_px, np.float64)
+        pred, has = skeletons.convert(keypoints, prediction.skeleton, self.rule.joints)
         true, used = self._keypoints(persons)
         used &= has
         boxes = np.stack([person.box_xyxy for person in persons]).astype(np.float64)
@@ -242,21 +234,19 @@ class _Scorer:
         return {"values": values, "errors": np.where(used, np.linalg.norm(pred - true, axis=-1), 0), "used": used}
 
 
-_METRICS = {
-    protocols.MPJPE: lambda p, t, v: metrics.mpjpe(p, t, v, reduce="none"),
-    protocols.PA_MPJPE: lambda p, t, v: metrics.pa_mpjpe(p, t, v, reduce="none"),
-    protocols.N_MPJPE: lambda p, t, v: metrics.n_mpjpe(p, t, v, reduce="none"),
-    protocols.PCK150: lambda p, t, v: metrics.pck3d(p, t, v, reduce="none"),
-    protocols.AUC: lambda p, t, v: metrics.auc3d(p, t, v, reduce="none"),
+_METRICS: dict[str, Callable[..., Any]] = {
+    protocols.MPJPE: metrics.mpjpe,
+    protocols.PA_MPJPE: metrics.pa_mpjpe,
+    protocols.N_MPJPE: metrics.n_mpjpe,
+    protocols.PCK150: metrics.pck3d,
+    protocols.AUC: metrics.auc3d,
 }
 
 
 def _names(persons: Sequence[Person]) -> dict[str, list[str]]:
     return {
         "ids": [person.person_id for person in persons],
-        "groups": [
-            str(person.sequence or person.track_id or person.image_id or person.person_id) for person in persons
-        ],
+        "groups": [str(p.sequence or p.track_id or p.image_id or p.person_id) for p in persons],
         "actions": [person.action or "" for person in persons],
     }
 

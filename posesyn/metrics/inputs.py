@@ -39,14 +39,15 @@ class Points:
         self._like = next((value for value in (pred, target) if isinstance(value, Tensor)), None)
         self.pred, self.target = self.tensor(pred), self.tensor(target)
         if broadcast:
-            self.pred, self.target = self._broadcast(self.pred, self.target)
+            try:
+                self.pred, self.target = torch.broadcast_tensors(self.pred, self.target)
+            except RuntimeError as error:
+                got = f"{tuple(self.pred.shape)} and {tuple(self.target.shape)}"
+                raise InputError("pred and target do not broadcast", where=metric, got=got) from error
         shape = self.pred.shape
         if shape != self.target.shape or len(shape) < 2 or shape[-1] != dims or 0 in shape:
-            raise InputError(
-                f"pred and target must be equal, non-empty (..., J, {dims})",
-                where=metric,
-                got=f"{tuple(shape)} and {tuple(self.target.shape)}",
-            )
+            got = f"{tuple(shape)} and {tuple(self.target.shape)}"
+            raise InputError(f"pred and target must be equal, non-empty (..., J, {dims})", where=metric, got=got)
         self.visible = self._mask(visible, shape[:-1])
         if root is not None:
             self.pred, self.target = (points - self._root(points, root) for points in (self.pred, self.target))
@@ -57,31 +58,15 @@ class Points:
         device = None if self._like is None else self._like.device
         return torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value), device=device).double()
 
-    def _broadcast(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        try:
-            first, second = torch.broadcast_tensors(pred, target)
-            return first, second
-        except RuntimeError as error:
-            raise InputError(
-                "pred and target do not broadcast",
-                where=self.metric,
-                got=f"{tuple(pred.shape)} and {tuple(target.shape)}",
-            ) from error
-
     def _mask(self, visible: Array | None, shape: torch.Size) -> Tensor:
         if visible is None:
             return torch.ones(shape, dtype=torch.bool, device=self.pred.device)
         mask = self.tensor(visible) > 0
-        if mask.ndim == 0 or mask.shape[-1] != shape[-1] or mask.ndim > len(shape):
-            raise InputError(
-                "visible must be (..., J)", where=self.metric, expected=tuple(shape), got=tuple(mask.shape)
-            )
-        try:
-            return mask.expand(shape)
-        except RuntimeError as error:
-            raise InputError(
-                "visible must be (..., J)", where=self.metric, expected=tuple(shape), got=tuple(mask.shape)
-            ) from error
+        fits = 0 < mask.ndim <= len(shape) and mask.shape[-1] == shape[-1]
+        if not fits or any(a not in (1, b) for a, b in zip(reversed(mask.shape), reversed(shape))):
+            got = tuple(mask.shape)
+            raise InputError("visible must be (..., J)", where=self.metric, expected=tuple(shape), got=got)
+        return mask.expand(shape)
 
     def _root(self, points: Tensor, root: int | Sequence[int]) -> Tensor:
         rows = [root] if isinstance(root, int | np.integer) else list(root)
@@ -96,13 +81,10 @@ class Points:
             points = getattr(self, name)
             finite = torch.isfinite(points).all(-1)
             if (~finite & self.visible).any():
-                raise InputError(
-                    f"{name} has NaN or infinite values at visible joints",
-                    where=self.metric,
-                    fix="mark missing joints in visible; a root joint must be finite",
-                )
+                fix = "mark missing joints in visible; a root joint must be finite"
+                raise InputError(f"{name} has NaN or infinite values at visible joints", where=self.metric, fix=fix)
             self.complete &= bool(finite.all())
-            setattr(self, name, torch.where(finite[..., None], points, torch.zeros_like(points)))
+            setattr(self, name, torch.where(finite[..., None], points, 0.0))
 
     def reduce(self, values: Tensor, how: str) -> Array:
         """Mean of values (..., J) over visible joints: ``mean`` of all, ``none`` per pose, ``joint`` per joint.
@@ -113,11 +95,9 @@ class Points:
         dims = {"mean": tuple(range(values.ndim)), "none": (-1,), "joint": tuple(range(values.ndim - 1))}
         if how not in dims:
             raise InputError("unknown reduction", where=self.metric, expected="'mean', 'none' or 'joint'", got=how)
-        if how == "joint" and values.ndim == 1:
-            count, total = self.visible.double(), torch.where(self.visible, values, torch.zeros_like(values))
-        else:
-            count = self.visible.double().sum(dims[how])
-            total = torch.where(self.visible, values, torch.zeros_like(values)).sum(dims[how])
+        count, total = self.visible.double(), torch.where(self.visible, values, 0.0)
+        if dims[how]:  # joint by joint of a single pose, nothing is summed
+            count, total = count.sum(dims[how]), total.sum(dims[how])
         empty = torch.nonzero(count == 0).flatten().tolist() if count.ndim else []
         if (count == 0).any():
             what = {
@@ -125,18 +105,12 @@ class Points:
                 "none": "a pose has no visible joint",
                 "joint": "a joint is never visible",
             }
-            raise InputError(
-                what[how], where=self.metric, got=f"indices {empty[:10]}" if empty else None, fix="leave such cases out"
-            )
+            got = f"indices {empty[:10]}" if empty else None
+            raise InputError(what[how], where=self.metric, got=got, fix="leave such cases out")
         return self.give_back(total / count)
 
     def give_back(self, result: Tensor) -> Array:
         """A tensor in the dtype of the torch inputs, or float64 NumPy."""
-        return give_back(result, self._like)
-
-
-def give_back(result: Tensor, like: Tensor | None) -> Array:
-    """See :meth:`Points.give_back`."""
-    if like is None:
-        return result.numpy() if result.ndim else np.float64(result.item())
-    return result.to(like.dtype) if like.is_floating_point() else result
+        if self._like is None:
+            return result.numpy() if result.ndim else np.float64(result.item())
+        return result.to(self._like.dtype) if self._like.is_floating_point() else result

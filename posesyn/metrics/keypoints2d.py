@@ -53,9 +53,8 @@ def oks(
     points = Points(pred, target, visible, "oks", dims=2, broadcast=True)
     if isinstance(sigmas, str):
         if sigmas not in OKS_SIGMAS:
-            raise InputError(
-                "no OKS sigmas for this skeleton", expected=f"one of {list(OKS_SIGMAS)} or J values", got=sigmas
-            )
+            expected = f"one of {list(OKS_SIGMAS)} or J values"
+            raise InputError("no OKS sigmas for this skeleton", expected=expected, got=sigmas)
         sigmas = OKS_SIGMAS[sigmas]
     falloff = points.tensor(sigmas)
     joints = points.pred.shape[-2]
@@ -118,11 +117,8 @@ def pckh(
     points = Points(pred, target, visible, "pckh", dims=2)
     joints = skeletons.get(skeleton)
     if points.pred.shape[-2] != len(joints):
-        raise InputError(
-            f"points must be (..., {len(joints)}, 2) for skeleton '{skeleton}'",
-            where="pckh",
-            got=tuple(points.pred.shape),
-        )
+        what, got = f"points must be (..., {len(joints)}, 2) for skeleton '{skeleton}'", tuple(points.pred.shape)
+        raise InputError(what, where="pckh", got=got)
     if head_size is not None:
         return _pck(points, _per_pose(points, head_size, "head_size"), threshold, reduce)
     size, usable = _head_size(points, skeleton)
@@ -145,12 +141,8 @@ def head_size(target: Array, visible: Array | None = None, skeleton: str = "lsp1
 
 def _head_size(points: Points, skeleton: str) -> tuple[Tensor, Tensor]:
     if skeleton not in HEAD_SIZES:
-        raise InputError(
-            f"no default head size for skeleton '{skeleton}'",
-            where=points.metric,
-            expected=f"one of {list(HEAD_SIZES)}",
-            fix="pass head_size",
-        )
+        what, known = f"no default head size for skeleton '{skeleton}'", f"one of {list(HEAD_SIZES)}"
+        raise InputError(what, where=points.metric, expected=known, fix="pass head_size")
     first, second, factor = HEAD_SIZES[skeleton]
     joints = skeletons.get(skeleton)
     rows = [joints.index(first), joints.index(second)]
@@ -168,9 +160,8 @@ def _per_pose(points: Points, value: Array, name: str) -> Tensor:
     sizes = points.tensor(value)
     fits = sizes.ndim <= len(shape) and np.all([a in (1, b) for a, b in zip(reversed(sizes.shape), reversed(shape))])
     if not fits:
-        raise InputError(
-            f"{name} must be one per pose", where=points.metric, expected=tuple(shape), got=tuple(sizes.shape)
-        )
+        got = tuple(sizes.shape)
+        raise InputError(f"{name} must be one per pose", where=points.metric, expected=tuple(shape), got=got)
     if not (torch.isfinite(sizes) & (sizes > 0)).all():
         raise InputError(f"{name} must be finite and positive", where=points.metric)
     return sizes.expand(shape)

@@ -16,18 +16,10 @@ from posesyn.types import Person
 # Our own choice; PoseSyn says only that arm and leg joints weigh more (arXiv 2503.13025). Words of joint
 # names. Five facial points show one head, so each weighs less.
 LIMB_WEIGHTS = {
-    "wrist": 2.0,
-    "hand": 2.0,
-    "ankle": 2.0,
-    "foot": 2.0,
-    "elbow": 1.5,
-    "knee": 1.5,
-    "nose": 0.5,
-    "eye": 0.5,
-    "ear": 0.5,
+    **dict.fromkeys(("wrist", "hand", "ankle", "foot"), 2.0),
+    **dict.fromkeys(("elbow", "knee"), 1.5),
+    **dict.fromkeys(("nose", "eye", "ear", "toe", "heel"), 0.5),
     "tip": 0.0,
-    "toe": 0.5,
-    "heel": 0.5,
 }
 JOINT_WEIGHTS: dict[str, dict[str, float]] = {"limbs": LIMB_WEIGHTS, "uniform": {}}
 
@@ -61,20 +53,15 @@ def joint_weights(skeleton: str, weights: str | Mapping[str, float] = "limbs") -
     joints = skeletons.get(skeleton).joints
     if isinstance(weights, str):
         if weights not in JOINT_WEIGHTS:
-            raise InputError(
-                "unknown joint weights", expected=f"one of {list(JOINT_WEIGHTS)} or a mapping", got=weights
-            )
+            expected = f"one of {list(JOINT_WEIGHTS)} or a mapping"
+            raise InputError("unknown joint weights", expected=expected, got=weights)
         table: Mapping[str, float] = JOINT_WEIGHTS[weights]
     else:
         table = weights
-        known = {name for joint in joints for name in (joint, *joint.split("_"))}
-        if set(table) - known:
-            raise InputError(
-                "joint weights name no joint",
-                where=f"skeleton '{skeleton}'",
-                expected=list(joints),
-                got=set(table) - known,
-            )
+        unknown = set(table) - {name for joint in joints for name in (joint, *joint.split("_"))}
+        if unknown:
+            where = f"skeleton '{skeleton}'"
+            raise InputError("joint weights name no joint", where=where, expected=list(joints), got=unknown)
     if any(not value >= 0 for value in table.values()):
         raise InputError("joint weights must not be negative", got=dict(table))
     values = []
@@ -85,13 +72,10 @@ def joint_weights(skeleton: str, weights: str | Mapping[str, float] = "limbs") -
 
 
 def root_of(skeleton: str, visible: np.ndarray) -> tuple[str, tuple[int, ...]]:
-    """The joints whose mean is the root of a pose, given which joints are known.
+    """Name of the rule and the joints whose mean is the root of a pose, given which joints are known.
 
     Pelvis, else mid-hips, else thorax, neck, mid-shoulders, else the mean of all known joints (our own choice:
     PoseSyn's data always has a pelvis).
-
-    Returns:
-        Name of the rule and joint indices.
     """
     joints = skeletons.get(skeleton).joints
     for rule, names in _ROOT_RULES:
@@ -134,9 +118,8 @@ def person_size(
         points = points[visible]
         return float(np.linalg.norm(points.max(0) - points.min(0))) if len(points) else 0.0
     if normalizer not in get_args(Normalizer) or skeleton is None:
-        raise InputError(
-            "unknown normalizer, or one that needs a skeleton", expected=", ".join(get_args(Normalizer)), got=normalizer
-        )
+        known = ", ".join(get_args(Normalizer))
+        raise InputError("unknown normalizer, or one that needs a skeleton", expected=known, got=normalizer)
     if normalizer == "torso":
         ends = [_middle(points, visible, skeleton, f"left_{part}", f"right_{part}") for part in ("shoulder", "hip")]
         length, least = _distance(*ends), _LEAST_TORSO

@@ -1,4 +1,4 @@
-"""3D pose errors: MPJPE, its aligned forms, vertex error, PCK and AUC.
+"""3D pose errors: MPJPE, its aligned forms, vertex error, PCK and AUC; errors over time (as yohanshin/WHAM, lib/eval).
 
 Input is metres, NumPy or torch, with any leading batch dimensions; output is millimetres or percent, of the same kind
 as the input. Means run over all visible joints of all poses; where every joint is visible that is also the mean of
@@ -22,7 +22,7 @@ Reduction = Literal["mean", "none", "joint"]
 Alignment = Literal["none", "scale", "procrustes"]
 
 # 3DHP's AUC thresholds in mm, equal in PoseAug (utils/loss.py), mmhuman3d and HybrIK.
-AUC_THRESHOLDS = np.linspace(0.0, 150.0, 31)
+AUC_THRESHOLDS: np.ndarray = np.linspace(0.0, 150.0, 31)
 
 
 def mpjpe(
@@ -113,14 +113,9 @@ def pve(
     points = Points(pred, target, None, "pve")
     if pred_root is not None:
         for name, root in (("pred", pred_root), ("target", target_root)):
-            root = points.tensor(root)
-            if root.shape != (*points.pred.shape[:-2], 3) or not torch.isfinite(root).all():
-                raise InputError(
-                    f"{name}_root must be finite",
-                    where="pve",
-                    expected=(*points.pred.shape[:-2], 3),
-                    got=tuple(root.shape),
-                )
+            root, shape = points.tensor(root), (*points.pred.shape[:-2], 3)
+            if root.shape != shape or not torch.isfinite(root).all():
+                raise InputError(f"{name}_root must be finite", where="pve", expected=shape, got=tuple(root.shape))
             setattr(points, name, getattr(points, name) - root[..., None, :])
     return points.reduce(_distances(points, "none", "all"), reduce)
 
@@ -194,11 +189,8 @@ def _distances(points: Points, alignment: str, align_on: str) -> Tensor:
     if align_on not in ("visible", "all"):
         raise InputError("unknown align_on", where=points.metric, expected="'visible' or 'all'", got=align_on)
     if align_on == "all" and alignment != "none" and not points.complete:
-        raise InputError(
-            "NaN or infinite values at invisible joints",
-            where=points.metric,
-            fix='use align_on="visible", or give every joint real coordinates',
-        )
+        fix = 'use align_on="visible", or give every joint real coordinates'
+        raise InputError("NaN or infinite values at invisible joints", where=points.metric, fix=fix)
     pred, target = points.pred, points.target
     weights = points.visible.to(pred) if align_on == "visible" else torch.ones_like(pred[..., 0])
     if alignment == "scale":
@@ -212,8 +204,107 @@ def _distances(points: Points, alignment: str, align_on: str) -> Tensor:
         empty = weights.sum(-1, keepdim=True) == 0
         pred = similarity_align(pred, target, torch.where(empty, 1.0, weights))
     elif alignment != "none":
-        raise InputError(
-            "unknown alignment", where=points.metric, expected="'none', 'scale' or 'procrustes'", got=alignment
-        )
+        expected = "'none', 'scale' or 'procrustes'"
+        raise InputError("unknown alignment", where=points.metric, expected=expected, got=alignment)
     errors: Tensor = (pred - target).norm(dim=-1) * MM
     return errors
+
+
+# -- over time: sequences (T, J, 3) -----------------------------------------------------------------------------------
+
+
+def acceleration_error(
+    pred: Array,
+    target: Array,
+    visible: Array | None = None,
+    *,
+    fps: float | None = None,
+    reduce: Literal["mean", "none"] = "mean",
+) -> Array:
+    """Mean norm of the difference of second differences.
+
+    Args:
+        pred, target: (T, J, 3) metres, T >= 3.
+        visible: (T,) bool, frames that count. An invisible frame removes every window of three that contains it.
+        fps: None gives mm per frame² (VIBE, HMMR: no division by the frame time); a frame rate gives m/s² as WHAM
+            reports it, except that WHAM also drops the first and the last value.
+        reduce: ``"mean"``, or ``"none"`` for one value per remaining window (at most T - 2).
+
+    Raises:
+        InputError: Wrong shapes, NaN in a visible frame, too few frames, or no window left.
+    """
+    return _difference_error(pred, target, visible, 2, "acceleration_error", fps, reduce)
+
+
+def velocity_error(
+    pred: Array,
+    target: Array,
+    visible: Array | None = None,
+    *,
+    fps: float | None = None,
+    reduce: Literal["mean", "none"] = "mean",
+) -> Array:
+    """Mean norm of the difference of first differences, mm per frame (PoseAug's); with ``fps`` in m/s.
+
+    Arguments and errors as :func:`acceleration_error`, for windows of two frames.
+    """
+    return _difference_error(pred, target, visible, 1, "velocity_error", fps, reduce)
+
+
+def acceleration(joints: Array, *, fps: float | None = None, reduce: Literal["mean", "none"] = "mean") -> Array:
+    """Mean norm of second differences of one sequence (T, J, 3): mm per frame², or m/s² with ``fps``."""
+    points = Points(joints, joints, None, "acceleration")
+    norms = _differences(points, points.pred, 2).norm(dim=-1).mean(-1) * _unit(fps, 2)
+    return points.give_back(_reduce(norms, reduce, "acceleration"))
+
+
+def jitter(joints: Array, fps: float) -> Array:
+    """Mean norm of third differences · fps³ / 10 of (T, J, 3) metres, T >= 4: 10 m/s³ (WHAM, over 24 SMPL joints)."""
+    points = Points(joints, joints, None, "jitter")
+    third = _differences(points, points.pred, 3).norm(dim=-1).mean()
+    return points.give_back(third * (_unit(fps, 3) / 10))
+
+
+def _difference_error(
+    pred: Array, target: Array, visible: Array | None, order: int, metric: str, fps: float | None, reduce: str
+) -> Array:
+    joint_mask = None
+    if visible is not None:
+        frames, shape = torch.as_tensor(visible) > 0, tuple(np.shape(pred))
+        if tuple(frames.shape) != shape[:1]:
+            raise InputError("visible must be (T,)", where=metric, expected=shape[:1], got=tuple(frames.shape))
+        joint_mask = frames[:, None].expand(shape[:2])
+    points = Points(pred, target, joint_mask, metric)
+    errors = _differences(points, points.pred - points.target, order).norm(dim=-1).mean(-1) * _unit(fps, order)
+    # (T, J) → (windows,): every frame of the window must count.
+    counts = points.visible[:, 0].unfold(0, order + 1, 1).all(-1)
+    return points.give_back(_reduce(errors[counts], reduce, metric))
+
+
+def _differences(points: Points, sequence: Tensor, order: int) -> Tensor:
+    """(T, J, 3) → (T - order, J, 3)."""
+    if sequence.ndim != 3 or len(sequence) <= order:
+        raise InputError(
+            f"a sequence must be (T, J, 3) with T > {order}",
+            where=points.metric,
+            got=tuple(sequence.shape),
+            fix="call once per sequence, or use the class, which averages over sequences",
+        )
+    return torch.diff(sequence, n=order, dim=0)
+
+
+def _unit(fps: float | None, order: int) -> float:
+    """Factor from metres per frame^order to mm per frame^order, or to m/s^order."""
+    if fps is None:
+        return MM
+    if not fps > 0:
+        raise InputError("fps must be positive", got=fps)
+    return float(fps) ** order
+
+
+def _reduce(values: Tensor, how: str, metric: str) -> Tensor:
+    if how not in ("mean", "none"):
+        raise InputError("unknown reduction", where=metric, expected="'mean' or 'none'", got=how)
+    if how == "mean" and not len(values):
+        raise InputError("no window of visible frames is left", where=metric, fix="leave this sequence out")
+    return values.mean() if how == "mean" else values

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from posesyn.errors import InputError
-from posesyn.metrics import keypoints2d, motion, pose3d
+from posesyn.metrics import keypoints2d, pose3d
 
 
 class RunningMean(Metric):
@@ -137,7 +137,7 @@ class _WindowMean(RunningMean):
 class AccelerationError(_WindowMean):
     """:func:`posesyn.metrics.acceleration_error`, mean over all windows of all sequences."""
 
-    function = staticmethod(motion.acceleration_error)
+    function = staticmethod(pose3d.acceleration_error)
 
     def __init__(self, fps: float | None = None) -> None:
         super().__init__(fps=fps)
@@ -146,7 +146,7 @@ class AccelerationError(_WindowMean):
 class VelocityError(_WindowMean):
     """:func:`posesyn.metrics.velocity_error`, mean over all windows of all sequences."""
 
-    function = staticmethod(motion.velocity_error)
+    function = staticmethod(pose3d.velocity_error)
 
     def __init__(self, fps: float | None = None) -> None:
         super().__init__(fps=fps)
