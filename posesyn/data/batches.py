@@ -45,9 +45,8 @@ import numpy as np
 import torch
 
 from posesyn import skeletons
-from posesyn.data.crops import Crop, CropAugmentation, CropVariation, crop_person
+from posesyn.data.crops import Crop, CropAugmentation, CropVariation, crop_person, placed_keypoints
 from posesyn.errors import InputError
-from posesyn.geometry.cameras import apply_affine
 from posesyn.interfaces import EstimatorSpec
 from posesyn.types import Person
 
@@ -121,10 +120,7 @@ def _neighbours(persons: Sequence[Person], crop: Crop, most: int) -> dict[str, n
     points = np.zeros((most, _JOINTS, 2), np.float32)
     visible = np.zeros((most, _JOINTS), bool)
     for row, person in enumerate(persons[:most]):
-        placed, seen = apply_affine(crop.affine, person.keypoints_px), person.visible
-        if crop.variation.flip:
-            order = list(skeletons.get(person.skeleton).flip)
-            placed, seen = placed[order], seen[order]
+        placed, seen = placed_keypoints(person, crop.affine, crop.variation)
         placed, visible[row] = skeletons.convert(placed, person.skeleton, SKELETON, visible=seen)
         points[row] = np.where(visible[row, :, None], placed, 0)
     return {"neighbours_px": points, "neighbours_visible": visible}

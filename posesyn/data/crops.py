@@ -166,18 +166,11 @@ def crop_person(
     box = person.box_xyxy
     if spec.box_clip:
         box = np.clip(box, -0.5, (width - 0.5, height - 0.5) * 2)
-    variation = _variation(augment, rng)
+    variation, size = _variation(augment, rng), spec.input_size
     affine = variation_affine(box, spec, variation)
-    size = spec.input_size
-    pixels = cv2.warpAffine(image, affine, (size[1], size[0]), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    keypoints = apply_affine(affine, person.keypoints_px)
-    visible = person.visible
-    labels = person.labels
-    if variation.flip:
-        order = list(skeletons.get(person.skeleton).flip)
-        keypoints, visible = keypoints[order], visible[order]
-    if labels is not None:
-        labels = vary_labels(labels, affine, variation)
+    pixels = cv2.warpAffine(image, affine, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    keypoints, visible = placed_keypoints(person, affine, variation)
+    labels = None if person.labels is None else vary_labels(person.labels, affine, variation)
     inside = visible & (keypoints > -0.5).all(-1) & (keypoints < (size[1] - 0.5, size[0] - 0.5)).all(-1)
     center, extent = padded_box(box, size, spec.box_scale * variation.scale, spec.box_aspect)
     return Crop(
@@ -193,6 +186,15 @@ def crop_person(
         labels,
         variation,
     )
+
+
+def placed_keypoints(person: Person, affine: np.ndarray, variation: CropVariation) -> tuple[np.ndarray, np.ndarray]:
+    """Annotated joints (J, 2) in the varied crop and visible (J,)."""
+    keypoints, visible = apply_affine(affine, person.keypoints_px), person.visible
+    if variation.flip:
+        order = list(skeletons.get(person.skeleton).flip)
+        return keypoints[order], visible[order]
+    return keypoints, visible
 
 
 def crop_persons(persons: Sequence[Person], spec: EstimatorSpec) -> CropBatch:
@@ -253,13 +255,7 @@ def variation_affine(box_xyxy: np.ndarray, spec: EstimatorSpec, variation: CropV
 def normalise(
     pixels: np.ndarray, spec: EstimatorSpec, colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> np.ndarray:
-    """(H, W, 3) uint8 RGB → (3, H, W) float32 as the network wants it.
-
-    Args:
-        pixels: The crop.
-        spec: Gives mean, std and channel order.
-        colour: Factor per RGB channel, clipped to the range of the image.
-    """
+    """(H, W, 3) uint8 RGB → (3, H, W) float32 as the network wants it; ``colour``: factor per RGB channel, clipped."""
     # One fused multiply and add per channel: (x * colour / 255 - mean) / std.
     image = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
     if colour != (1.0, 1.0, 1.0):

@@ -55,11 +55,6 @@ class Skeleton:
         return self.joints.index(joint)
 
 
-def _mirrored(joint: str) -> str:
-    swap = {"left": "right", "right": "left"}
-    return "_".join(swap.get(word, word) for word in joint.split("_"))
-
-
 def _drawn_bones(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
     bones: list[tuple[int, int]] = []
     prefixes = ("op_", "") if any(joint.startswith("op_") for joint in joints) else ("",)
@@ -76,7 +71,9 @@ def _drawn_bones(joints: Sequence[str]) -> tuple[tuple[int, int], ...]:
 
 def _build(name: str) -> Skeleton:
     joints = tuple(token.split(":")[0] for token in tables.JOINTS[name].split())
-    flip = tuple(joints.index(_mirrored(joint)) for joint in joints)
+    swap = {"left": "right", "right": "left"}
+    mirrored = ("_".join(swap.get(word, word) for word in joint.split("_")) for joint in joints)
+    flip = tuple(joints.index(joint) for joint in mirrored)
     tree = tables.TREES.get(name)
     if tree is None:
         return Skeleton(name, joints, None, _drawn_bones(joints), flip)
@@ -198,13 +195,10 @@ def convert(
         visible = all_visible if visible is None else torch.as_tensor(visible, device=points.device)
     else:
         visible = np.ones(points.shape[:-1], bool) if visible is None else np.asarray(visible)
-    if tuple(visible.shape) != tuple(points.shape[:-1]):
-        raise InputError(
-            "visible must have the shape of the points without their last axis",
-            where="skeletons.convert",
-            expected=tuple(points.shape[:-1]),
-            got=tuple(visible.shape),
-        )
+    got, expected = tuple(visible.shape), tuple(points.shape[:-1])
+    if got != expected:
+        what = "visible must have the shape of the points without their last axis"
+        raise InputError(what, where="skeletons.convert", expected=expected, got=got)
     array = mapping(source, target, approximate)
     rows, absent = np.maximum(array, 0).tolist(), np.flatnonzero(array < 0).tolist()
     points_out, present = points[..., rows, :], (visible > 0)[..., rows]
@@ -229,11 +223,9 @@ def add_midpoints(points: Any, confidence: Any, skeleton: str = "coco17") -> tup
     """
     joints = get(skeleton)
     if points.shape[-2] != len(joints) or tuple(confidence.shape) != tuple(points.shape[:-1]):
-        raise InputError(
-            f"points and confidence must be (..., {len(joints)}, D) and (..., {len(joints)}) for '{skeleton}'",
-            where="skeletons.add_midpoints",
-            got=(tuple(points.shape), tuple(confidence.shape)),
-        )
+        what = f"points and confidence must be (..., {len(joints)}, D) and (..., {len(joints)}) for '{skeleton}'"
+        got = (tuple(points.shape), tuple(confidence.shape))
+        raise InputError(what, where="skeletons.add_midpoints", got=got)
     order = list(range(len(joints)))
     pairs = [(joints.index(f"left_{part}"), joints.index(f"right_{part}")) for part in ("hip", "shoulder")]
     first, second = ([pair[side] for pair in pairs] for side in (0, 1))

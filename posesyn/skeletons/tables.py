@@ -154,39 +154,23 @@ _LIMBS_OF = {
     for side in ("left", "right")
     for child, parent in (("knee", "hip"), ("ankle", "knee"), ("elbow", "shoulder"), ("wrist", "elbow"))
 }
-_SMPL_TREE = _LIMBS_OF | {
-    "left_hip": "pelvis",
-    "right_hip": "pelvis",
-    "spine1": "pelvis",
-    "spine2": "spine1",
-    "spine3": "spine2",
-    "left_foot": "left_ankle",
-    "right_foot": "right_ankle",
-    "neck": "spine3",
-    "left_collar": "spine3",
-    "right_collar": "spine3",
-    "head": "neck",
-    "left_shoulder": "left_collar",
-    "right_shoulder": "right_collar",
-    "left_hand": "left_wrist",
-    "right_hand": "right_wrist",
-}
-_SURFACE_POINTS = (
-    {point: "head" for point in ("nose", "right_eye", "left_eye", "right_ear", "left_ear", "head_top")}
-    | {f"{side}_{toe}": f"{side}_foot" for side in ("left", "right") for toe in ("big_toe", "small_toe")}
-    | {f"{side}_heel": f"{side}_ankle" for side in ("left", "right")}
-    | {tip: f"{tip.split('_')[0]}_hand" for tip in _FINGERS.split()}
+
+
+def _tree(pairs: str) -> dict[str, str]:
+    """``"child:parent ..."`` → parent by child; ``*`` stands for both sides."""
+    sided = [pair.replace("*", side) for side in ("left", "right") for pair in pairs.split()]
+    return {child: parent for child, parent in (pair.split(":") for pair in sided)}
+
+
+_SMPL_TREE = _LIMBS_OF | _tree(
+    """*_hip:pelvis spine1:pelvis spine2:spine1 spine3:spine2 *_foot:*_ankle neck:spine3 *_collar:spine3 head:neck
+    *_shoulder:*_collar *_hand:*_wrist"""
 )
-_H36M_TREE = _LIMBS_OF | {
-    "left_hip": "pelvis",
-    "right_hip": "pelvis",
-    "spine": "pelvis",
-    "neck": "spine",
-    "jaw": "neck",
-    "head": "jaw",
-    "left_shoulder": "neck",
-    "right_shoulder": "neck",
-}
+_SURFACE_POINTS = _tree(
+    """nose:head *_eye:head *_ear:head head_top:head *_big_toe:*_foot *_small_toe:*_foot *_heel:*_ankle
+    *_thumb_tip:*_hand *_index_tip:*_hand *_middle_tip:*_hand *_ring_tip:*_hand *_pinky_tip:*_hand"""
+)
+_H36M_TREE = _LIMBS_OF | _tree("*_hip:pelvis spine:pelvis neck:spine jaw:neck head:jaw *_shoulder:neck")
 
 # Child → parent by name; joints without an entry are roots. SMPL parents: the model file's ``kintree_table``.
 TREES: dict[str, dict[str, str]] = {
@@ -194,47 +178,22 @@ TREES: dict[str, dict[str, str]] = {
     "humanml3d22": _SMPL_TREE,
     "smpl45": _SMPL_TREE | _SURFACE_POINTS,
     "smpl30": _SMPL_TREE | _SURFACE_POINTS,
-    "hybrik29": _SMPL_TREE
-    | {"jaw": "neck", "head": "jaw", "left_big_toe": "left_foot", "right_big_toe": "right_foot"}
-    | {f"{side}_thumb": f"{side}_wrist" for side in ("left", "right")}
-    | {f"{side}_middle": f"{side}_thumb" for side in ("left", "right")},
-    "graph15": _LIMBS_OF
-    | {"left_hip": "pelvis", "right_hip": "pelvis", "neck": "pelvis", "head_top": "neck"}
-    | {"left_shoulder": "neck", "right_shoulder": "neck"},
+    "hybrik29": _SMPL_TREE | _tree("jaw:neck head:jaw *_big_toe:*_foot *_thumb:*_wrist *_middle:*_thumb"),
+    "graph15": _LIMBS_OF | _tree("*_hip:pelvis neck:pelvis head_top:neck *_shoulder:neck"),
     "h36m17": _H36M_TREE,
     "h36m17_reg": _H36M_TREE,
     "poseaug16": _H36M_TREE | {"head": "neck"},
     "3dhp17": _H36M_TREE | {"head": "neck", "head_top": "head"},
     "3dhp28": _LIMBS_OF
-    | {"spine": "pelvis", "spine2": "spine", "spine3": "spine2", "spine4": "spine3", "neck": "spine4"}
-    | {"head": "neck", "head_top": "head", "left_hip": "pelvis", "right_hip": "pelvis"}
-    | {
-        f"{side}_{child}": parent.format(side)
-        for side in ("left", "right")
-        for child, parent in (
-            ("clavicle", "neck"),
-            ("shoulder", "{}_clavicle"),
-            ("hand", "{}_wrist"),
-            ("foot", "{}_ankle"),
-            ("toe", "{}_foot"),
-        )
-    },
+    | _tree(
+        """spine:pelvis spine2:spine spine3:spine2 spine4:spine3 neck:spine4 head:neck head_top:head *_hip:pelvis
+        *_clavicle:neck *_shoulder:*_clavicle *_hand:*_wrist *_foot:*_ankle *_toe:*_foot"""
+    ),
     "h36m32": _H36M_TREE
-    | {"pelvis_copy": "pelvis", "spine": "pelvis_copy"}
-    | {
-        f"{side}_{child}": parent.format(side)
-        for side in ("left", "right")
-        for child, parent in (
-            ("toe_base", "{}_ankle"),
-            ("toe_end", "{}_toe_base"),
-            ("neck_copy", "neck"),
-            ("shoulder", "{}_neck_copy"),
-            ("thumb", "{}_wrist"),
-            ("thumb_end", "{}_thumb"),
-            ("hand", "{}_wrist"),
-            ("hand_end", "{}_hand"),
-        )
-    },
+    | _tree(
+        """pelvis_copy:pelvis spine:pelvis_copy *_toe_base:*_ankle *_toe_end:*_toe_base *_neck_copy:neck
+        *_shoulder:*_neck_copy *_thumb:*_wrist *_thumb_end:*_thumb *_hand:*_wrist *_hand_end:*_hand"""
+    ),
 }
 
 # Lines to draw for sets without a tree: (joint, first choice, second choice ...); the first that the set has is taken.

@@ -168,16 +168,10 @@ def h36m_camera(subject: str, camera: str) -> LabCamera:
         )
     fx, fy, cx, cy, k1, k2, k3, p1, p2, width, height = _INTRINSICS[camera]
     w, x, y, z, *position = _EXTRINSICS[subject][CAMERAS.index(camera)]
+    intrinsics, distortion = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), np.array([k1, k2, p1, p2, k3])
     to_world = Rotation.from_quat([x, y, z, w]).as_matrix()
     translation = -to_world.T @ (np.array(position) / 1000)
-    return LabCamera(
-        camera,
-        np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]),
-        np.array([k1, k2, p1, p2, k3]),
-        to_world.T,
-        translation,
-        (int(width), int(height)),
-    )
+    return LabCamera(camera, intrinsics, distortion, to_world.T, translation, (int(width), int(height)))
 
 
 FPS = 50.0
@@ -273,10 +267,7 @@ class H36MPoses:
 
     def joints_world(self, subject: str, action: str) -> np.ndarray:
         """(T, J, 3) float32 metres in the data set's world (z up), order ``skeleton``."""
-        array, source = self._source(subject, action)
-        points, present = skeletons.convert(array, source, self.skeleton)
-        self._require(present[0], source)
-        return points
+        return self._ordered(*self._source(subject, action))
 
     def sequence(self, subject: str, action: str, camera: str) -> H36MSequence:
         """One sequence in a camera's frame.
@@ -293,9 +284,8 @@ class H36MPoses:
             pixels = self._pixels(subject, action, CAMERAS.index(camera))
             length = min(len(pixels), len(joints))
             pixels, joints = pixels[:length], joints[:length]
-        return H36MSequence(
-            subject, action, camera, joints.astype(np.float32), pixels.astype(np.float32), self.skeleton, calibration
-        )
+        joints, pixels = joints.astype(np.float32), pixels.astype(np.float32)
+        return H36MSequence(subject, action, camera, joints, pixels, self.skeleton, calibration)
 
     def views(self, subjects: tuple[str, ...] | None = None) -> Iterator[H36MSequence]:
         """Every sequence of the subjects in all four cameras, one at a time."""
@@ -307,23 +297,16 @@ class H36MPoses:
         try:
             array = np.asarray(self._positions[subject][action])
         except KeyError as error:
-            raise InputError(
-                "the file has no such sequence",
-                where=self.path,
-                expected=f"subjects {sorted(self._positions)}",
-                got=f"{subject}, {action}",
-            ) from error
+            expected, got = f"subjects {sorted(self._positions)}", f"{subject}, {action}"
+            raise InputError("the file has no such sequence", where=self.path, expected=expected, got=got) from error
+        where = f"{self.path}, {subject} '{action}'"
         if array.ndim != 3 or array.shape[1] not in _JOINT_SETS or array.shape[2] != 3:
-            raise InputError(
-                "a sequence has the wrong shape",
-                where=f"{self.path}, {subject} '{action}'",
-                expected="(T, 32, 3), (T, 17, 3) or (T, 16, 3)",
-                got=array.shape,
-            )
+            expected = "(T, 32, 3), (T, 17, 3) or (T, 16, 3)"
+            raise InputError("a sequence has the wrong shape", where=where, expected=expected, got=array.shape)
         if not np.isfinite(array).all() or (array.size and np.abs(array).max() > _LARGEST_COORDINATE_M):
             raise InputError(
                 "coordinates are not metres",
-                where=f"{self.path}, {subject} '{action}'",
+                where=where,
                 expected=f"finite, at most {_LARGEST_COORDINATE_M:g}",
                 got=f"up to {np.abs(array).max():g}",
                 fix="divide by 1000 if the file holds millimetres",
@@ -338,17 +321,15 @@ class H36MPoses:
             raise InputError("the 2D file lacks a sequence of the 3D file", where=where, got=error) from error
         if array.ndim != 3 or array.shape[1] not in _JOINT_SETS or array.shape[2] not in (2, 3):
             raise InputError("a 2D sequence has the wrong shape", where=where, expected="(T, J, 2)", got=array.shape)
-        source = _JOINT_SETS[array.shape[1]]
-        points, present = skeletons.convert(array[..., :2], source, self.skeleton)
-        self._require(present[0], source)
-        return points
+        return self._ordered(array[..., :2], _JOINT_SETS[array.shape[1]])
 
-    def _require(self, present: np.ndarray, source: str) -> None:
-        if not present.all():
-            names = [skeletons.get(self.skeleton).joints[i] for i in np.flatnonzero(~present)]
-            raise InputError(
-                f"'{source}' has no {', '.join(names)}", where=self.path, fix=f"read the file with skeleton='{source}'"
-            )
+    def _ordered(self, array: np.ndarray, source: str) -> np.ndarray:
+        points, present = skeletons.convert(array, source, self.skeleton)
+        if not present[0].all():
+            names = [skeletons.get(self.skeleton).joints[i] for i in np.flatnonzero(~present[0])]
+            fix = f"read the file with skeleton='{source}'"
+            raise InputError(f"'{source}' has no {', '.join(names)}", where=self.path, fix=fix)
+        return points
 
 
 def _table(path: Path, key: str, usual: str) -> Mapping[str, Mapping[str, Any]]:
@@ -365,11 +346,9 @@ def _table(path: Path, key: str, usual: str) -> Mapping[str, Mapping[str, Any]]:
         )
     table = _bare(content.get(key))
     if not isinstance(table, Mapping) or not all(isinstance(value, Mapping) and value for value in table.values()):
+        expected = f"an array '{key}' that holds subjects and actions, as in {usual}"
         raise InputError(
-            "this is not a file of VideoPose3D",
-            where=path,
-            expected=f"an array '{key}' that holds subjects and actions, as in {usual}",
-            got=f"arrays {sorted(content)}",
+            "this is not a file of VideoPose3D", where=path, expected=expected, got=f"arrays {sorted(content)}"
         )
     return table
 

@@ -16,7 +16,6 @@ from posesyn.types.looks import short_repr
 SKELETON = "poseaug16"
 JOINTS = 16
 SYNTHETIC = "synthetic"  # subject of poses that posesyn made: several bodies, none of them recorded
-_BONES = tuple((parent, child) for parent, child in skeletons.get(SKELETON).bones)
 _LEGS = (1, 2, 4, 5)  # thighs and shins among the bones
 # A leg of 0.25-1.6 m covers small children to giants; 1000 times that are millimetres. Our own choice.
 _LEG_RANGE = (0.25, 1.6)
@@ -57,28 +56,23 @@ class PosePairs:
         for name, value in (("joints_cam", joints), ("keypoints", keypoints)):
             bad = ~np.isfinite(value).all((1, 2))
             if bad.any():
-                raise InputError(
-                    f"PosePairs.{name} has NaN or infinite values",
-                    where=where,
-                    got=f"{bad.sum()} of {len(bad)} poses, the first at row {int(bad.argmax())}",
-                    fix="leave such poses out",
-                )
+                what, got = f"PosePairs.{name} has NaN or infinite values", _some(bad)
+                raise InputError(what, where=where, got=got, fix="leave such poses out")
         check_metres(joints, where)
         object.__setattr__(self, "joints_cam", joints)
         object.__setattr__(self, "keypoints", keypoints)
         if self.cameras is not None:
             cameras = np.asarray(self.cameras, np.float32)
             if cameras.shape != (len(joints), 9) or not np.isfinite(cameras).all() or (cameras[:, :2] <= 0).any():
-                raise InputError(
-                    "cameras must be (N, 9) finite numbers with positive focal lengths", where=where, got=cameras.shape
-                )
+                what = "cameras must be (N, 9) finite numbers with positive focal lengths"
+                raise InputError(what, where=where, got=cameras.shape)
             behind = (joints[..., 2] <= 0).any(1)
             if behind.any():
                 raise InputError(
                     "a person stands behind the camera",
                     where=where,
                     expected="z > 0 for every joint (OpenCV camera, z forward)",
-                    got=f"{behind.sum()} of {len(behind)} poses, the first at row {int(behind.argmax())}",
+                    got=_some(behind),
                     fix="pass absolute camera coordinates, or cameras=None for root-relative poses",
                 )
             object.__setattr__(self, "cameras", cameras)
@@ -131,9 +125,8 @@ class PosePairs:
         """
         rows = np.isin(self.subjects, list(names))
         if not rows.any():
-            raise InputError(
-                "no pairs of these subjects", where="PosePairs", expected=sorted(set(self.subjects)), got=list(names)
-            )
+            known = sorted(set(self.subjects))
+            raise InputError("no pairs of these subjects", where="PosePairs", expected=known, got=list(names))
         return self[rows]
 
     def split_by_subject(self, share: float = 0.2, seed: int = 0) -> tuple[PosePairs, PosePairs]:
@@ -148,11 +141,8 @@ class PosePairs:
         names = self.subjects if len(set(self.subjects[recorded])) > 1 else self.groups
         unique = np.unique(names[recorded] if recorded.any() else names)
         if len(unique) < 2:
-            raise InputError(
-                "the pairs come from one sequence of one subject",
-                where="PosePairs.split_by_subject",
-                fix="pass validation data of your own",
-            )
+            where, fix = "PosePairs.split_by_subject", "pass validation data of your own"
+            raise InputError("the pairs come from one sequence of one subject", where=where, fix=fix)
         order = np.random.default_rng(seed).permutation(unique)
         held = order[: max(1, min(len(order) - 1, round(share * len(order))))]
         rows = np.isin(names, held) & (recorded | ~recorded.any())
@@ -180,9 +170,13 @@ class PosePairs:
         )
 
 
+def _some(bad: np.ndarray) -> str:
+    return f"{bad.sum()} of {len(bad)} poses, the first at row {int(bad.argmax())}"
+
+
 def bone_lengths(joints: np.ndarray) -> np.ndarray:
     """(..., 16, 3) → (..., 15)."""
-    parents, children = (list(side) for side in zip(*_BONES))
+    parents, children = (list(side) for side in zip(*skeletons.get(SKELETON).bones))
     return np.linalg.norm(joints[..., parents, :] - joints[..., children, :], axis=-1)
 
 
@@ -215,9 +209,8 @@ def see(
     parts = []
     for index in range(rig.count):
         azimuth = rng.uniform(0, 2 * np.pi) if rig.azimuths is None else rig.azimuths[index % len(rig.azimuths)]
-        distance, height, aim, focal = (
-            rng.uniform(*bounds) for bounds in (rig.distances, rig.heights, rig.aim, rig.focal)
-        )
+        ranges = (rig.distances, rig.heights, rig.aim, rig.focal)
+        distance, height, aim, focal = (rng.uniform(*bounds) for bounds in ranges)
         middle = np.median(joints_world[:, 0], axis=0)
         target = np.array([middle[0], aim, middle[2]])
         eye = np.array([middle[0] + distance * np.sin(azimuth), height, middle[2] + distance * np.cos(azimuth)])

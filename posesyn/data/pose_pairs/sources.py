@@ -80,14 +80,11 @@ def joints_of_motion(motion: Motion, body: Any = None) -> np.ndarray:
 def pairs_of_clips(clips: Iterable[Clip] | ClipStore | str | os.PathLike[str]) -> PosePairs:
     """The kept frames of rendered clips, so that a lifter learns from what PoseSyn made.
 
+    Their subject is :data:`posesyn.data.pose_pairs.pairs.SYNTHETIC`, which no split holds out beside recorded people.
+
     Args:
         clips: Clips, a :class:`posesyn.storage.ClipStore` or its folder (``clips`` of ``posesyn run``); of a store no
             frame is decoded.
-
-    Returns:
-        The pairs; their subject is :data:`posesyn.data.pose_pairs.pairs.SYNTHETIC`,
-        which no split holds out beside recorded
-        people.
 
     Raises:
         InputError: No kept frame. FileError, UnsafeFileError: The folder holds no clips.
@@ -175,10 +172,11 @@ def to_sixteen(joints: np.ndarray, skeleton: str, where: object) -> np.ndarray:
     points, present = skeletons.convert(np.asarray(joints, np.float64), skeleton, SKELETON)
     if present.size and not present.all():
         lacking = [skeletons.get(SKELETON).joints[i] for i in np.flatnonzero(~present.all(0))]
-        raise InputError(
-            f"'{skeleton}' lacks joints of '{SKELETON}'", where=where, got=f"no {', '.join(lacking)}",
-            fix="use data with 16 or 17 joints of Human3.6M, or SMPL joints",
-        )  # fmt: skip
+        what, fix = (
+            f"'{skeleton}' lacks joints of '{SKELETON}'",
+            "use data with 16 or 17 joints of Human3.6M, or SMPL joints",
+        )
+        raise InputError(what, where=where, got=f"no {', '.join(lacking)}", fix=fix)
     if not len(points) or not np.isfinite(points).all():
         raise InputError("joints must be finite, at least one frame", where=where, got=points.shape)
     check_metres(points, where)
