@@ -176,7 +176,7 @@ def test_pixels_in_memory_are_missed_when_they_are_asked_for(persons, tmp_path):
     everyone = [replace(p, image=ArrayImage(np.zeros((60, 80, 3), np.uint8), "m")) for p in persons(2)]
     save_report(ErrorExtractor(NoisyTruth()).extract(everyone, progress=False), tmp_path)
     loaded = load_report(tmp_path)
-    with pytest.raises(FileError, match=r"load_report\(folder, persons\)"):
+    with pytest.raises(FileError, match=r"ErrorReport\.load\(folder, persons\)"):
         loaded.scored[0].person.image.load()
     assert len(report_table(loaded)) == 2
 
