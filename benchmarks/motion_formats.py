@@ -27,7 +27,8 @@ import torch
 
 from posesyn.body import load_body
 from posesyn.data.motions.amass import save_motion
-from posesyn.data.motions.bvh import bvh_joints, bvh_to_motion, read_bvh, write_bvh
+from posesyn.data.motions.bvh import bvh_joints, bvh_to_motion, write_bvh
+from posesyn.data.motions.bvh_file import read_bvh
 from posesyn.data.motions.bvh_skeletons import bvh_skeleton
 from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.synthesis.motion.long_motions import long_motions, seam_jump

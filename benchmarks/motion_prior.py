@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posesyn.synthesis.motion.cleanup import settled
 from posesyn.synthesis.motion.prior.evaluator import (
     MotionTextEvaluator,
     diversity,
@@ -35,6 +34,7 @@ from posesyn.synthesis.motion.prior.evaluator import (
 )
 from posesyn.synthesis.motion.prior.features import motion_features, recover_joints, still_features
 from posesyn.synthesis.motion.prior.prior import MotionPriorModel
+from posesyn.synthesis.motion.sampler import settled
 from posesyn.training.prior.data import FeatureClip, reconstruction_error_mm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))

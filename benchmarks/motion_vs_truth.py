@@ -60,9 +60,9 @@ from posesyn.storage.files import read_json, write_json
 from posesyn.storage.seeds import rng_of
 from posesyn.synthesis.extraction.extractor import ErrorExtractor
 from posesyn.synthesis.motion import synthesizer as synthesizer_module
+from posesyn.synthesis.motion.placement import reproject
 from posesyn.synthesis.motion.prior.prior import SHIPPED
-from posesyn.synthesis.motion.ranking import reproject
-from posesyn.synthesis.motion.steering.estimator_pose import CAM_TO_WORLD
+from posesyn.synthesis.motion.steering.steering import CAM_TO_WORLD
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
 from posesyn.types import Motion, ScoredPerson

@@ -22,8 +22,8 @@ from posesyn.synthesis.motion.prior.prior import MotionPriorModel
 from posesyn.synthesis.motion.prior.text import HashTextConfig, HashTextEncoder
 from posesyn.synthesis.motion.prior.transformer import MotionTransformer, TransformerConfig
 from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig
-from posesyn.synthesis.motion.steering.estimator_pose import CAM_TO_WORLD
 from posesyn.synthesis.motion.steering.pose_library import ROWS
+from posesyn.synthesis.motion.steering.steering import CAM_TO_WORLD
 from posesyn.types import ArrayImage, BodyLabels, Clip, ErrorReport, Motion, Person, PoseBatch, ScoredPerson
 
 # A standing figure in units of body height, y down, in the order of SMPL's 24 joints.

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from posesyn.data.motions.amass import load_motion as load_motion
     from posesyn.data.motions.amass import save_motion as save_motion
     from posesyn.data.motions.bvh import bvh_to_motion as bvh_to_motion
-    from posesyn.data.motions.bvh import read_bvh as read_bvh
     from posesyn.data.motions.bvh import write_bvh as write_bvh
+    from posesyn.data.motions.bvh_file import read_bvh as read_bvh
     from posesyn.data.motions.captions import MotionCaptions as MotionCaptions
     from posesyn.data.motions.captions import load_mocap as load_mocap
     from posesyn.data.persons.coco import CocoKeypoints as CocoKeypoints

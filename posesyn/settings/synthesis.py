@@ -67,7 +67,7 @@ class SynthesisSettings:
         prior: File of the motion prior; the shipped one if not given.
         prefix_frames: Frames for which the wrong pose is repeated (T); a multiple of the prior's frames per token (4).
         max_frames: Longest motion, prefix included. Beyond the prior's 200 frames, motions are continued in windows
-            (``continuation``) and all have this length.
+            (``long_motions``) and all have this length.
         min_frames: END is not drawn earlier.
         temperature, top_k: Sampling, see ``SamplingOptions``.
         guidance: Classifier-free guidance; None takes the prior's own value.

@@ -28,6 +28,7 @@ _Z_TO_Y = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 SMPL_PELVIS = (-0.0018, -0.2233, 0.0282)
 _POSE_SIZES = {72: 24, 156: 22, 165: 22}  # SMPL; SMPL+H; SMPL-X: joints of the body without hands and face
 _VIEW = ("camera_yaw", "camera_elevation")
+_TEXT = ("motion_id", "caption", "person_id", "anchor_frame", "reprojection_error")
 Layout = Literal["smplh", "smplx", "smpl"]
 _LAYOUTS = {"smpl": 72, "smplh": 156, "smplx": 165}
 _AMASS_BETAS = 16
@@ -116,12 +117,8 @@ def load_motion(
     arrays = read_npz(path, only=_ARRAYS)
     poses, trans = (_array(arrays, name, path) for name in ("poses", "trans"))
     if poses.ndim != 2 or poses.shape[1] not in _POSE_SIZES or len(poses) == 0 or trans.shape != (len(poses), 3):
-        raise InputError(
-            "poses and trans have the wrong shapes",
-            where=path,
-            expected="poses (T, 72 | 156 | 165) and trans (T, 3), T >= 1",
-            got=(poses.shape, trans.shape),
-        )
+        expected, got = "poses (T, 72 | 156 | 165) and trans (T, 3), T >= 1", (poses.shape, trans.shape)
+        raise InputError("poses and trans have the wrong shapes", where=path, expected=expected, got=got)
     joints = _POSE_SIZES[poses.shape[1]]
     pose = np.zeros((len(poses), 24, 3))
     pose[:, :joints] = poses[:, : 3 * joints].reshape(-1, joints, 3)
@@ -133,7 +130,6 @@ def load_motion(
     betas = np.zeros(10)
     given = _array(arrays, "betas", path).reshape(-1)[:10] if "betas" in arrays else betas
     betas[: len(given)] = given
-
     pelvis = _array(arrays, "posesyn_pelvis", path) if "posesyn_pelvis" in arrays else np.array(SMPL_PELVIS)
     target = _rest_pelvis(betas, body)
     turn = _Z_TO_Y if up == "z" else np.eye(3)
@@ -193,11 +189,7 @@ def _text_fields(motion: Motion) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise InputError("Motion.meta cannot be stored", where=f"motion '{motion.motion_id}'", got=error) from error
     return {
-        "motion_id": motion.motion_id,
-        "caption": motion.caption,
-        "person_id": motion.person_id,
-        "anchor_frame": motion.anchor_frame,
-        "reprojection_error": motion.reprojection_error,
+        **{name: getattr(motion, name) for name in _TEXT},
         "meta": meta,
         **({} if motion.view is None else {"view": asdict(motion.view)}),
         **({} if motion.subject is None else {"subject": motion.subject}),
@@ -213,10 +205,9 @@ def _plain(value: Any) -> Any:
 def _load_text(arrays: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
     if "posesyn_text" not in arrays:
         return {}
-    known = ("motion_id", "caption", "person_id", "anchor_frame", "reprojection_error", "meta", "subject")
     try:
         text = json.loads(str(arrays["posesyn_text"]))
-        found = {name: text[name] for name in known if name in text}
+        found = {name: text[name] for name in (*_TEXT, "meta", "subject") if name in text}
         view = text.get("view")
         if view is None and isinstance(text.get("meta"), dict):  # where files of posesyn before 0.1 have it
             view = {name: text["meta"].pop(name) for name in _VIEW if name in text["meta"]} or None

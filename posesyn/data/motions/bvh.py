@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -53,18 +54,14 @@ def clean_pieces(clip: BvhClip, max_joint_speed: float = MAX_JOINT_SPEED) -> lis
     glitch of at most 0.11 s from which the body returns to where it can be is filled in between its neighbours (slerp);
     at any other the clip is cut and the frames of the glitch are dropped.
     """
-    speed = np.linalg.norm(np.diff(bvh_skeleton(clip).joints_world(clip), axis=0), axis=-1) * clip.fps
-    jumps = np.flatnonzero(speed.max(axis=1, initial=0.0) > max_joint_speed)
+    jumps = np.flatnonzero(_speeds(clip).max(axis=1, initial=0.0) > max_joint_speed)
     pieces, start, mended = [], 0, []
     for first, last in _groups(jumps, max(1, round(JOIN_SECONDS * clip.fps))):
         # The glitched frames are first + 1 .. last; ``first`` and ``last + 1`` are sound.
         sound = last + 1
         if last > first and first >= start and last - first <= MEND_SECONDS * clip.fps:
             mended_clip = _interpolated(clip, first, sound)
-            speeds = np.linalg.norm(
-                np.diff(bvh_skeleton(clip).joints_world(mended_clip.cut(first, sound + 1)), axis=0), axis=-1
-            )
-            if speeds.max() * clip.fps <= max_joint_speed:
+            if _speeds(mended_clip.cut(first, sound + 1)).max() <= max_joint_speed:
                 clip = mended_clip
                 mended += range(first + 1, sound)
                 continue
@@ -75,12 +72,15 @@ def clean_pieces(clip: BvhClip, max_joint_speed: float = MAX_JOINT_SPEED) -> lis
     return [CleanPiece(clip.cut(a, b), a, b, sum(a <= frame < b for frame in mended)) for a, b in pieces]
 
 
+def _speeds(clip: BvhClip) -> np.ndarray:
+    """(N - 1, 22) metres per second."""
+    return np.linalg.norm(np.diff(bvh_skeleton(clip).joints_world(clip), axis=0), axis=-1) * clip.fps
+
+
 def _groups(jumps: np.ndarray, join: int) -> list[tuple[int, int]]:
     """First and last jump of each run of jumps that lie at most ``join`` frames apart."""
-    if len(jumps) == 0:
-        return []
     breaks = np.flatnonzero(np.diff(jumps) > join) + 1
-    return [(int(run[0]), int(run[-1])) for run in np.split(jumps, breaks)]
+    return [(int(run[0]), int(run[-1])) for run in np.split(jumps, breaks) if len(run)]
 
 
 def _interpolated(clip: BvhClip, before: int, after: int) -> BvhClip:
@@ -93,8 +93,6 @@ def _interpolated(clip: BvhClip, before: int, after: int) -> BvhClip:
         rotations[times, joint] = Slerp([before, after], ends)(times).as_matrix()
     return replace(clip, rotations=rotations, root=root)
 
-
-__all__ = ["BvhClip", "bvh_joints", "bvh_to_motion", "read_bvh"]
 
 _FEET = (7, 8, 10, 11)
 # Our own choices. A capture whose lowest foot lies within this distance of the floor stands on it; others hang, climb
@@ -150,10 +148,7 @@ def bvh_to_motion(
         InputError: Unknown skeleton, unit that cannot be guessed, bad arguments.
     """
     clip, found = _clean_clip(path, fps, source_fps, unit_to_m)
-    if body is None:
-        from posesyn.body import load_body
-
-        body = load_body("anny", size="small")
+    body = _free_body() if body is None else body
     skeleton = bvh_skeleton(clip)
     source = skeleton.joints_world(clip)
     fitted, scale = fit_shape(bone_lengths(source).mean(axis=0), body, betas)
@@ -173,6 +168,12 @@ def bvh_to_motion(
         caption=caption,
         meta={"source": str(path), "skeleton": skeleton.name, "scale": scale, "lift_m": float(lift[1]), **found},
     )
+
+
+def _free_body() -> Any:
+    from posesyn.body import load_body
+
+    return load_body("anny", size="small")
 
 
 def _clean_clip(
@@ -205,10 +206,7 @@ def _lift(joints: np.ndarray, rest: np.ndarray) -> np.ndarray:
 
 
 def _stem(path: str | PathLike[str]) -> str:
-    name = Path(path).name
-    for suffix in (".gz", ".bvh"):
-        name = name[: -len(suffix)] if name.lower().endswith(suffix) else name
-    return name
+    return re.sub(r"(\.bvh)?(\.gz)?$", "", Path(path).name, count=1, flags=re.IGNORECASE)
 
 
 METRES_PER_UNIT = 0.01
@@ -245,11 +243,7 @@ def write_bvh(
     """
     if bones not in ("joints", "body"):
         raise InputError("unknown choice of bones", where="write_bvh", expected="joints or body", got=bones)
-    if body is None:
-        from posesyn.body import load_body
-
-        body = load_body("anny", size="small")
-    rest = body_rest(body, motion.betas)
+    rest = body_rest(_free_body() if body is None else body, motion.betas)
     local = Rotation.from_rotvec(motion.pose_rotvec.reshape(-1, 3).astype(np.float64)).as_matrix()
     local = local.reshape(-1, len(PARENTS), 3, 3)
     root = motion.transl_world.astype(np.float64) + rest[0]
@@ -259,8 +253,7 @@ def write_bvh(
     if source_size:
         size = 1.0 / float(motion.meta.get("scale", 1.0))
         root = root - np.array([0.0, float(motion.meta.get("lift_m", 0.0)), 0.0])
-    text = _hierarchy(rest * size) + _frames(local, root * size, motion.fps)
-    write_bytes(path, text.encode("ascii"))
+    write_bytes(path, (_hierarchy(rest * size) + _frames(local, root * size, motion.fps)).encode("ascii"))
 
 
 def _own_bones(joints: np.ndarray, local: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -325,12 +318,8 @@ def _hierarchy(rest: np.ndarray) -> str:
         # The root's place is in its channels; an offset beside them is added by some readers and not by others.
         bone = np.zeros(3) if joint == 0 else rest[joint] - rest[PARENTS[joint]]
         positions = "Xposition Yposition Zposition " if joint == 0 else ""
-        lines = [
-            f"{tab}{'ROOT' if joint == 0 else 'JOINT'} {SMPL_NAMES[joint]}",
-            f"{tab}{{",
-            inner + offset(bone),
-            f"{inner}CHANNELS {6 if joint == 0 else 3} {positions}{' '.join(_ORDER)}",
-        ]
+        lines = [f"{tab}{'ROOT' if joint == 0 else 'JOINT'} {SMPL_NAMES[joint]}", f"{tab}{{", inner + offset(bone)]
+        lines.append(f"{inner}CHANNELS {6 if joint == 0 else 3} {positions}{' '.join(_ORDER)}")
         for child in _children(joint):
             lines += block(child, depth + 1)
         if joint in _TIPS:

@@ -69,17 +69,12 @@ class BvhClip:
         """
         if self.unit_to_m is not None:
             return self.unit_to_m
-        rest = self.rest_joints()
-        height = float(np.ptp(rest[:, 1]))
+        height = float(np.ptp(self.rest_joints()[:, 1]))
         guesses = [unit for unit in UNITS_M if 1.1 <= height * unit <= 2.3]
         if not guesses:
-            raise InputError(
-                "the unit of the file cannot be guessed from the height of its rest pose",
-                where=self.name,
-                expected=f"1.1 to 2.3 m in one of the units {[round(u, 5) for u in UNITS_M]}",
-                got=f"{height:.4g} units",
-                fix="pass unit_to_m=...",
-            )
+            expected = f"1.1 to 2.3 m in one of the units {[round(u, 5) for u in UNITS_M]}"
+            what, got = "the unit of the file cannot be guessed from the height of its rest pose", f"{height:.4g} units"
+            raise InputError(what, where=self.name, expected=expected, got=got, fix="pass unit_to_m=...")
         return min(guesses, key=lambda unit: abs(math.log(height * unit / 1.65)))
 
     def rest_joints(self) -> np.ndarray:
@@ -180,10 +175,8 @@ class _Parser:
         self.channels: list[tuple[str, ...]] = []
 
     def error(self, what: str, expected: object = None, got: object = None) -> FileError:
-        where = f"{self.name}, line {min(self.at, len(self.lines))}"
-        return FileError(
-            what, where=where, expected=expected, got=got, fix="check that the file is a complete BVH file"
-        )
+        where, fix = f"{self.name}, line {min(self.at, len(self.lines))}", "check that the file is a complete BVH file"
+        return FileError(what, where=where, expected=expected, got=got, fix=fix)
 
     def words(self) -> list[str]:
         """The next line that is not empty."""
@@ -224,17 +217,8 @@ class _Parser:
                         root[:, axis] = position
                     else:
                         self.fix_offset(joint, axis, position)
-        return BvhClip(
-            self.name,
-            tuple(self.joints),
-            tuple(self.parents),
-            np.array(self.offsets, np.float64),
-            tuple(self.channels),
-            rotations,
-            root,
-            fps or header_fps,
-            unit_to_m,
-        )
+        tree = (tuple(self.joints), tuple(self.parents), np.array(self.offsets, np.float64), tuple(self.channels))
+        return BvhClip(self.name, *tree, rotations, root, fps or header_fps, unit_to_m)
 
     def fix_offset(self, joint: int, axis: int, position: np.ndarray) -> None:
         """Positions of a joint below the root replace its offset; bones that stretch are not a body's."""

@@ -69,12 +69,10 @@ class BvhSkeleton:
         12 cm too short. The ASF skeletons divide the back into three nearly equal bones, so the chest's own offset
         stands in (our own choice; within 4 mm on subject 05).
         """
-        offsets, chest = np.array(clip.offsets), clip.index(self.chest)
+        offsets = np.array(clip.offsets)
         lost = [clip.index(name) for name in self.above_chest if not offsets[clip.index(name)].any()]
-        if not lost:
-            return clip
-        offsets[lost] = offsets[chest]
-        return replace(clip, offsets=offsets)
+        offsets[lost] = offsets[clip.index(self.chest)]
+        return replace(clip, offsets=offsets) if lost else clip
 
     def carriers(self, clip: BvhClip) -> np.ndarray:
         """(22,) index of the source joint that carries each joint."""
@@ -85,10 +83,8 @@ class BvhSkeleton:
         points = clip.rest_joints()[self.carriers(clip)]
         if self.has_torso:
             return points * clip.metres_per_unit()
-        hips, shoulders = (
-            (points[JOINTS.index(f"left_{part}")] + points[JOINTS.index(f"right_{part}")]) / 2
-            for part in ("hip", "shoulder")
-        )
+        pairs = [[JOINTS.index(f"{side}_{part}") for side in ("left", "right")] for part in ("hip", "shoulder")]
+        hips, shoulders = ((points[left] + points[right]) / 2 for left, right in pairs)
         turn, scale = _sagittal(np.subtract(_REST_SHOULDERS, _REST_HIPS), shoulders - hips, clip)
         for joint, place in TORSO.items():
             points[JOINTS.index(joint)] = hips + scale * turn @ np.subtract(place, _REST_HIPS)
@@ -109,11 +105,7 @@ class BvhSkeleton:
 
 
 def bvh_skeleton(clip: BvhClip) -> BvhSkeleton:
-    """The known skeleton whose names the clip has.
-
-    Raises:
-        InputError: None fits; lists the known ones and the clip's joints.
-    """
+    """The known skeleton whose names the clip has; :class:`InputError` where none fits, with both lists of names."""
     for skeleton in SKELETONS.values():
         if skeleton.fits(clip):
             return skeleton
@@ -130,9 +122,8 @@ def _sagittal(source: np.ndarray, target: np.ndarray, clip: BvhClip) -> tuple[np
     """Rotation about x and scale that bring the torso vector ``source`` to ``target`` in the y-z plane."""
     length = np.hypot(target[1], target[2])
     if length < 1e-9 or target[1] <= 0:
-        raise InputError(
-            "the shoulders are not above the hips in the rest pose", where=clip.name, got=np.round(target, 4).tolist()
-        )
+        what = "the shoulders are not above the hips in the rest pose"
+        raise InputError(what, where=clip.name, got=np.round(target, 4).tolist())
     angle = np.arctan2(target[2], target[1]) - np.arctan2(source[2], source[1])
     cosine, sine = np.cos(angle), np.sin(angle)
     turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
@@ -207,18 +198,10 @@ REFINE_STEPS = 8
 
 
 def fit_shape(lengths: np.ndarray, body: Any, betas: np.ndarray | None = None) -> tuple[np.ndarray, float]:
-    """Shape and scale at which the bones of ``body`` fit a mocap skeleton.
+    """Shape (10,) float32 and scale at which the bones of ``body`` fit a mocap skeleton of bone lengths (21,), metres.
 
-    Least squares over the 21 bone lengths with a ridge on the betas, linearised at the current shape; the remaining
-    misfit of size goes into the scale, which multiplies the mocap.
-
-    Args:
-        lengths: (21,) bone lengths of joints 1..21, metres.
-        body: A body with ``rest_joints``.
-        betas: (10,) shape to keep; only the scale is fitted then.
-
-    Returns:
-        betas (10,) float32 and the factor that brings the mocap to the body's size.
+    Least squares over the bones of joints 1..21 with a ridge on the betas, linearised at the current shape; the
+    remaining misfit of size goes into the scale, which multiplies the mocap. ``betas`` (10,) is a shape to keep.
     """
     fixed, betas = betas is not None, np.zeros(10) if betas is None else np.asarray(betas, np.float64)
     for _ in range(0 if fixed else 5):
@@ -226,7 +209,7 @@ def fit_shape(lengths: np.ndarray, body: Any, betas: np.ndarray | None = None) -
         system = np.concatenate([jacobian, np.eye(10) * _BETA_RIDGE])
         residual = np.concatenate([lengths - own, -betas * _BETA_RIDGE])
         betas = betas + np.linalg.lstsq(system, residual, rcond=None)[0]
-    own = bone_lengths(_rest(betas, body))
+    own = bone_lengths(body_rest(body, betas))
     return betas.astype(np.float32), float(own @ lengths / (lengths @ lengths))
 
 
@@ -234,11 +217,8 @@ def rest_correction(source_rest: np.ndarray, body_rest: np.ndarray) -> np.ndarra
     """(22, 3, 3) rotations that bring the body's rest pose to the source's rest pose, bone by bone.
 
     Each is the shortest arc from the body's bone to the source's bone at rest, so it adds no twist: CMU's legs
-    spread by 20 degrees become a turn about z, arms that hang at rest a turn of 90 degrees.
-
-    Args:
-        source_rest: (22, 3) source joints at rest, facing +z.
-        body_rest: (22, 3) or (24, 3) joints of the body at rest, facing +z.
+    spread by 20 degrees become a turn about z, arms that hang at rest a turn of 90 degrees. Both rest poses, (22, 3)
+    or (24, 3), face +z.
     """
     corrections = np.tile(np.eye(3), (BODY_JOINTS, 1, 1))
     for joint, child in _CHILD.items():
@@ -260,8 +240,7 @@ def aim(rotations: np.ndarray, targets: np.ndarray, body_rest: np.ndarray) -> tu
         body_rest: (24, 3) rest joints of the body.
 
     Returns:
-        Global rotations (T, 22, 3, 3) and the body's joints (T, 22, 3), moved as a whole so that their mean lies on
-        the targets' mean in each frame.
+        Global rotations, and the body's joints (T, 22, 3) with their mean on the targets' mean in each frame.
     """
     rotations, joints = rotations.copy(), np.empty_like(targets)
     joints[:, 0] = targets[:, 0]
@@ -285,15 +264,8 @@ def refine(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divides what remains between body and targets over all joints; twist, of which joints say nothing, is kept.
 
-    The least-squares steps of :func:`posesyn.body.inverse_kinematics.refine`, which stay near ``rotations``.
-
-    Args:
-        rotations: (T, 22, 3, 3) global rotations, e.g. from :func:`aim`.
-        targets: (T, 22, 3) metres.
-        body_rest: (24, 3) rest joints of the body.
-
-    Returns:
-        Global rotations (T, 22, 3, 3) and joints (T, 22, 3).
+    The least-squares steps of :func:`posesyn.body.inverse_kinematics.refine`, which stay near ``rotations``. Arguments
+    and results are those of :func:`aim`, the joints where they come to lie.
     """
     goal = torch.from_numpy(np.array(targets, np.float64))
     offsets = offsets_from_joints(torch.from_numpy(np.array(body_rest, np.float64)), PARENTS)
@@ -332,11 +304,7 @@ def shortest_arc(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def body_rest(body: Any, betas: np.ndarray) -> np.ndarray:
-    """(24, 3) float64 rest joints of a body, metres."""
-    return _rest(betas, body)
-
-
-def _rest(betas: np.ndarray, body: Any) -> np.ndarray:
+    """(..., 24, 3) float64 rest joints of a body with shapes (..., 10), metres."""
     with torch.no_grad():
         rest = body.rest_joints(torch.as_tensor(np.asarray(betas), dtype=torch.float32).reshape(-1, 10))
     return rest.double().cpu().numpy().reshape(*np.shape(betas)[:-1], 24, 3)
@@ -351,5 +319,5 @@ def bone_lengths(joints: np.ndarray) -> np.ndarray:
 def _lengths_and_jacobian(betas: np.ndarray, body: Any) -> tuple[np.ndarray, np.ndarray]:
     # Rest joints are linear in the betas, so a difference over one unit has no rounding trouble.
     shapes = np.concatenate([betas[None], betas + 0.5 * np.eye(10), betas - 0.5 * np.eye(10)])
-    lengths = bone_lengths(_rest(shapes, body))
+    lengths = bone_lengths(body_rest(body, shapes))
     return lengths[0], (lengths[1:11] - lengths[11:]).T

@@ -27,25 +27,17 @@ _SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
 class CaptionedMotion:
     """One piece of mocap with what is said about it.
 
-    Attributes:
-        motion_id: ``"60_09"``, or ``"60_09@340"`` for a piece that starts at source frame 340.
-        joints_world: (T, 22, 3) float32 metres, y up, order ``humanml3d22``.
-        fps: Frames per second.
-        captions: Descriptions, possibly none.
-        action: Action class.
-        subject: Who performed it.
-        skeleton: Name of the source skeleton.
-        mended_frames: Source frames that were interpolated because the capture had jumped there.
+    ``joints_world`` are (T, 22, 3) float32 metres, y up, order ``humanml3d22``, at ``fps`` frames per second.
     """
 
-    motion_id: str
+    motion_id: str  # "60_09", or "60_09@340" for a piece that starts at source frame 340
     joints_world: np.ndarray
     fps: float
-    captions: tuple[str, ...]
-    action: str
-    subject: str
-    skeleton: str
-    mended_frames: int = 0
+    captions: tuple[str, ...]  # possibly none
+    action: str  # its class
+    subject: str  # who performed it
+    skeleton: str  # of the source
+    mended_frames: int = 0  # source frames that were interpolated because the capture had jumped there
 
     __repr__ = short_repr
 
@@ -127,41 +119,28 @@ class MotionCaptions(Sequence[CaptionedMotion]):
     def pieces(self, entry: dict[str, Any]) -> list[CaptionedMotion]:
         """Reads one entry, cut at glitches of the capture and resampled."""
         clip = read_bvh(self.path.parent / entry["file"], fps=entry.get("fps"), unit_to_m=entry.get("unit_to_m"))
-        skeleton = bvh_skeleton(clip)
-        captions = tuple(
-            caption
-            for caption, source in zip(entry["captions"], entry["caption_sources"], strict=True)
-            if self.caption_sources is None or source in self.caption_sources
-        )
+        skeleton, free = bvh_skeleton(clip), self.caption_sources
+        said = zip(entry["captions"], entry["caption_sources"], strict=True)
+        captions = tuple(caption for caption, source in said if free is None or source in free)
+        facts = (captions, entry.get("action", ""), entry["subject"], skeleton.name)
         motions = []
         for piece in clean_pieces(skeleton.repaired(clip)):
+            name = entry["id"] if piece.start == 0 else f"{entry['id']}@{piece.start}"
             joints = skeleton.joints_world(piece.clip.resampled(self.fps)).astype(np.float32)
-            motions.append(
-                CaptionedMotion(
-                    motion_id=entry["id"] if piece.start == 0 else f"{entry['id']}@{piece.start}",
-                    joints_world=joints,
-                    fps=self.fps,
-                    captions=captions,
-                    action=entry.get("action", ""),
-                    subject=entry["subject"],
-                    skeleton=skeleton.name,
-                    mended_frames=piece.mended_frames,
-                )
-            )
+            motions.append(CaptionedMotion(name, joints, self.fps, *facts, piece.mended_frames))
         return motions
 
 
 def load_mocap(
     folder: str | Path, split: str | None = None, *, min_frames: int = 40, mirrored: bool = False, **options: Any
 ) -> list[CaptionedMotion]:
-    """All sound pieces of ``folder/captions.jsonl`` in memory, with mirrored copies after each if asked for.
+    """All sound pieces of ``folder/captions.jsonl`` in memory, each followed by its mirror image if ``mirrored``.
 
     Args:
         folder: Holds ``captions.jsonl``, ``split.json`` and the BVH files they name.
-        split: ``train``, ``val``, ``test`` or None.
+        split, options: See :class:`MotionCaptions`.
         min_frames: Shorter pieces are left out.
         mirrored: Adds ``motion.mirrored()`` for each.
-        options: Further arguments of :class:`MotionCaptions`.
     """
     motions: list[CaptionedMotion] = []
     for piece in MotionCaptions(Path(folder) / "captions.jsonl", split, **options).all_pieces(min_frames):

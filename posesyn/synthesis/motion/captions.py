@@ -47,16 +47,14 @@ def describe_pose(joints: np.ndarray) -> str:
         action = "bends over"
     elif reach[raised_leg] < 0.7 * reach[other_leg] and reach[other_leg] > 1.0:
         high = reach[raised_leg] < 0.3
-        action = (
-            f"kicks high with the {raised_leg} leg" if high else f"stands on one leg and lifts the {raised_leg} leg"
-        )
+        action = f"{'kicks high with' if high else 'stands on one leg and lifts'} the {raised_leg} leg"
     elif upright > 0.6 and max(thighs.values()) < 0.6 and min(shins.values()) > 0.7 and min(ahead.values()) > 0.35:
         action = "sits on a stool"  # who crouches has the feet below the hips
     elif max(reach.values()) < 0.75 and max(thighs.values()) < 0.6:
         action = "crouches down"
     elif max(reach.values()) < 1.2 and max(thighs.values()) < 0.75:
         action = "bends the knees"
-    elif _stride(joints) > 0.75 * length:
+    elif float(np.linalg.norm((joints[7] - joints[8])[[0, 2]])) > 0.75 * length:
         action = "takes a wide step"
     else:
         action = "stands"
@@ -85,10 +83,6 @@ def choose_captions(
 
 def _norm(vector: np.ndarray) -> float:
     return max(float(np.linalg.norm(vector)), 1e-9)
-
-
-def _stride(joints: np.ndarray) -> float:
-    return float(np.linalg.norm((joints[7] - joints[8])[[0, 2]]))
 
 
 def _arms(joints: np.ndarray, length: float) -> str:
@@ -152,19 +146,15 @@ class VisionCaptioner:
                 fix="download a model for the pipeline 'image-text-to-text' and give the path of its folder",
             )
         if max_new_tokens < 1 or batch_size < 1 or not margin > 0:
-            raise InputError(
-                "max_new_tokens, batch_size and margin must be positive",
-                where="VisionCaptioner",
-                got=(max_new_tokens, batch_size, margin),
-            )
+            what, got = "max_new_tokens, batch_size and margin must be positive", (max_new_tokens, batch_size, margin)
+            raise InputError(what, where="VisionCaptioner", got=got)
         if not prompt.strip():
             raise InputError("the prompt is empty", where="VisionCaptioner", fix="ask for the person's action")
         try:
             from transformers import pipeline
         except ImportError as error:
-            raise MissingDependencyError(
-                "captions by a model need transformers", fix="pip install transformers"
-            ) from error
+            what = "captions by a model need transformers"
+            raise MissingDependencyError(what, fix="pip install transformers") from error
         try:
             self._pipeline = pipeline("image-text-to-text", model=str(path), device=device, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
@@ -195,49 +185,21 @@ class VisionCaptioner:
         return captions
 
     def _chat(self, person: Person) -> list[dict[str, Any]]:
-        content = [
-            {"type": "image", "image": cut_out(person, self.margin)},
-            {"type": "text", "text": self.prompt},
-        ]
-        return [{"role": "user", "content": content}]
+        image = {"type": "image", "image": cut_out(person, self.margin)}
+        return [{"role": "user", "content": [image, {"type": "text", "text": self.prompt}]}]
 
 
-def caption_persons(
-    persons: Sequence[Person],
-    captioner: Captioner,
-    given: Mapping[str, str] | None = None,
-    *,
-    keep_annotated: bool = False,
-) -> dict[str, str]:
-    """Captions by ``person_id`` for ``MotionSynthesizer.synthesize(captions=...)``.
-
-    The user's own text always wins. Persons of whom the captioner says nothing are absent: their annotation or pose
-    is used for them then.
-
-    Args:
-        persons: Who is to be described.
-        captioner: Any :class:`posesyn.interfaces.Captioner`.
-        given: The user's texts by ``person_id``.
-        keep_annotated: Do not ask about persons whom the data set describes.
+def caption_persons(persons: Sequence[Person], captioner: Captioner) -> dict[str, str]:
+    """Captions by ``person_id``; persons of whom the captioner says nothing are absent.
 
     Raises:
-        InputError: An empty text of the user; a captioner that returns another number of captions.
+        InputError: The captioner returns another number of captions.
     """
-    given = dict(given or {})
-    checked_texts(list(given.values()), "caption_persons")
-    open_persons = [
-        person for person in persons if person.person_id not in given and not (keep_annotated and person.captions)
-    ]
-    said = captioner.caption(open_persons) if open_persons else []
-    if len(said) != len(open_persons):
-        raise InputError(
-            "a captioner must describe each person",
-            where=type(captioner).__name__,
-            expected=len(open_persons),
-            got=len(said),
-        )
-    found = {person.person_id: text for person, text in zip(open_persons, said) if any(c.isalnum() for c in text)}
-    return {**found, **given}
+    said = captioner.caption(persons) if persons else []
+    if len(said) != len(persons):
+        what, where = "a captioner must describe each person", type(captioner).__name__
+        raise InputError(what, where=where, expected=len(persons), got=len(said))
+    return {person.person_id: text for person, text in zip(persons, said) if any(c.isalnum() for c in text)}
 
 
 def cut_out(person: Person, margin: float = 1.2) -> Image.Image:
@@ -250,10 +212,9 @@ def cut_out(person: Person, margin: float = 1.2) -> Image.Image:
     height, width = pixels.shape[:2]
     x0, y0, x1, y1 = (float(value) for value in person.box_xyxy)
     grow = 0.5 * (margin - 1.0)
-    left, right = x0 - grow * (x1 - x0), x1 + grow * (x1 - x0)
-    top, bottom = y0 - grow * (y1 - y0), y1 + grow * (y1 - y0)
-    left, top = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
-    right, bottom = min(width, int(np.ceil(right))), min(height, int(np.ceil(bottom)))
+    wide, high = grow * (x1 - x0), grow * (y1 - y0)
+    left, top = max(0, int(np.floor(x0 - wide))), max(0, int(np.floor(y0 - high)))
+    right, bottom = min(width, int(np.ceil(x1 + wide))), min(height, int(np.ceil(y1 + high)))
     if right - left < 1 or bottom - top < 1:
         raise InputError(
             "the person's box lies outside the image",

@@ -10,8 +10,7 @@ from posesyn.errors import InputError
 from posesyn.settings.synthesis import MAX_FRAMES
 from posesyn.storage.files import dump_json
 from posesyn.storage.seeds import seed_of
-from posesyn.synthesis.motion.continuation import continue_codes
-from posesyn.synthesis.motion.sampler import drawing
+from posesyn.synthesis.motion.prior.prior import continue_codes
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.types import Motion, batched
 
@@ -46,34 +45,22 @@ def long_motions(
     where, settings, prior = "long_motions", synthesizer.settings, synthesizer.prior
     for name, value, most in (("frames", frames, MAX_FRAMES), ("num_motions", num_motions, None)):
         if not isinstance(value, int) or value < 1 or (most is not None and value > most):
-            raise InputError(
-                f"{name} is out of range", where=where, expected=f"1 to {most}" if most else "1 or more", got=value
-            )
+            expected = f"1 to {most}" if most else "1 or more"
+            raise InputError(f"{name} is out of range", where=where, expected=expected, got=value)
     if isinstance(captions, str):
         raise InputError("captions must be a sequence", where=where, got="one text", fix="pass [text]")
     stories = [[story] if isinstance(story, str) else list(story) for story in captions]
-    tokens = -(-frames // prior.frames_per_token)
-    jobs = [(row, k) for row in range(len(stories)) for k in range(num_motions)]
+    step = prior.frames_per_token
+    options = synthesizer.sampler.drawing(settings) | {"context_tokens": context_tokens}
     motions = []
-    for part in batched(jobs, settings.batch_rows):
+    for part in batched([(row, k) for row in range(len(stories)) for k in range(num_motions)], settings.batch_rows):
         seeds = [seed_of(seed, f"story/{k}/{dump_json(stories[row])}") for row, k in part]
-        codes, seams = continue_codes(
-            prior,
-            [stories[row] for row, _ in part],
-            tokens,
-            seeds=seeds,
-            context_tokens=context_tokens,
-            **drawing(settings),
-        )
-        for (row, k), own, code in zip(part, seeds, codes):
+        texts = [stories[row] for row, _ in part]
+        codes, seams = continue_codes(prior, texts, -(-frames // step), seeds=seeds, **options)
+        for (row, k), own, story, code in zip(part, seeds, texts, codes):
             joints = synthesizer.sampler.joints(code, settings.smoothing, frames=frames)
-            meta = {
-                "seed": own,
-                "prior": prior.name,
-                "captions": stories[row],
-                "seams": [seam * prior.frames_per_token for seam in seams],
-            }
-            motions.append(synthesizer.embodied(f"long{row}/m{k:03d}", joints, ", then ".join(stories[row]), meta))
+            meta = {"seed": own, "prior": prior.name, "captions": story, "seams": [seam * step for seam in seams]}
+            motions.append(synthesizer.embodied(f"long{row}/m{k:03d}", joints, ", then ".join(story), meta))
     return motions
 
 

@@ -1,4 +1,7 @@
-"""Samples as motions of one person: turned to how the photo shows it, compared with its 2D truth, best first."""
+"""Samples as motions of one person: turned to how the photo shows it, compared with its 2D truth, best first.
+
+PoseSyn never uses the available 2D truth to choose among its samples; this step is our own.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,101 @@ from typing import Any
 
 import numpy as np
 
+from posesyn import skeletons
+from posesyn.errors import InputError
+from posesyn.metrics.pose2d_error import joint_weights, person_size
+from posesyn.settings.stages import Normalizer
 from posesyn.settings.synthesis import SynthesisSettings
 from posesyn.storage.seeds import rng_of
-from posesyn.synthesis.motion.ranking import Reprojection, reproject
 from posesyn.synthesis.motion.sampler import Job
-from posesyn.synthesis.motion.steering.estimator_pose import CAM_TO_WORLD, joints22, turned
-from posesyn.synthesis.motion.steering.steering import bent_to, nearest_frame
+from posesyn.synthesis.motion.steering.steering import CAM_TO_WORLD, bent_to, joints22, nearest_frame, turned
 from posesyn.types import Person, ScoredPerson
+
+MIN_JOINTS = 4  # fewer joints are matched by any pose; as in ErrorExtractor, our own choice
+
+
+@dataclass(frozen=True, eq=False)
+class Reprojection:
+    """The best frame of one motion.
+
+    Attributes:
+        error: Weighted mean L1 distance in units of the person's size, as the extraction error, after the fit.
+        frame: Index of the frame.
+        yaw: Radians by which the motion was turned about the vertical to fit best.
+        scale: Pixels per metre.
+        shift_px: (2,) pixel position of the point x = y = 0.
+    """
+
+    error: float
+    frame: int
+    yaw: float
+    scale: float
+    shift_px: np.ndarray
+
+
+def reproject(
+    motions_cam: Sequence[np.ndarray],
+    person: Person,
+    yaws: Sequence[float] = (0.0,),
+    weights: str = "limbs",
+    normalizer: Normalizer = "box",
+) -> list[Reprojection] | None:
+    """Fits every frame of every motion to the person's visible joints (weak perspective); keeps each one's best frame.
+
+    Args:
+        motions_cam: (T_i, 22, 3) joints ``humanml3d22`` in the orientation of the camera (x right, y down), metres;
+            where they are does not matter.
+        person: With keypoints in any skeleton.
+        yaws: Turns about the vertical axis to try, radians.
+        weights, normalizer: As in ``ErrorExtractor``.
+
+    Returns:
+        One result per motion, or None where fewer than :data:`MIN_JOINTS` visible joints can be compared.
+
+    Raises:
+        InputError: Wrong shape, no yaw, or NaN.
+    """
+    for index, motion in enumerate(motions_cam):
+        if np.ndim(motion) != 3 or np.shape(motion)[1:] != (22, 3) or len(motion) == 0 or not np.isfinite(motion).all():
+            where = f"reproject, motion {index}"
+            raise InputError("a motion must be finite (T, 22, 3) with T > 0", where=where, got=np.shape(motion))
+    if not len(yaws):
+        raise InputError("at least one yaw is needed", where="reproject")
+    joints = np.concatenate([np.asarray(motion, np.float64) for motion in motions_cam])
+    points, present = skeletons.convert(joints, "humanml3d22", person.skeleton)
+    weight = joint_weights(person.skeleton, weights) * (person.visible & present[0])
+    used = weight > 0
+    size = person_size(person.box_xyxy, person.keypoints_px, person.visible, normalizer)
+    if used.sum() < MIN_JOINTS or not size > 0:
+        return None
+    points, truth, weight = points[:, used], np.asarray(person.keypoints_px, np.float64)[used], weight[used]
+    weight = weight / weight.sum()
+
+    turn = np.asarray(yaws, np.float64)[:, None, None]
+    flat = np.stack([points[..., 0] * np.cos(turn) + points[..., 2] * np.sin(turn), points[..., 1] + 0 * turn], -1)
+    scale, shift = _similarity(flat, truth, weight)
+    residual = np.abs(flat * scale[..., None, None] + shift[..., None, :] - truth).sum(-1)
+    errors = (residual * weight).sum(-1) / size  # (yaws, frames)
+
+    results, start = [], 0
+    for motion in motions_cam:
+        part = errors[:, start : start + len(motion)]
+        row, frame = (int(index) for index in np.unravel_index(int(part.argmin()), part.shape))
+        fitted = float(scale[row, start + frame]), shift[row, start + frame].astype(np.float32)
+        results.append(Reprojection(float(part[row, frame]), frame, float(yaws[row]), *fitted))
+        start += len(motion)
+    return results
+
+
+def _similarity(points: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted least-squares scale (...,) >= 0 and shift (..., 2) that bring (..., J, 2) onto (J, 2)."""
+    column = weight[:, None]
+    centre, goal = (points * column).sum(-2), (truth * column).sum(-2)
+    centred, wanted = points - centre[..., None, :], truth - goal
+    spread = (centred**2 * column).sum((-1, -2))
+    scale = (centred * wanted * column).sum((-1, -2)) / np.maximum(spread, 1e-12)
+    scale = np.maximum(scale, 0.0)  # a mirrored or collapsed person is no fit
+    return scale, goal - scale[..., None] * centre
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +116,7 @@ class PlacedSample:
         job: What it was sampled for.
         joints: (T, 22, 3) metres, y up.
         anchor_frame: Frame that fits the person's 2D truth best; None where too few joints are visible.
-        error: Of that frame, see :class:`~posesyn.synthesis.motion.ranking.Reprojection`; None likewise.
+        error: Of that frame, see :class:`Reprojection`; None likewise.
         elevation: Of the photo's camera above the horizon, radians, if the motion shall be seen from there.
         facts: Provenance.
     """
@@ -39,11 +130,7 @@ class PlacedSample:
 
 
 def place(
-    scored: ScoredPerson,
-    jobs: Sequence[Job],
-    samples: Sequence[np.ndarray],
-    yaw: float,
-    settings: SynthesisSettings,
+    scored: ScoredPerson, jobs: Sequence[Job], samples: Sequence[np.ndarray], yaw: float, settings: SynthesisSettings
 ) -> list[PlacedSample]:
     """The samples of one person, best first, those of equal error in the order of their numbers.
 
@@ -62,11 +149,7 @@ def place(
 
 
 def _turned(
-    person: Person,
-    jobs: Sequence[Job],
-    samples: Sequence[np.ndarray],
-    yaw: float,
-    settings: SynthesisSettings,
+    person: Person, jobs: Sequence[Job], samples: Sequence[np.ndarray], yaw: float, settings: SynthesisSettings
 ) -> list[PlacedSample]:
     """Each sample turned to face as the prediction does, and on to where one of its frames fits best."""
     # The prefix is the wrong pose held still: where it fits best, every sample would score the same.

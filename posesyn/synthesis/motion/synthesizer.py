@@ -26,8 +26,7 @@ from posesyn.synthesis.motion.prior.features import FPS, body_offsets
 from posesyn.synthesis.motion.prior.prior import MotionPriorModel
 from posesyn.synthesis.motion.prior.text import checked_texts
 from posesyn.synthesis.motion.sampler import Job, MotionSampler
-from posesyn.synthesis.motion.steering.estimator_pose import joints22
-from posesyn.synthesis.motion.steering.steering import Goal, PoseFitter, draw_goal
+from posesyn.synthesis.motion.steering.steering import Goal, PoseFitter, draw_goal, joints22
 from posesyn.types import Motion, ScoredPerson, ViewRequest, batched
 from posesyn.types.arguments import check_several
 from posesyn.types.looks import changes_of, short_repr
@@ -37,12 +36,12 @@ FEET = (7, 8, 10, 11)  # ankles and toes of humanml3d22
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is sampled for one person: the jobs, where their captions come from, and the turn of unsteered samples."""
+    """What is sampled for one person."""
 
     scored: ScoredPerson
     jobs: list[Job]
-    source: str
-    yaw: float = 0.0
+    source: str  # of the captions
+    yaw: float  # turn of unsteered samples
 
 
 class MotionSynthesizer:
@@ -54,8 +53,8 @@ class MotionSynthesizer:
 
     With ``steering="none"`` the pose is the estimator's wrong one, as in the paper. With ``"2d"`` it is first fitted to
     the person's 2D truth (:class:`PoseFitter`): sample 0 gets the best hypothesis, sample k one drawn from the
-    posterior; the frame of the decoded motion that comes nearest to it is bent onto it, its neighbours ever less.
-    Persons with fewer than ``steering.MIN_JOINTS`` visible limb joints are treated the plain way.
+    posterior; the frame of the decoded motion that comes nearest to it is bent onto it, its neighbours ever less. With
+    fewer than ``steering.MIN_JOINTS`` visible limb joints a person is treated the plain way.
 
     The motions stand in a world whose camera direction is the photo's: a camera that looks along -z (x to the right,
     level in plain mode, tilted by ``meta["elevation"]`` in the steered) sees the anchor frame as the photo shows the
@@ -249,22 +248,16 @@ class MotionSynthesizer:
         seeds = [seed_of(seed, f"person/{k}/{person.person_id}") for k in range(count)]
         pose = joints22(scored.prediction)
         goals = self._goals(scored, seeds)
-        texts, source = choose_captions(
-            given,
-            said.get(person.person_id),
-            person.captions,
-            goals[0].pose if goals else pose,
-            f"person '{person.person_id}'",
-        )
+        aims: Sequence[Goal | None] = goals or [None] * count
         if goals:
             prefixes, yaw = self.sampler.fitted_prefixes(np.stack([goal.pose for goal in goals])), 0.0
+            pose = goals[0].pose
         else:
             prefix, yaw = self.sampler.predicted_prefix(pose)
             prefixes = prefix.expand(count, *prefix.shape)
-        jobs = [
-            Job(person.person_id, k, texts[k % len(texts)], own, prefixes[k], goals[k] if goals else None)
-            for k, own in enumerate(seeds)
-        ]
+        where = f"person '{person.person_id}'"
+        texts, source = choose_captions(given, said.get(person.person_id), person.captions, pose, where)
+        jobs = [Job(person.person_id, k, texts[k % len(texts)], seeds[k], prefixes[k], aims[k]) for k in range(count)]
         return _Plan(scored, jobs, source, yaw)
 
     def _goals(self, scored: ScoredPerson, seeds: Sequence[int]) -> list[Goal]:
@@ -272,8 +265,7 @@ class MotionSynthesizer:
         fitted = self.fitter.fit(scored) if self.settings.steering == "2d" else None
         if fitted is None:
             return []
-        spread, fitting = self.settings.spread, self.settings.fitting
-        return [draw_goal(fitted, k, seed, spread, fitting) for k, seed in enumerate(seeds)]
+        return [draw_goal(fitted, k, seed, self.settings.spread, self.settings.fitting) for k, seed in enumerate(seeds)]
 
     def _ranked(self, plan: _Plan, rank: int, placed: PlacedSample) -> Motion:
         """A placed sample as the motion of that rank of its person."""
@@ -298,7 +290,7 @@ class MotionSynthesizer:
 
     @cached_property
     def _sole_depth(self) -> float:
-        """How far the soles of the resting body lie below its lowest foot joint, metres."""
+        """Metres from the resting body's lowest foot joint down to its soles."""
         with torch.no_grad():
             rest = self.body.rest_joints(torch.zeros(1, 10, device=device_of(self.body)))[0, :22]
         lowest = float(torch.as_tensor(self.body.v_template)[:, 1].min())

@@ -13,33 +13,36 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from posesyn.errors import InputError
-from posesyn.synthesis.motion.prior.features import FEATURE_DIM, motion_features, recover_joints, still_features
+from posesyn.synthesis.motion.prior.features import motion_features, recover_joints, still_features
+from posesyn.synthesis.motion.prior.normalizer import FEATURE_DIM
 from posesyn.synthesis.motion.prior.text import paraphrase
 from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureClip:
-    """Normalised features (T, 263) of one motion and what is said about it."""
+    """Features (T, 263) of one motion and what is said about it."""
 
     clip_id: str
     features: np.ndarray
     captions: tuple[str, ...]
 
+    @classmethod
+    def of(
+        cls, clip_id: str, joints: np.ndarray, target_offsets: np.ndarray | None, captions: Sequence[str]
+    ) -> FeatureClip:
+        """From joints (T, 22, 3) in metres, y up, 20 fps; not normalised. See :func:`motion_features`."""
+        return cls(clip_id, motion_features(joints, target_offsets, continuous_heading=True), tuple(captions))
+
 
 @dataclass(frozen=True, eq=False)
 class TokenClip:
-    """One motion as tokens.
-
-    Attributes:
-        clip_id: Name of the motion.
-        phases: Token sequences (N,) or (N, quantizers) of the motion, from its first frames on, one each.
-        poses: (N, P) or (N, P, quantizers) codes of the N-th token's first pose (of phase 0) held still, to start from.
-        captions: Descriptions.
-    """
+    """One motion as tokens."""
 
     clip_id: str
+    # Token sequences (N,) or (N, quantizers) of the motion, from its first frames on, one each.
     phases: tuple[np.ndarray, ...]
+    # (N, P) or (N, P, quantizers) codes of the N-th token's first pose (of phase 0) held still, to start from.
     poses: np.ndarray
     captions: tuple[str, ...]
 
@@ -61,9 +64,8 @@ class FeatureWindows(Dataset):
     def __init__(self, clips: Sequence[FeatureClip], window: int, count: int, seed: int = 0) -> None:
         self.clips = [clip for clip in clips if len(clip.features) >= window]
         if not self.clips:
-            raise InputError(
-                "no motion is long enough for the window", where="FeatureWindows", expected=f">= {window} frames"
-            )
+            expected = f">= {window} frames"
+            raise InputError("no motion is long enough for the window", where="FeatureWindows", expected=expected)
         self.window, self.count, self.seed = window, count, seed
         starts = np.array([len(clip.features) - window + 1 for clip in self.clips], float)
         self.bounds = np.cumsum(starts / starts.sum())
@@ -130,7 +132,7 @@ class MixedWindows(Dataset):
 def tokenize(
     vqvae: MotionVQVAE, normalizer, clips: Sequence[FeatureClip], held_tokens: int = 2, phases: int = 2
 ) -> list[TokenClip]:
-    """Tokens of normalised clips, begun at ``phases`` of their first frames, and of their poses held still.
+    """Tokens of normalised clips, begun at ``phases`` of their first frames, and of poses held still.
 
     Every token's first pose is held for ``held_tokens`` tokens.
     """
@@ -148,20 +150,14 @@ def tokenize(
 
 @dataclass(frozen=True)
 class TokenRecipe:
-    """How training examples are cut from tokens. The first row of defaults is T2M-GPT's, the rest our own choice.
+    """How training examples are cut from tokens. The first default is T2M-GPT's, the rest our own choice."""
 
-    Attributes:
-        max_tokens: Longest example, END not counted.
-        held_share: Share of examples that begin with one or more tokens of their first pose held still, as the
-            synthesizer prompts; these tokens carry no loss.
-        paraphrase_share: Share of captions that are reworded by templates.
-        early_start_share: Share of short motions that begin later than at their first frame.
-    """
-
-    max_tokens: int = 50
+    max_tokens: int = 50  # longest example, END not counted
+    # Share of examples that begin with one or more tokens of their first pose held still, as the synthesizer prompts;
+    # these tokens carry no loss.
     held_share: float = 0.5
-    paraphrase_share: float = 0.5
-    early_start_share: float = 0.5
+    paraphrase_share: float = 0.5  # share of captions that are reworded by templates
+    early_start_share: float = 0.5  # share of short motions that begin later than at their first frame
 
 
 class TokenWindows(Dataset):
@@ -202,14 +198,12 @@ class TokenWindows(Dataset):
         clip = self.clips[min(int(np.searchsorted(self.bounds, rng.random())), len(self.clips) - 1)]
         codes, poses = clip.phases[rng.integers(len(clip.phases))], clip.poses
         held = int(rng.integers(1, poses.shape[1] + 1)) if rng.random() < recipe.held_share else 0
-        room = recipe.max_tokens - held
-        start = 0
+        room, start = recipe.max_tokens - held, 0
         if len(codes) > room:
             start = int(rng.integers(len(codes) - room + 1))
         elif rng.random() < recipe.early_start_share:
             start = int(rng.integers(max(1, len(codes) // 2)))
         body = codes[start : start + room]
-        ends = start + len(body) == len(codes)
         tokens = np.concatenate([poses[start, :held], body]).reshape(held + len(body), -1)  # (n, quantizers)
         every = np.zeros((recipe.max_tokens, tokens.shape[1]), np.int64)
         every[: len(tokens)] = tokens
@@ -217,19 +211,13 @@ class TokenWindows(Dataset):
         targets = np.full(recipe.max_tokens + 1, self.pad, np.int64)
         inputs[: len(tokens)] = tokens[:, 0]
         targets[held : len(tokens)] = tokens[held:, 0]
-        if ends:
+        if start + len(body) == len(codes):
             targets[len(tokens)] = self.end
         caption = clip.captions[rng.integers(len(clip.captions))]
         if rng.random() < recipe.paraphrase_share:
             caption = paraphrase(caption, lambda n: int(rng.integers(n)))
-        return {
-            "text": caption,
-            "inputs": inputs,
-            "targets": targets,
-            "held": held,
-            "codes": every,
-            "length": len(tokens),
-        }
+        numbers = {"held": held, "codes": every, "length": len(tokens)}
+        return {"text": caption, "inputs": inputs, "targets": targets, **numbers}
 
 
 def collate_tokens(items: Sequence[dict[str, object]]) -> dict[str, object]:
@@ -257,12 +245,10 @@ class _Onwards(Sampler):
 
 
 class MotionDataModule(pl.LightningDataModule):
-    """Training and validation examples for one of the two modules of :mod:`posesyn.training.prior.modules`.
+    """Training and validation examples for one of the modules of :mod:`posesyn.training.prior.modules`.
 
-    Args:
-        train, val: Data sets (:class:`FeatureWindows` or :class:`TokenWindows`); fixed windows for validation.
-        batch_size: Examples per step.
-        num_workers: Loader processes; the examples do not depend on it.
+    ``train`` and ``val`` are :class:`FeatureWindows` or :class:`TokenWindows`, fixed ones for validation; the examples
+    do not depend on ``num_workers``.
     """
 
     def __init__(self, train: Dataset, val: Dataset, batch_size: int, num_workers: int = 0) -> None:
@@ -273,9 +259,8 @@ class MotionDataModule(pl.LightningDataModule):
 
     def _loader(self, data: Dataset, start: int = 0) -> DataLoader:
         collate: Callable | None = collate_tokens if isinstance(data, TokenWindows) else None
-        return DataLoader(
-            data, self.batch_size, sampler=_Onwards(len(data), start), num_workers=self.num_workers, collate_fn=collate
-        )
+        order = _Onwards(len(data), start)
+        return DataLoader(data, self.batch_size, sampler=order, num_workers=self.num_workers, collate_fn=collate)
 
     def train_dataloader(self) -> DataLoader:
         # Items are random already; their order needs no shuffling. A resumed training goes on where it stopped.
@@ -335,6 +320,5 @@ def features_of(motions, target_offsets: np.ndarray | None, speeds: Sequence[flo
             joints = motion.joints_world if speed == 1 else warped(motion.joints_world, speed)
             if len(joints) < 9:
                 continue
-            features = motion_features(joints, target_offsets, continuous_heading=True)
-            clips.append(FeatureClip(f"{motion.motion_id}x{speed:g}", features.astype(np.float32), motion.captions))
+            clips.append(FeatureClip.of(f"{motion.motion_id}x{speed:g}", joints, target_offsets, motion.captions))
     return clips

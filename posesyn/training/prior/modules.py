@@ -1,4 +1,4 @@
-"""Lightning modules that train the motion prior: tokeniser first, then the transformer on its tokens.
+"""Lightning modules that train the motion prior: tokeniser, transformer on its tokens, transformer of residual codes.
 
 The default recipes are the published ones (T2M-GPT README; the option files' defaults differ). ``small_data`` is for
 about an hour of motion on a CPU, our own choice.
@@ -20,6 +20,7 @@ from posesyn.interfaces import TextEncoder
 from posesyn.storage.seeds import seed_of
 from posesyn.synthesis.motion.prior.features import recover_joints
 from posesyn.synthesis.motion.prior.normalizer import Normalizer
+from posesyn.synthesis.motion.prior.quantizer import ResidualConfig, ResidualQuantizer, ResidualTransformer
 from posesyn.synthesis.motion.prior.transformer import MotionTransformer, TransformerConfig
 from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQOutput, VQVAEConfig
 
@@ -30,22 +31,13 @@ POSITIONS = slice(4, 67)  # local joint positions, the part that the "velocity" 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate over steps: linear warm-up, then steps down by ``factor``, or a cosine to zero.
+    """Learning rate over steps: linear warm-up, then steps down by ``factor``, or a cosine; of AdamW."""
 
-    Attributes:
-        learning_rate: Peak.
-        warmup: Steps until the peak.
-        milestones: Steps after which the rate is multiplied by ``factor``.
-        factor: See above.
-        cosine_steps: If given, cosine to 2 % of the peak over so many steps instead of the milestones.
-        betas, weight_decay: Of AdamW.
-    """
-
-    learning_rate: float
-    warmup: int = 0
-    milestones: tuple[int, ...] = ()
+    learning_rate: float  # peak
+    warmup: int = 0  # steps until the peak
+    milestones: tuple[int, ...] = ()  # steps after which the rate is multiplied by ``factor``
     factor: float = 0.05
-    cosine_steps: int | None = None
+    cosine_steps: int | None = None  # cosine to 2 % of the peak over so many steps, in place of the milestones
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
 
@@ -70,9 +62,8 @@ class Schedule:
 class VQVAERecipe:
     """Published: batch 256, windows of 64 frames, 300k steps after 1,000 of warm-up, x 0.05 at 200k."""
 
-    schedule: Schedule = field(
-        default_factory=lambda: Schedule(2e-4, warmup=1000, milestones=(201_000,))
-    )  # the published warm-up is a loop of its own before the 300k
+    # The published warm-up is a loop of its own before the 300k.
+    schedule: Schedule = field(default_factory=lambda: Schedule(2e-4, warmup=1000, milestones=(201_000,)))
     steps: int = 301_000
     batch_size: int = 256
     window: int = 64
@@ -88,38 +79,26 @@ class VQVAERecipe:
 
     @classmethod
     def small_data(cls, steps: int = 1500) -> VQVAERecipe:
-        """For a tokeniser that starts from :func:`~posesyn.training.prior.residual.start_from_data`."""
+        """For a tokeniser that starts from :func:`~posesyn.synthesis.motion.prior.vqvae.start_from_data`."""
         schedule = Schedule(5e-4, warmup=50, cosine_steps=steps)
         return cls(
-            schedule,
-            steps=steps,
-            batch_size=32,
-            root=0.25,
-            joints=4.0,
-            smoothness=12.0,
-            decoder_only=True,
+            schedule, steps=steps, batch_size=32, root=0.25, joints=4.0, smoothness=12.0, decoder_only=True,
             short_share=0.1,
-        )
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TransformerRecipe:
-    """Published: batch 128, 300k steps, x 0.05 at 150k, every input token kept with probability 0.5.
-
-    Attributes:
-        keep: Probability that an input token is kept and not replaced by a random code (``pkeep``).
-        text_dropout: Share of examples trained with a zero text embedding, which guidance needs; 0 as published.
-        smoothing: Label smoothing; 0 as published.
-    """
+    """Published: batch 128, 300k steps, x 0.05 at 150k, every input token kept with probability 0.5."""
 
     schedule: Schedule = field(
         default_factory=lambda: Schedule(1e-4, milestones=(150_000,), betas=(0.5, 0.9), weight_decay=1e-6)
     )
     steps: int = 300_000
     batch_size: int = 128
-    keep: float = 0.5
-    text_dropout: float = 0.0
-    smoothing: float = 0.0
+    keep: float = 0.5  # probability that an input token is kept and not replaced by a random code (``pkeep``)
+    text_dropout: float = 0.0  # share of examples with a zero text embedding, which guidance needs; 0 as published
+    smoothing: float = 0.0  # of labels; 0 as published
     seed: int = 0
 
     @classmethod
@@ -158,9 +137,8 @@ class MotionVQVAEModule(SeededModule):
         super().__init__()
         self.model, self.recipe, self.normalizer = MotionVQVAE(config), recipe or VQVAERecipe(), normalizer
         if self.recipe.joints and normalizer is None:
-            raise InputError(
-                "a joint loss in metres needs the normaliser", where="MotionVQVAEModule", fix="pass normalizer=..."
-            )
+            what = "a joint loss in metres needs the normaliser"
+            raise InputError(what, where="MotionVQVAEModule", fix="pass normalizer=...")
         if self.recipe.decoder_only:
             self.model.vqvae.quantizer.freeze()
 
@@ -169,24 +147,26 @@ class MotionVQVAEModule(SeededModule):
 
         Plus ``root`` * SmoothL1 of the root, where the recipe has it.
         """
-        output = self.model(features)
-        loss = functional.smooth_l1_loss(output.reconstruction, features)
-        local = functional.smooth_l1_loss(output.reconstruction[..., POSITIONS], features[..., POSITIONS])
-        loss = loss + self.recipe.commitment * output.commitment + self.recipe.positions * local
-        if self.recipe.root:
-            loss = loss + self.recipe.root * functional.smooth_l1_loss(
-                output.reconstruction[..., ROOT], features[..., ROOT]
-            )
-        if self.recipe.joints:
-            got, truth = (recover_joints(self.normalizer.denormalize(x)) for x in (output.reconstruction, features))
-            loss = loss + self.recipe.joints * _length(_posed(got) - _posed(truth)).mean()
-            if self.recipe.smoothness and features.shape[1] > 2:
-                loss = loss + self.recipe.smoothness * _length((got - truth).diff(n=2, dim=1)).mean()
+        recipe, output = self.recipe, self.model(features)
+        made, distance = output.reconstruction, functional.smooth_l1_loss
+        loss = distance(made, features)
+        local = distance(made[..., POSITIONS], features[..., POSITIONS])
+        loss = loss + recipe.commitment * output.commitment + recipe.positions * local
+        if recipe.root:
+            loss = loss + recipe.root * distance(made[..., ROOT], features[..., ROOT])
+        if recipe.joints:
+            got, truth = self._joints(made, features)
+            loss = loss + recipe.joints * _length(_posed(got) - _posed(truth)).mean()
+            if recipe.smoothness and features.shape[1] > 2:
+                loss = loss + recipe.smoothness * _length((got - truth).diff(n=2, dim=1)).mean()
         return loss, output
+
+    def _joints(self, *features: Tensor) -> list[Tensor]:
+        return [recover_joints(self.normalizer.denormalize(one)) for one in features]
 
     def joint_error(self, got: Tensor, truth: Tensor) -> Tensor:
         """(B, T) mean distance of the joints in metres, pelvis on pelvis, heading rebuilt from the window's start."""
-        got, truth = (recover_joints(self.normalizer.denormalize(x)) for x in (got, truth))
+        got, truth = self._joints(got, truth)
         return _length(_posed(got) - _posed(truth)).mean(-1)
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
@@ -264,26 +244,116 @@ class MotionTransformerModule(SeededModule):
         scores, targets = self.model(inputs, embedding), batch["targets"]
         used = targets != self.model.config.pad
         smoothing = self.recipe.smoothing if self.training else 0.0
-        losses = functional.cross_entropy(
-            scores.flatten(0, 1),
-            targets.masked_fill(~used, 0).flatten(),
-            reduction="none",
-            label_smoothing=smoothing,
-        ).view_as(used)
+        flat, wanted = scores.flatten(0, 1), targets.masked_fill(~used, 0).flatten()
+        losses = functional.cross_entropy(flat, wanted, reduction="none", label_smoothing=smoothing).view_as(used)
         count = used.sum(1).clamp_min(1)
         accuracy = ((scores.argmax(-1) == targets) & used).sum() / used.sum().clamp_min(1)
         return ((losses * used).sum(1) / count).mean(), accuracy
 
     def training_step(self, batch: dict, index: int) -> Tensor:
         loss, accuracy = self.loss(batch)
-        self.log_dict(
-            {"train/loss": loss.detach(), "train/accuracy": accuracy}, prog_bar=True, batch_size=len(batch["held"])
-        )
+        values = {"train/loss": loss.detach(), "train/accuracy": accuracy}
+        self.log_dict(values, prog_bar=True, batch_size=len(batch["held"]))
         return loss
 
     def validation_step(self, batch: dict, index: int) -> None:
         loss, accuracy = self.loss(batch)
         self.log_dict({"val/loss": loss, "val/accuracy": accuracy}, prog_bar=True, batch_size=len(batch["held"]))
+
+    def configure_optimizers(self) -> dict:
+        return self.recipe.schedule.optimizer(self.parameters())
+
+
+@dataclass(frozen=True)
+class ResidualRecipe:
+    """Our own choice throughout.
+
+    Attributes:
+        keep: Probability that the codes of a position are the true ones below the predicted level; else random.
+        known_share: Share of examples in which all codes of the first 1 to 3 positions are given, as in a prefix.
+    """
+
+    schedule: Schedule = field(
+        default_factory=lambda: Schedule(1e-3, warmup=50, cosine_steps=600, betas=(0.9, 0.98), weight_decay=0.02)
+    )
+    steps: int = 600
+    batch_size: int = 48
+    keep: float = 0.95
+    known_share: float = 0.5
+    seed: int = 0
+
+    @classmethod
+    def small_data(cls, steps: int = 600) -> ResidualRecipe:
+        return cls(Schedule(1e-3, warmup=50, cosine_steps=steps, betas=(0.9, 0.98), weight_decay=0.02), steps=steps)
+
+
+class MotionResidualModule(SeededModule):
+    """Trains a :class:`ResidualTransformer` on the codes of a finished tokeniser and a finished text encoder.
+
+    Batches are those of :func:`posesyn.training.prior.data.collate_tokens`.
+    """
+
+    def __init__(
+        self,
+        quantizer: ResidualQuantizer,
+        text_encoder: TextEncoder,
+        config: ResidualConfig,
+        recipe: ResidualRecipe | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.recipe = ResidualTransformer(config), recipe or ResidualRecipe()
+        for name, part in (("quantizer", quantizer), ("text_encoder", text_encoder)):
+            object.__setattr__(self, name, part)  # no submodule: it is not trained or saved here
+
+    def on_fit_start(self) -> None:
+        self.quantizer.to(self.device)
+
+    def on_fit_end(self) -> None:
+        self.quantizer.to("cpu")
+
+    def loss(self, batch: dict, level: Tensor) -> Tensor:
+        """Cross-entropy over the positions that are neither known nor padding; one codebook per row of the batch."""
+        codes, config = batch["codes"], self.model.config
+        rows, count = codes.shape[:2]
+        with torch.no_grad():
+            embedding = self.text_encoder.encode(batch["text"]).to(self.device)
+        place = torch.arange(count, device=codes.device)
+        valid = place < batch["length"][:, None]
+        given = codes
+        if self.training and self.recipe.keep < 1:
+            spoilt = torch.rand(codes.shape, device=codes.device) >= self.recipe.keep
+            given = torch.where(spoilt, torch.randint_like(codes, config.codes), codes)
+        known_count = torch.zeros(rows, dtype=torch.int64, device=codes.device)
+        if self.training:
+            chosen = torch.rand(rows, device=codes.device) < self.recipe.known_share
+            known_count = torch.where(chosen, torch.randint_like(known_count, 1, 4), known_count)
+        known = place < torch.minimum(known_count, batch["length"] - 1)[:, None]
+        books = torch.stack([layer.codebook for layer in self.quantizer.layers])
+        each = torch.stack([books[i][given[..., i]] for i in range(config.quantizers)], 2)  # (B, N, Q, C)
+        below = torch.arange(config.quantizers, device=codes.device) < level[:, None]
+        vectors = (each * below[:, None, :, None]).sum(2)
+        vectors = torch.where(known[..., None], self.quantizer.lookup(codes), vectors)
+        scores = self.model(embedding, vectors, level, books, known, valid)
+        target = codes.gather(2, level[:, None, None].expand(-1, count, 1))[..., 0]
+        losses = functional.cross_entropy(scores.transpose(1, 2), target, reduction="none")
+        used = valid & ~known
+        return (losses * used).sum() / used.sum().clamp_min(1)
+
+    def training_step(self, batch: dict, index: int) -> Tensor:
+        # Low codebooks matter most: levels are drawn with weights 1 / level.
+        weights = 1 / torch.arange(1.0, self.model.config.quantizers)
+        level = 1 + torch.multinomial(weights, len(batch["codes"]), replacement=True).to(self.device)
+        loss = self.loss(batch, level)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(level))
+        return loss
+
+    def validation_step(self, batch: dict, index: int) -> None:
+        total = 0.0
+        for level in range(1, self.model.config.quantizers):
+            loss = self.loss(batch, torch.full((len(batch["codes"]),), level, device=self.device))
+            self.log(f"val/level{level}", loss, batch_size=len(batch["codes"]))
+            total = total + loss / level
+        self.log("val/loss", total, prog_bar=True, batch_size=len(batch["codes"]))
 
     def configure_optimizers(self) -> dict:
         return self.recipe.schedule.optimizer(self.parameters())

@@ -25,7 +25,7 @@ from posesyn.synthesis.motion.prior.prior import MotionPriorModel
 from posesyn.synthesis.motion.prior.quantizer import ResidualConfig
 from posesyn.synthesis.motion.prior.text import HashTextEncoder, SentenceTextEncoder
 from posesyn.synthesis.motion.prior.transformer import TransformerConfig
-from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig
+from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig, start_from_data
 from posesyn.training.prior.data import (
     FeatureClip,
     FeatureWindows,
@@ -37,8 +37,14 @@ from posesyn.training.prior.data import (
     tokenize,
 )
 from posesyn.training.prior.material import Material, fingerprint, gather
-from posesyn.training.prior.modules import MotionTransformerModule, MotionVQVAEModule, TransformerRecipe, VQVAERecipe
-from posesyn.training.prior.residual import MotionResidualModule, ResidualRecipe, start_from_data
+from posesyn.training.prior.modules import (
+    MotionResidualModule,
+    MotionTransformerModule,
+    MotionVQVAEModule,
+    ResidualRecipe,
+    TransformerRecipe,
+    VQVAERecipe,
+)
 from posesyn.training.runs import lowest, run_training
 
 PRIOR, WEIGHTS = "prior.safetensors", "weights.safetensors"
@@ -103,28 +109,15 @@ def train_prior(
         material = gather(motions, validation, offsets, settings, seed, out)
         stages = _Stages(out, settings, seed, trainer, progress)
         vqvae = stages.tokeniser(material)
-        tokens = {
-            name: tokenize(vqvae, material.normalizer, clips)
-            for name, clips in (
-                ("recorded", material.recorded),
-                ("composed", material.composed),
-                ("validation", material.validation),
-            )
-        }
+        parts = ("recorded", "composed", "validation")
+        tokens = {name: tokenize(vqvae, material.normalizer, getattr(material, name)) for name in parts}
         transformer = stages.transformer(tokens, material)
-        residual = stages.residual(tokens, vqvae, transformer.text_encoder)
+        model, encoder = transformer.model, transformer.text_encoder
+        residual = stages.residual(tokens, vqvae, encoder).model
         with torch.no_grad():
-            transformer.model.trans_head.head.weight.mul_(settings.sharpness)
-        MotionPriorModel(
-            vqvae,
-            transformer.model,
-            transformer.text_encoder,
-            material.normalizer,
-            settings.name,
-            settings.guidance,
-            residual.model,
-            settings.max_run,
-        ).save(path)
+            model.trans_head.head.weight.mul_(settings.sharpness)
+        sampled = (settings.name, settings.guidance, residual, settings.max_run)
+        MotionPriorModel(vqvae, model, encoder, material.normalizer, *sampled).save(path)
     return path
 
 
@@ -208,14 +201,12 @@ class _Stages:
         weights = np.array([len(clip.phases[0]) ** 0.5 if clip.captions else 0.0 for clip in clips])
         if len(clips) > own:
             weights[own:] *= share / (1 - share) * weights[:own].sum() / weights[own:].sum()
-        chosen = [row for row, clip in enumerate(clips) if clip.captions]
-        train = TokenWindows(
-            [clips[row] for row in chosen], self.settings.codes, steps * size, self.seed, weights=weights[chosen]
-        )
+        chosen, codes = [row for row, clip in enumerate(clips) if clip.captions], self.settings.codes
+        said = [clips[row] for row in chosen]
+        train = TokenWindows(said, codes, steps * size, self.seed, weights=weights[chosen])
         plain = TokenRecipe(held_share=0.5, paraphrase_share=0.0, early_start_share=0.0)
-        return MotionDataModule(
-            train, TokenWindows(tokens["validation"], self.settings.codes, checked, seed=1, recipe=plain), size
-        )
+        held_out = TokenWindows(tokens["validation"], codes, checked, seed=1, recipe=plain)
+        return MotionDataModule(train, held_out, size)
 
     def _train(
         self, stage: str, module: Any, network: Any, data: Callable[[], MotionDataModule], steps: int, monitor: str
@@ -248,14 +239,8 @@ class _Stages:
 
 def _patches(clips: Sequence[FeatureClip], start: int = 0, step: int = 4) -> torch.Tensor:
     """(N, 4, 263) frames of one token each."""
-    return torch.cat(
-        [
-            torch.from_numpy(clip.features[start:][: (len(clip.features) - start) // step * step]).reshape(
-                -1, step, clip.features.shape[1]
-            )
-            for clip in clips
-        ]
-    )
+    whole = (clip.features[start:][: (len(clip.features) - start) // step * step] for clip in clips)
+    return torch.cat([torch.from_numpy(part).reshape(-1, step, part.shape[1]) for part in whole])
 
 
 def _warm_start(

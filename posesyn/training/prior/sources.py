@@ -7,7 +7,7 @@ unit size with the statistics that belong to them (:func:`normalised`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,8 @@ import numpy as np
 from posesyn.data.motions.amass import load_motion
 from posesyn.data.motions.captions import load_mocap
 from posesyn.errors import FileError, InputError
-from posesyn.synthesis.motion.prior.features import FEATURE_DIM, FPS, motion_features
-from posesyn.synthesis.motion.prior.normalizer import Normalizer
+from posesyn.synthesis.motion.prior.features import FPS
+from posesyn.synthesis.motion.prior.normalizer import FEATURE_DIM, Normalizer
 from posesyn.training.prior.data import FeatureClip
 
 SHORTEST, LONGEST = 40, 199  # frames of clips that T2M-GPT trains its transformer on
@@ -24,17 +24,11 @@ SHORTEST, LONGEST = 40, 199  # frames of clips that T2M-GPT trains its transform
 
 @dataclass(frozen=True)
 class TimedCaption:
-    """One line of a HumanML3D text file.
-
-    Attributes:
-        text: The caption.
-        tokens: ``word/POS`` items.
-        start, end: Seconds of the clip that it describes; both 0 for the whole.
-    """
+    """One line of a HumanML3D text file."""
 
     text: str
-    tokens: tuple[str, ...]
-    start: float
+    tokens: tuple[str, ...]  # word/POS items
+    start: float  # seconds of the clip that it describes, to ``end``; both 0 for the whole
     end: float
 
 
@@ -101,12 +95,8 @@ class HumanML3DClips(Sequence[FeatureClip]):
                 else:
                     self.skipped += 1
         if not self._clips:
-            raise InputError(
-                "no clip has a length in the range",
-                where=self.folder,
-                expected=f"{shortest} to {longest} frames",
-                got=f"{self.skipped} others",
-            )
+            expected, got = f"{shortest} to {longest} frames", f"{self.skipped} others"
+            raise InputError("no clip has a length in the range", where=self.folder, expected=expected, got=got)
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -121,10 +111,7 @@ class HumanML3DClips(Sequence[FeatureClip]):
 
 
 def amass_clips(
-    files: Mapping[str | Path, Sequence[str]],
-    body,
-    target_offsets: np.ndarray | None = None,
-    fps: float = FPS,
+    files: Mapping[str | Path, Sequence[str]], body, target_offsets: np.ndarray | None = None, fps: float = FPS
 ) -> list[FeatureClip]:
     """AMASS-style npz files (see :func:`posesyn.data.motions.amass.load_motion`) with their captions as feature clips.
 
@@ -150,8 +137,7 @@ def amass_clips(
         transl = torch.as_tensor(np.asarray(motion.transl_world)[::step], dtype=torch.float32)
         with torch.no_grad():
             joints = body.joints_only(rotvec_to_matrix(pose), betas, transl)[:, :22].numpy()
-        features = motion_features(joints, target_offsets, continuous_heading=True)
-        clips.append(FeatureClip(motion.motion_id, features.astype(np.float32), tuple(captions)))
+        clips.append(FeatureClip.of(motion.motion_id, joints, target_offsets, captions))
     return clips
 
 
@@ -164,22 +150,13 @@ def bvh_clips(
         folder, split, options: See :func:`posesyn.data.motions.captions.load_mocap`.
         target_offsets: (22, 3) bone vectors; see ``motion_features``.
     """
-    return [
-        FeatureClip(
-            motion.motion_id,
-            motion_features(motion.joints_world, target_offsets, continuous_heading=True).astype(np.float32),
-            motion.captions,
-        )
-        for motion in load_mocap(folder, split, **options)
-    ]
+    motions = load_mocap(folder, split, **options)
+    return [FeatureClip.of(one.motion_id, one.joints_world, target_offsets, one.captions) for one in motions]
 
 
 def normalised(clips: Sequence[FeatureClip], normalizer: Normalizer) -> list[FeatureClip]:
     """The clips with features of unit size."""
-    return [
-        FeatureClip(clip.clip_id, normalizer.normalize(clip.features).astype(np.float32), clip.captions)
-        for clip in clips
-    ]
+    return [replace(clip, features=normalizer.normalize(clip.features).astype(np.float32)) for clip in clips]
 
 
 def _cut(name: str, features: np.ndarray, captions: Sequence[TimedCaption]) -> list[FeatureClip]:
@@ -202,7 +179,6 @@ def _read_array(path: Path) -> np.ndarray:
 def _read_features(path: Path) -> np.ndarray:
     features = _read_array(path)
     if features.ndim != 2 or features.shape[1] != FEATURE_DIM or not np.isfinite(features).all():
-        raise FileError(
-            "these are no motion features", where=path, expected=f"(T, {FEATURE_DIM}), finite", got=features.shape
-        )
+        expected = f"(T, {FEATURE_DIM}), finite"
+        raise FileError("these are no motion features", where=path, expected=expected, got=features.shape)
     return features.astype(np.float32)

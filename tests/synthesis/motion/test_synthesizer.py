@@ -9,8 +9,8 @@ from posesyn import skeletons
 from posesyn.errors import FileError, InputError
 from posesyn.settings.synthesis import SynthesisSettings
 from posesyn.synthesis.motion.captions import choose_captions, describe_pose
-from posesyn.synthesis.motion.cleanup import clearance, settled
-from posesyn.synthesis.motion.steering.estimator_pose import CAM_TO_WORLD, joints22, turned, yaw_between
+from posesyn.synthesis.motion.sampler import clearance, settled
+from posesyn.synthesis.motion.steering.steering import CAM_TO_WORLD, joints22, turned, yaw_between
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.types import ArrayImage, Person, PoseBatch, ScoredPerson
 
@@ -311,7 +311,7 @@ def test_settling_stops_floating_sinking_and_jitter(standing, rng):
 
 
 def test_predictions_without_limbs_are_refused(synthesizer, standing, monkeypatch):
-    from posesyn.synthesis.motion.steering import estimator_pose as completion
+    from posesyn.synthesis.motion.steering import steering as completion
 
     def without_hips(points, source, target):
         present = np.ones(22, bool)

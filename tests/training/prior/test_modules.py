@@ -29,13 +29,14 @@ from posesyn.training.prior.data import (
     warped,
 )
 from posesyn.training.prior.modules import (
+    MotionResidualModule,
     MotionTransformerModule,
     MotionVQVAEModule,
+    ResidualRecipe,
     Schedule,
     TransformerRecipe,
     VQVAERecipe,
 )
-from posesyn.training.prior.residual import MotionResidualModule, ResidualRecipe
 
 VQ = VQVAEConfig(codes=12, code_dim=8, width=12)
 GPT = TransformerConfig(codes=12, width=16, text_dim=10, layers=1, heads=2)

@@ -19,7 +19,6 @@ from posesyn.synthesis.motion.prior.features import FPS
 from posesyn.synthesis.motion.prior.normalizer import FEATURE_DIM, Normalizer
 from posesyn.synthesis.motion.prior.text import HashTextConfig, HashTextEncoder
 
-FEET = (7, 10, 8, 11)  # ankles and toes
 _TOES = (10, 11)
 
 
@@ -33,16 +32,11 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or min(len(first), len(second)) < 2:
-        raise InputError(
-            "the Fréchet distance needs two sets of embeddings",
-            where="frechet_distance",
-            expected="(N >= 2, D) twice",
-            got=(first.shape, second.shape),
-        )
+        what, got = "the Fréchet distance needs two sets of embeddings", (first.shape, second.shape)
+        raise InputError(what, where="frechet_distance", expected="(N >= 2, D) twice", got=got)
     covariances = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
     # The root of a product of covariances has the eigenvalues of a symmetric matrix: no complex leftovers.
-    root = linalg.sqrtm(covariances[0])
-    root = np.real(root)
+    root = np.real(linalg.sqrtm(covariances[0]))
     values = np.linalg.eigvalsh(root @ covariances[1] @ root)
     shift = np.square(first.mean(0) - second.mean(0)).sum()
     trace = np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * np.sqrt(np.clip(values, 0, None)).sum()
@@ -76,8 +70,7 @@ def retrieval_precision(
     hits = np.zeros(3)
     for _ in range(repeats):
         for row in range(len(motions)):
-            others = rng.permutation(np.delete(np.arange(len(motions)), row))[: pool - 1]
-            chosen = np.concatenate([[row], others])
+            chosen = np.append(row, rng.permutation(np.delete(np.arange(len(motions)), row))[: pool - 1])
             order = chosen[np.argsort(distances[row, chosen], kind="stable")][:3]
             right = np.cumsum(labels[order] == labels[row]) > 0
             hits[: len(right)] += right
@@ -163,12 +156,9 @@ class MotionTextEvaluator(nn.Module):
         """B features (T_i, 263), not normalised, T_i >= 4 → (B, dim); each motion on its own, padding plays no part."""
         for index, motion in enumerate(motions):
             if motion.ndim != 2 or motion.shape[1] != FEATURE_DIM or len(motion) < 4:
-                raise InputError(
-                    "a motion to judge has the wrong shape",
-                    where=f"MotionTextEvaluator, motion {index}",
-                    expected=f"(T >= 4, {FEATURE_DIM})",
-                    got=tuple(motion.shape),
-                )
+                where, expected = f"MotionTextEvaluator, motion {index}", f"(T >= 4, {FEATURE_DIM})"
+                what = "a motion to judge has the wrong shape"
+                raise InputError(what, where=where, expected=expected, got=tuple(motion.shape))
         lengths = torch.tensor([len(motion) // 4 * 4 for motion in motions])
         scaled = [self.normalizer.normalize(motion[: int(n)])[:, :_USED] for motion, n in zip(motions, lengths)]
         x = nn.utils.rnn.pad_sequence(scaled, batch_first=True).transpose(1, 2)
@@ -177,8 +167,7 @@ class MotionTextEvaluator(nn.Module):
         x = x * (torch.arange(x.shape[2]) < (lengths // 2)[:, None])[:, None]
         x = self.stem[_FIRST:](x).transpose(1, 2)
         steps = lengths // 4
-        packed = nn.utils.rnn.pack_padded_sequence(x, steps, batch_first=True, enforce_sorted=False)
-        states, last = self.gru(packed)
+        states, last = self.gru(nn.utils.rnn.pack_padded_sequence(x, steps, batch_first=True, enforce_sorted=False))
         states, _ = nn.utils.rnn.pad_packed_sequence(states, batch_first=True)
         mean = states.sum(1) / steps[:, None]
         return functional.normalize(self.head(torch.cat([mean, last[0], last[1]], 1)), dim=1)
@@ -210,17 +199,11 @@ class MotionTextEvaluator(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> MotionTextEvaluator:
-        """Reads what :meth:`save` wrote.
-
-        Raises:
-            FileError: Missing or damaged.
-            CheckpointError: Not an evaluator.
-        """
+        """Reads what :meth:`save` wrote; FileError: missing or damaged; CheckpointError: not an evaluator."""
         settings, weights = load_metadata(path), load_weights(path)
         if settings.get("format") != FORMAT:
-            raise CheckpointError(
-                "the file is not a motion evaluator", where=path, expected=FORMAT, got=settings.get("format")
-            )
+            what, got = "the file is not a motion evaluator", settings.get("format")
+            raise CheckpointError(what, where=path, expected=FORMAT, got=got)
         arrays = [weights.pop(f"normalizer.{name}").numpy() for name in ("mean", "std")]
         model = cls(Normalizer(settings["normalizer"], *arrays), EvaluatorConfig(**settings["sizes"]))
         load_into(model, weights, where=path)

@@ -21,21 +21,6 @@ from posesyn.errors import InputError
 from posesyn.geometry.devices import device_of
 from posesyn.synthesis.motion.prior.normalizer import FEATURE_DIM
 
-__all__ = [
-    "FEATURE_DIM",
-    "FPS",
-    "JOINTS",
-    "PARENTS",
-    "RAW_OFFSETS",
-    "body_offsets",
-    "bone_offsets",
-    "motion_features",
-    "recover_joints",
-    "recover_joints_from_rotations",
-    "recover_root",
-    "still_features",
-]
-
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 JOINTS = 22
@@ -78,7 +63,7 @@ def motion_features(joints: Array, target_offsets: Array | None = None, *, conti
     Raises:
         InputError: Wrong shape, fewer than two frames, NaN or infinite values.
     """
-    world = _place(_checked_joints(joints), None if target_offsets is None else _bone_lengths(target_offsets))
+    world = _place(_checked_joints(joints), target_offsets)
     heading = _smoothed_heading(world)
     rotations = _first_two_columns(_bone_rotations(world, heading)[:-1, 1:])
 
@@ -92,41 +77,22 @@ def motion_features(joints: Array, target_offsets: Array | None = None, *, conti
     contacts = (steps[:, CONTACT_JOINTS] ** 2).sum(-1) < CONTACT_THRESHOLD
 
     frames = len(steps)
-    features = np.concatenate(
-        [
-            np.arcsin(np.clip(yaw_step, -1, 1))[:, None],
-            root_velocity[:, [0, 2]],
-            world[:-1, 0, 1:2],
-            local.reshape(frames, -1),
-            rotations.reshape(frames, -1),
-            velocities.reshape(frames, -1),
-            contacts,
-        ],
-        axis=1,
-    ).astype(np.float32)
+    columns = [
+        np.arcsin(np.clip(yaw_step, -1, 1))[:, None], root_velocity[:, [0, 2]], world[:-1, 0, 1:2],
+        local.reshape(frames, -1), rotations.reshape(frames, -1), velocities.reshape(frames, -1), contacts,
+    ]  # fmt: skip
+    features = np.concatenate(columns, axis=1).astype(np.float32)
     return torch.from_numpy(features).to(joints.device) if isinstance(joints, torch.Tensor) else features
 
 
 def still_features(poses: np.ndarray, target_offsets: np.ndarray | None = None) -> np.ndarray:
-    """Features of poses that are held still.
+    """Poses (N, 22, 3) in metres, y up → (N, 263) float32 features of each held still.
 
-    Row i is what ``motion_features`` gives for pose i repeated, in every frame but the first (there the official code
-    forces the heading to zero).
-
-    Args:
-        poses: (N, 22, 3) metres, y up.
-        target_offsets: As in :func:`motion_features`.
-
-    Returns:
-        (N, 263) float32.
-
-    Raises:
-        InputError: Wrong shape, NaN or infinite values.
+    Row i is what :func:`motion_features` (see there for ``target_offsets`` and errors) gives for pose i repeated, in
+    every frame but the first (there the official code forces the heading to zero).
     """
     poses = np.asarray(poses)
-    joints = _checked_joints(np.concatenate([poses, poses[:1]]))[:-1]
-    if target_offsets is not None:
-        joints = _retargeted(joints, _bone_lengths(target_offsets))
+    joints = _retargeted(_checked_joints(np.concatenate([poses, poses[:1]]))[:-1], target_offsets)
     joints = joints - np.stack([joints[:, 0, 0], joints[..., 1].min(1), joints[:, 0, 2]], -1)[:, None]
     across = joints[:, 2] - joints[:, 1] + joints[:, 17] - joints[:, 16]
     world = _rotate(_rotation_to_z(_forward(across))[:, None], joints)
@@ -200,10 +166,8 @@ def body_offsets(body, betas=None) -> np.ndarray:
         betas: (10,) shape; None is the mean shape.
     """
     shape = torch.zeros(10) if betas is None else torch.as_tensor(betas, dtype=torch.float32)
-    shape = shape.to(device_of(body))
     with torch.no_grad():
-        rest = body.rest_joints(shape.reshape(1, 10))[0, :JOINTS].cpu().numpy()
-    return bone_offsets(rest)
+        return bone_offsets(body.rest_joints(shape.to(device_of(body)).reshape(1, 10))[0, :JOINTS].cpu().numpy())
 
 
 def bone_offsets(rest_joints: np.ndarray) -> np.ndarray:
@@ -211,66 +175,72 @@ def bone_offsets(rest_joints: np.ndarray) -> np.ndarray:
     rest = np.asarray(rest_joints, np.float64)
     if rest.shape != (JOINTS, 3) or not np.isfinite(rest).all():
         raise InputError("rest joints must be finite (22, 3)", where="bone_offsets", got=rest.shape)
-    return np.concatenate([np.zeros((1, 3)), rest[1:] - rest[list(PARENTS[1:])]]).astype(np.float32)
+    return np.concatenate([np.zeros((1, 3)), _bones(rest)]).astype(np.float32)
+
+
+def _bones(joints: np.ndarray) -> np.ndarray:
+    """(..., 22, 3) → (..., 21, 3): joints 1..21 minus their parents."""
+    return joints[..., 1:, :] - joints[..., list(PARENTS[1:]), :]
 
 
 def _like(tensor: torch.Tensor, template: Array) -> Array:
     return tensor if isinstance(template, torch.Tensor) else tensor.numpy()
 
 
+def _as_numpy(values: Array) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
 def _checked_joints(joints: Array) -> np.ndarray:
-    values = joints.detach().cpu().numpy() if isinstance(joints, torch.Tensor) else np.asarray(joints)
+    values, where = _as_numpy(joints), "motion_features"
     if values.ndim != 3 or values.shape[1:] != (JOINTS, 3):
         raise InputError(
             "motion_features needs the joints of one motion",
-            where="motion_features",
+            where=where,
             expected="(T, 22, 3) in the order 'humanml3d22'",
             got=values.shape,
             fix="convert the joints with skeletons.convert(...) and pass one motion at a time",
         )
     if len(values) < 2:
-        raise InputError("motion_features needs at least 2 frames", where="motion_features", got=len(values))
+        raise InputError("motion_features needs at least 2 frames", where=where, got=len(values))
     bad = ~np.isfinite(values).all((1, 2))
     if bad.any():
-        raise InputError(
-            "joints have NaN or infinite values",
-            where=f"motion_features, frame {int(np.flatnonzero(bad)[0])}",
-            fix="cut or interpolate such frames first",
-        )
+        where, fix = f"{where}, frame {int(np.flatnonzero(bad)[0])}", "cut or interpolate such frames first"
+        raise InputError("joints have NaN or infinite values", where=where, fix=fix)
     return values.astype(np.float64)
 
 
 def _checked_features(features: Array) -> torch.Tensor:
     tensor = torch.as_tensor(features)
     if tensor.ndim < 2 or tensor.shape[-1] != FEATURE_DIM or tensor.shape[-2] < 1:
-        raise InputError(
-            "features have the wrong shape", where="recovery", expected="(..., T, 263)", got=tuple(tensor.shape)
-        )
+        got = tuple(tensor.shape)
+        raise InputError("features have the wrong shape", where="recovery", expected="(..., T, 263)", got=got)
     if not torch.isfinite(tensor).all():
         raise InputError("features have NaN or infinite values", where="recovery of joints")
     return tensor if tensor.is_floating_point() else tensor.float()
 
 
 def _bone_lengths(offsets: Array) -> np.ndarray:
-    values = offsets.detach().cpu().numpy() if isinstance(offsets, torch.Tensor) else np.asarray(offsets)
+    values = _as_numpy(offsets)
     if values.shape != (JOINTS, 3) or not np.isfinite(values).all():
         raise InputError("target_offsets must be finite (22, 3)", where="motion_features", got=values.shape)
     return np.linalg.norm(values.astype(np.float64), axis=-1)
 
 
-def _place(joints: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+def _place(joints: np.ndarray, target_offsets: Array | None) -> np.ndarray:
     """Retargeted, floored, centred joints whose first frame faces +z."""
-    if lengths is not None:
-        joints = _retargeted(joints, lengths)
+    joints = _retargeted(joints, target_offsets)
     # In y on all frames (the floor), in x and z on the first frame's root.
     joints = joints - (joints[0, 0, 0], joints[..., 1].min(), joints[0, 0, 2])
     across = joints[0, 2] - joints[0, 1] + joints[0, 17] - joints[0, 16]
     return _rotate(_rotation_to_z(_forward(across)), joints)
 
 
-def _retargeted(joints: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Joints with the same bone directions and other bone lengths; the root path is scaled as the legs are."""
-    bones = joints[:, 1:] - joints[:, list(PARENTS[1:])]
+def _retargeted(joints: np.ndarray, target_offsets: Array | None) -> np.ndarray:
+    """Joints with the same bone directions and the target's bone lengths; the root path is scaled as the legs are."""
+    if target_offsets is None:
+        return joints
+    lengths, bones = _bone_lengths(target_offsets), _bones(joints)
     norms = np.linalg.norm(bones, axis=-1, keepdims=True)
     directions = np.where(norms > 1e-9, bones / np.maximum(norms, 1e-9), RAW_OFFSETS[1:])
     own_leg = sum(norms[0, leg - 1, 0] for leg in LEG_JOINTS)
@@ -305,8 +275,7 @@ def _rotation_to_z(forward: np.ndarray) -> np.ndarray:
 
 def _bone_rotations(joints: np.ndarray, heading: np.ndarray) -> np.ndarray:
     """Quaternions (T, 22, 4) of each bone relative to the bone before it in its chain."""
-    bones = joints[:, 1:] - joints[:, list(PARENTS[1:])]
-    absolute = np.concatenate([heading[:, None], _shortest_arc(RAW_OFFSETS[1:], bones)], axis=1)
+    absolute = np.concatenate([heading[:, None], _shortest_arc(RAW_OFFSETS[1:], _bones(joints))], axis=1)
     before = [0 if joint in _FIRST_OF_CHAIN else PARENTS[joint] for joint in range(1, JOINTS)]
     local = _quaternion_multiply(_quaternion_conjugate(absolute[:, before]), absolute[:, 1:])
     return np.concatenate([heading[:, None], local], axis=1)
@@ -355,14 +324,12 @@ def _first_two_columns(q: np.ndarray) -> np.ndarray:
 
 def _recover_root(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The stored half angle goes into the quaternion as it is; both sums lag one frame behind."""
-    first = torch.zeros_like(features[..., :1, 0])
-    angle = torch.cat([first, features[..., :-1, 0]], dim=-1).cumsum(-1)
+    before = torch.cat([torch.zeros_like(features[..., :1, :3]), features[..., :-1, :3]], dim=-2)
+    angle, x, z = before.unbind(-1)
+    angle = angle.cumsum(-1)
     zero = torch.zeros_like(angle)
     quaternion = torch.stack([angle.cos(), zero, angle.sin(), zero], dim=-1)
-    x, z = features[..., :-1, 1], features[..., :-1, 2]
-    step = torch.stack([x, torch.zeros_like(x), z], dim=-1)
-    step = torch.cat([torch.zeros_like(features[..., :1, :3]), step], dim=-2)
-    path = _unheading(quaternion, step).cumsum(-2)
+    path = _unheading(quaternion, torch.stack([x, zero, z], dim=-1)).cumsum(-2)
     root = torch.stack([path[..., 0], features[..., 3], path[..., 2]], dim=-1)
     return quaternion, root
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,14 +35,11 @@ class Normalizer:
     std: np.ndarray
 
     def __post_init__(self) -> None:
-        for field in ("mean", "std"):
+        for field, kind, lowest in (("mean", "finite", -np.inf), ("std", "finite positive", 0.0)):
             value = np.asarray(getattr(self, field), np.float32)
-            if value.shape != (FEATURE_DIM,) or not np.isfinite(value).all() or (field == "std" and (value <= 0).any()):
-                raise InputError(
-                    f"Normalizer.{field} must be {FEATURE_DIM} finite{' positive' if field == 'std' else ''} numbers",
-                    where=f"normalizer '{self.name}'",
-                    got=value.shape,
-                )
+            if value.shape != (FEATURE_DIM,) or not np.isfinite(value).all() or (value <= lowest).any():
+                what = f"Normalizer.{field} must be {FEATURE_DIM} {kind} numbers"
+                raise InputError(what, where=f"normalizer '{self.name}'", got=value.shape)
             object.__setattr__(self, field, value)
 
     @classmethod
@@ -55,33 +51,18 @@ class Normalizer:
         Raises:
             InputError: No frame, wrong shape, or NaN.
         """
+        where = f"normalizer '{name}'"
         for index, motion in enumerate(features):
             if np.ndim(motion) != 2 or np.shape(motion)[1] != FEATURE_DIM or not np.isfinite(motion).all():
-                raise InputError(
-                    "statistics need finite features",
-                    where=f"normalizer '{name}', motion {index}",
-                    expected="(T, 263)",
-                    got=np.shape(motion),
-                )
-        frames = np.concatenate(features).astype(np.float64) if len(features) else np.empty((0, FEATURE_DIM))
-        if len(frames) == 0:
-            raise InputError("statistics need at least one frame", where=f"normalizer '{name}'")
+                where, got = f"{where}, motion {index}", np.shape(motion)
+                raise InputError("statistics need finite features", where=where, expected="(T, 263)", got=got)
+        if not sum(map(len, features)):
+            raise InputError("statistics need at least one frame", where=where)
+        frames = np.concatenate(features).astype(np.float64)
         std = frames.std(axis=0)
         for group in STD_GROUPS:
             std[group] = std[group].mean()
         return cls(name, frames.mean(axis=0), np.where(std > 1e-8, std, 1.0))
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Normalizer:
-        """Reads what :meth:`to_dict` wrote; :class:`InputError` where a key is absent."""
-        missing = {"name", "mean", "std"} - set(values)
-        if missing:
-            raise InputError("a normalizer lacks keys", where="Normalizer.from_dict", got=sorted(missing))
-        return cls(str(values["name"]), np.asarray(values["mean"]), np.asarray(values["std"]))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint's configuration (JSON)."""
-        return {"name": self.name, "mean": self.mean.tolist(), "std": self.std.tolist()}
 
     def fingerprint(self) -> str:
         """Ten hexadecimal digits that depend on the numbers alone, not on the name."""
@@ -113,9 +94,8 @@ class Normalizer:
 
     def _statistics(self, features):
         if features.shape[-1] != FEATURE_DIM:
-            raise InputError(
-                "features have the wrong size", where=f"normalizer '{self.name}'", expected=263, got=features.shape[-1]
-            )
+            where, got = f"normalizer '{self.name}'", features.shape[-1]
+            raise InputError("features have the wrong size", where=where, expected=FEATURE_DIM, got=got)
         if isinstance(features, torch.Tensor):
             return (torch.as_tensor(v, dtype=features.dtype, device=features.device) for v in (self.mean, self.std))
         return self.mean, self.std

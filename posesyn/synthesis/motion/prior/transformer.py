@@ -126,25 +126,22 @@ class _Attention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         width = config.width
-        self.heads = config.heads
-        self.dropout = config.dropout
+        self.heads, self.dropout = config.heads, config.dropout
         self.key = nn.Linear(width, width)
         self.query = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.proj = nn.Linear(width, width)
         self.resid_drop = nn.Dropout(config.dropout)
         # A buffer of the official files.
-        mask = torch.ones(config.block_size, config.block_size).tril()
-        self.register_buffer("mask", mask[None, None])
+        self.register_buffer("mask", torch.ones(config.block_size, config.block_size).tril()[None, None])
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, x: Tensor, cache: KeyValueCache | None, block: int) -> Tensor:
         query, key, value = (self._split(_linear(layer, x)) for layer in (self.query, self.key, self.value))
-        start = 0
+        start = 0 if cache is None else cache.length
         if cache is not None:
-            start = cache.length
             key, value = cache.append(block, key, value)
         stop = start + x.shape[1]
         allowed = None if x.shape[1] == 1 else self.mask[:, :, start:stop, :stop] > 0
@@ -156,15 +153,12 @@ class _Attention(nn.Module):
 class _Block(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        width = config.width
+        width, inner = config.width, config.mlp_factor * config.width
         self.ln1 = nn.LayerNorm(width)
         self.ln2 = nn.LayerNorm(width)
         self.attn = _Attention(config)
         self.mlp = nn.Sequential(
-            nn.Linear(width, config.mlp_factor * width),
-            nn.GELU(),
-            nn.Linear(config.mlp_factor * width, width),
-            nn.Dropout(config.dropout),
+            nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width), nn.Dropout(config.dropout)
         )
 
     def forward(self, x: Tensor, cache: KeyValueCache | None, block: int) -> Tensor:
@@ -246,15 +240,11 @@ class MotionTransformer(nn.Module):
         parts = [] if text_embedding is None else [base.cond_emb(text_embedding)[:, None]]
         if codes is not None and codes.shape[1]:
             parts.append(base.tok_emb(codes))
-        x = torch.cat(parts, 1)
-        start = 0 if cache is None else cache.length
+        x, start = torch.cat(parts, 1), 0 if cache is None else cache.length
         if start + x.shape[1] > self.config.block_size:
-            raise InputError(
-                "too many motion tokens for the transformer",
-                where="MotionTransformer",
-                expected=f"at most {self.config.max_tokens}",
-                got=start + x.shape[1] - 1,
-            )
+            expected, got = f"at most {self.config.max_tokens}", start + x.shape[1] - 1
+            what = "too many motion tokens for the transformer"
+            raise InputError(what, where="MotionTransformer", expected=expected, got=got)
         x = base.drop(x + base.pos_embed.embed[start : start + x.shape[1], 0])
         for index, block in enumerate([*base.blocks, *head.blocks]):
             x = block(x, cache, index)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from posesyn.errors import InputError
 from posesyn.storage.checkpoints import load_into, load_weights
-from posesyn.synthesis.motion.prior.quantizer import EMAQuantizer, ResidualQuantizer
+from posesyn.synthesis.motion.prior.quantizer import EMAQuantizer, ResidualQuantizer, check_codes
 
 EMA_KEYS = tuple(f"vqvae.quantizer.{name}" for name in ("ema_sum", "ema_count", "initialised"))
 
@@ -40,7 +40,7 @@ class VQVAEConfig:
             quantisation) codes have one more dimension, (B, N, quantizers).
         quantizer_dropout, beam: See :class:`~posesyn.synthesis.motion.prior.quantizer.ResidualQuantizer`.
         linear: A linear map of 4 frames to a code and back runs beside the convolutions. Fitted in closed form
-            (:mod:`posesyn.training.prior.residual`) it keeps poses unlike the training data in shape; our own choice.
+            (:func:`start_from_data`) it keeps poses unlike the training data in shape; our own choice.
         convolutional_encoder: False leaves the linear path alone to encode.
     """
 
@@ -88,17 +88,23 @@ class _ResidualBlock(nn.Module):
         return x + self.conv2(functional.relu(self.conv1(functional.relu(x))))
 
 
-class _ResidualStack(nn.Module):
-    def __init__(self, config: VQVAEConfig) -> None:
-        super().__init__()
-        dilations = [config.dilation_growth**i for i in reversed(range(config.depth))]
-        self.model = nn.Sequential(*(_ResidualBlock(config.width, dilation) for dilation in dilations))
+class _Stack(nn.Module):
+    """Layers under the name ``model``, as the official keys have it."""
+
+    model: nn.Sequential
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
 
 
-class _Encoder(nn.Module):
+class _ResidualStack(_Stack):
+    def __init__(self, config: VQVAEConfig) -> None:
+        super().__init__()
+        dilations = [config.dilation_growth**i for i in reversed(range(config.depth))]
+        self.model = nn.Sequential(*(_ResidualBlock(config.width, dilation) for dilation in dilations))
+
+
+class _Encoder(_Stack):
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
         width = config.width
@@ -113,11 +119,8 @@ class _Encoder(nn.Module):
             nn.Conv1d(width, config.code_dim, 3, padding=1),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
 
-
-class _Decoder(nn.Module):
+class _Decoder(_Stack):
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
         width = config.width
@@ -137,9 +140,6 @@ class _Decoder(nn.Module):
             nn.ReLU(),
             nn.Conv1d(width, config.features, 3, padding=1),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
 
 
 class _LinearPath(nn.Module):
@@ -203,23 +203,15 @@ class MotionVQVAE(nn.Module):
 
     def encode_vectors(self, features: Tensor) -> Tensor:
         """(B, T, D) normalised features → encoder output (B, T // 4, code_dim) before quantisation."""
+        where, step, got = "MotionVQVAE", self.config.frames_per_token, tuple(features.shape)
         if features.ndim != 3 or features.shape[2] != self.config.features:
-            raise InputError(
-                "motion features have the wrong shape",
-                where="MotionVQVAE",
-                expected=f"(B, T, {self.config.features})",
-                got=tuple(features.shape),
-            )
-        if features.shape[1] < self.config.frames_per_token:
-            raise InputError(
-                "a motion must be at least one token long",
-                where="MotionVQVAE",
-                expected=f"T >= {self.config.frames_per_token}",
-                got=features.shape[1],
-            )
+            expected = f"(B, T, {self.config.features})"
+            raise InputError("motion features have the wrong shape", where=where, expected=expected, got=got)
+        if got[1] < step:
+            expected = f"T >= {step}"
+            raise InputError("a motion must be at least one token long", where=where, expected=expected, got=got[1])
         # The convolutions would let frames beyond the last whole token into the tokens before.
-        features = features[:, : features.shape[1] // self.config.frames_per_token * self.config.frames_per_token]
-        features = features.transpose(1, 2)
+        features = features[:, : got[1] // step * step].transpose(1, 2)
         paths = [self.vqvae.encoder] if self.config.convolutional_encoder else []
         if self.config.linear:
             paths.append(self.vqvae.linear.encoder)
@@ -254,28 +246,14 @@ class MotionVQVAE(nn.Module):
         layers = self.config.quantizers
         fits = codes.ndim == 2 if layers == 1 else codes.ndim == 3 and 1 <= codes.shape[2] <= layers
         if not fits or codes.shape[1] == 0:
-            raise InputError(
-                "codes have the wrong shape",
-                where="MotionVQVAE.decode",
-                expected="(B, N), N > 0" if layers == 1 else f"(B, N, 1 to {layers}), N > 0",
-                got=tuple(codes.shape),
-            )
-        if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.config.codes):
-            raise InputError(
-                "a code lies outside the codebook",
-                where="MotionVQVAE.decode",
-                expected=f"0 .. {self.config.codes - 1}",
-                got=(int(codes.min()), int(codes.max())),
-            )
+            expected, got = "(B, N), N > 0" if layers == 1 else f"(B, N, 1 to {layers}), N > 0", tuple(codes.shape)
+            raise InputError("codes have the wrong shape", where="MotionVQVAE.decode", expected=expected, got=got)
+        check_codes(codes, self.config.codes, "a code", "MotionVQVAE.decode")
         return self.vqvae.quantizer.lookup(codes)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes as of :meth:`encode` → (B, 4 N, D) normalised features; each row on its own.
-
-        Raises:
-            InputError: A code lies outside the codebook, there is none, or the shape is wrong.
-        """
+        """Codes as of :meth:`encode` → (B, 4 N, D) normalised features; each row on its own. Errors: :meth:`lookup`."""
         return self.decode_vectors(self.lookup(codes))
 
     def forward(self, features: Tensor) -> VQOutput:
@@ -285,3 +263,85 @@ class MotionVQVAE(nn.Module):
         flat, index, commitment, perplexity = self.vqvae.quantizer(vectors.flatten(0, 1).float())
         decoded = self.decode_vectors(flat.view_as(vectors))
         return VQOutput(decoded, index.unflatten(0, vectors.shape[:2]), commitment, perplexity)
+
+
+# Weight of each normalised feature in the squared error of a start from data: positions count 1. The yaw step counts 5,
+# because its errors add up over the motion; rotations and velocities little, because joints come from positions.
+_GROUP_WEIGHTS = ((0, 1, 5.0), (1, 3, 1.0), (3, 4, 2.0), (4, 67, 1.0), (67, 193, 0.15), (193, 263, 0.2))
+MOST_POINTS = 100_000  # for one codebook, to keep the time down
+
+
+def feature_weights() -> Tensor:
+    """(263,) weights of the normalised features."""
+    weights = torch.empty(263)
+    for start, stop, weight in _GROUP_WEIGHTS:
+        weights[start:stop] = weight
+    return weights
+
+
+@torch.no_grad()
+def start_from_data(vqvae: MotionVQVAE, patches: Tensor, rounds: int = 10, seed: int = 0) -> None:
+    """Sets the linear path to the principal components of ``patches`` and the codebooks to k-means of what is left.
+
+    The last convolutions of encoder and decoder become zero, so that training starts at the linear solution.
+
+    Args:
+        vqvae: With ``config.linear``.
+        patches: (N, 4, 263) normalised frames of one token each, N at least the number of codes and of ``code_dim``.
+        rounds: Of Lloyd's algorithm.
+        seed: Of the first centres.
+
+    Raises:
+        InputError: No linear path, or too few or misshapen patches.
+    """
+    config = vqvae.config
+    step, dims = config.frames_per_token, config.features
+    if not config.linear:
+        raise InputError("the tokeniser has no linear path", where="start_from_data", fix="VQVAEConfig(linear=True)")
+    least = max(config.codes, config.code_dim)
+    if patches.shape[1:] != (step, dims) or len(patches) < least:
+        expected, got = f"(N >= {least}, {step}, {dims})", tuple(patches.shape)
+        raise InputError("too few or misshapen patches", where="start_from_data", expected=expected, got=got)
+    weights = feature_weights() if dims == 263 else torch.ones(dims)
+    flat = (patches * weights).flatten(1)
+    mean = flat.mean(0)
+    flat = flat - mean
+    values, vectors = torch.linalg.eigh(flat.T @ flat / len(flat))
+    basis = vectors.flip(1)[:, : config.code_dim]  # (4 D, C), largest first
+    scale = float((values.flip(0)[: config.code_dim].sum() / config.code_dim).sqrt())  # codes of unit size
+    linear = vqvae.vqvae.linear
+    forward = (basis.T / scale).view(-1, step, dims)
+    linear.encoder.weight.copy_((forward * weights).transpose(1, 2))
+    linear.encoder.bias.copy_(-(mean @ basis) / scale)
+    linear.decoder.weight.copy_(((basis.T * scale).view(-1, step, dims) / weights).transpose(1, 2))
+    # One bias for all four frames: they have the same mean but for chance.
+    linear.decoder.bias.copy_((mean.view(step, dims) / weights).mean(0))
+    ends = [vqvae.vqvae.decoder.model[-1]]
+    if config.convolutional_encoder:
+        ends.append(vqvae.vqvae.encoder.model[-1])
+    for last in ends:
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+    generator = torch.Generator().manual_seed(seed)
+    rest = flat @ basis / scale
+    quantizer = vqvae.vqvae.quantizer
+    for layer in [quantizer] if isinstance(quantizer, EMAQuantizer) else quantizer.layers:
+        some = rest[torch.randperm(len(rest), generator=generator)[:MOST_POINTS]]
+        layer.codebook.copy_(_k_means(some, config.codes, rounds, generator))
+        layer.adopt_codebook()
+        rest = rest - layer.lookup(layer.assign(rest))
+
+
+def _k_means(points: Tensor, count: int, rounds: int, generator: torch.Generator) -> Tensor:
+    """(count, D) centres by Lloyd's algorithm; an empty one starts again at a random point."""
+
+    def pick(number: int) -> Tensor:
+        return points[torch.randint(len(points), (number,), generator=generator)]
+
+    centres = pick(count)
+    for _ in range(rounds):
+        nearest = (centres.square().sum(1) - 2 * points @ centres.T).argmin(1)
+        counts = torch.bincount(nearest, minlength=count)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        centres = torch.where((counts > 0)[:, None], sums / counts.clamp_min(1)[:, None], pick(count))
+    return centres

@@ -31,14 +31,8 @@ HEAD = POINTS.index("head")
 PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, *(HEAD,) * 5)
 
 
-def _mirrored_name(name: str) -> str:
-    for side, other in (("left", "right"), ("right", "left")):
-        if name.startswith(side):
-            return other + name.removeprefix(side)
-    return name
-
-
-FLIP = tuple(POINTS.index(_mirrored_name(name)) for name in POINTS)
+_SWAP = {"left": "right", "right": "left"}
+FLIP = tuple(POINTS.index("_".join(_SWAP.get(part, part) for part in name.split("_"))) for name in POINTS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,17 +53,12 @@ class PoseLibrary:
 
     def save(self, path: str | Path, about: str = "") -> None:
         """Writes safetensors, half precision."""
-        save_weights(
-            path, {"points": self.points.half(), "spread": self.spread.half()}, {"format": FORMAT, "about": about}
-        )
+        arrays = {"points": self.points.half(), "spread": self.spread.half()}
+        save_weights(path, arrays, {"format": FORMAT, "about": about})
 
     @classmethod
     def load(cls, path: str | Path | None = None, mirrored: bool = True) -> PoseLibrary:
-        """Reads what :meth:`save` wrote; None is the shipped library.
-
-        Args:
-            path: A file.
-            mirrored: Add the mirror image of every example.
+        """Reads what :meth:`save` wrote, or for None what is shipped, with the mirror images of all if ``mirrored``.
 
         Raises:
             FileError: Missing or damaged.
@@ -84,12 +73,8 @@ class PoseLibrary:
         for name in ("points", "spread"):
             shape = tuple(arrays[name].shape) if name in arrays else None
             if shape is None or len(shape) != 3 or shape[1:] != (len(POINTS), 3) or not shape[0]:
-                raise CheckpointError(
-                    f"the pose library's {name} have the wrong shape",
-                    where=path,
-                    expected=f"(N, {len(POINTS)}, 3)",
-                    got=shape,
-                )
+                what, expected = f"the pose library's {name} have the wrong shape", f"(N, {len(POINTS)}, 3)"
+                raise CheckpointError(what, where=path, expected=expected, got=shape)
         points = arrays["points"]
         return cls(torch.cat([points, mirror(points)]) if mirrored else points, arrays["spread"])
 

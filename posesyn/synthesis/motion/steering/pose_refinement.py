@@ -41,15 +41,10 @@ class Fitted(NamedTuple):
     reprojection: np.ndarray
 
     def draw(self, rng: np.random.Generator, temperature: float, width: float) -> tuple[int, np.ndarray, np.ndarray]:
-        """A hypothesis in proportion to its posterior, and a pose near it.
+        """A hypothesis in proportion to its posterior, and a pose near it: its number, points (27, 3), view (3, 3).
 
-        Args:
-            rng: Source of randomness.
-            temperature: Of the choice.
-            width: Of the deviation: 0 takes the hypothesis as it is, 1 the full spread.
-
-        Returns:
-            Its number, points (27, 3), view (3, 3).
+        ``temperature`` is that of the choice; ``width`` of the deviation: 0 takes the hypothesis as it is, 1 the full
+        spread.
         """
         weight = np.exp(-0.5 * (self.cost - self.cost.min()) / temperature)
         row = int(rng.choice(len(weight), p=weight / weight.sum()))
@@ -101,9 +96,8 @@ class Refinement:
         self.told = torch.nonzero(evidence.predicted)[:, 0]
         starts, self.width = len(examples), self.spread.shape[-1]
         self.like: dict[str, Any] = {"dtype": torch.float64, "device": evidence.keypoints.device}
-        self.start = State(
-            torch.zeros(starts, self.width, **self.like), views.double(), torch.zeros(starts, 4, **self.like)
-        )
+        nothing = torch.zeros(starts, self.width, **self.like)
+        self.start = State(nothing, views.double(), torch.zeros(starts, 4, **self.like))
         self.start.rest[:, 3] = self.settings.closeness
         self._place()
 
@@ -173,19 +167,10 @@ class Refinement:
         camera = torch.zeros(count, len(self.seen), 2, 3, **self.like)
         camera[..., 0, 0] = camera[..., 1, 1] = scale * shrink
         camera[..., 2] = -(scale * shrink.square() * close)[..., None] * seen[..., :2]
-        of_keypoints = (
-            torch.cat(
-                [
-                    camera @ moving[:, self.seen],
-                    camera @ turning[:, self.seen],
-                    flat[..., None],
-                    torch.eye(2, **self.like).expand(count, len(self.seen), 2, 2),
-                    (-shrink * seen[..., 2])[..., None, None] * flat[..., None],
-                ],
-                -1,
-            )
-            * (soft / noise)[..., None]
-        )
+        shifting = torch.eye(2, **self.like).expand(count, len(self.seen), 2, 2)
+        closing = (-shrink * seen[..., 2])[..., None, None] * flat[..., None]
+        parts = [camera @ moving[:, self.seen], camera @ turning[:, self.seen], flat[..., None], shifting, closing]
+        of_keypoints = torch.cat(parts, -1) * (soft / noise)[..., None]
         of_prediction = torch.zeros(count, len(self.told), 3, width + 7, **self.like)
         of_prediction[..., : width + 3] = torch.cat([moving[:, self.told], turning[:, self.told]], -1)
         of_prediction *= trust[..., None] / settings.prediction_noise
@@ -237,9 +222,8 @@ class Refinement:
         distance = (posed[:, None] - posed[None]).square().sum(-1).mean(-1).sqrt()
         kept: list[int] = []
         for row in cost.argsort(stable=True).tolist():
-            if len(kept) < self.settings.hypotheses and all(
-                float(distance[row, other]) > self.settings.distinct / 2 for other in kept
-            ):
+            apart = all(float(distance[row, other]) > self.settings.distinct / 2 for other in kept)
+            if len(kept) < self.settings.hypotheses and apart:
                 kept.append(row)
         gram = slopes[kept].transpose(1, 2) @ slopes[kept] + 1e-6 * torch.eye(self.width + 7, **self.like)
         identity = torch.eye(self.width + 7, **self.like).expand(len(kept), -1, -1)
@@ -248,19 +232,8 @@ class Refinement:
         spread = torch.einsum("pck,hkd->hdpc", self.spread, open_ways[:, : self.width])
         turns = open_ways[:, self.width : self.width + 3].transpose(1, 2)
         state = State(*(value[kept] for value in state))
-        return Fitted(
-            *(
-                value.cpu().numpy()
-                for value in (
-                    points[kept],
-                    state.views,
-                    cost[kept],
-                    spread,
-                    turns,
-                    self._reprojection(state, posed[kept]),
-                )
-            )
-        )
+        found = (points[kept], state.views, cost[kept], spread, turns, self._reprojection(state, posed[kept]))
+        return Fitted(*(value.cpu().numpy() for value in found))
 
     def _reprojection(self, state: State, posed: Tensor) -> Tensor:
         seen = posed[:, self.seen]

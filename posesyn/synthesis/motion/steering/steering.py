@@ -1,12 +1,12 @@
-"""Motions that pass through a pose fitted from the 2D truth: which pose a sample gets, and how the motion takes it.
+"""Motions that pass through a pose: the estimator's, or one fitted from the 2D truth; and how a motion takes it.
 
-PoseSyn leaves the available 2D truth unused; the steps here and their constants are our own
-choice.
+PoseSyn leaves the available 2D truth unused; the fitting and bending and their constants are our own choice.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,10 +21,101 @@ from posesyn.metrics.pose2d_error import person_size
 from posesyn.settings.synthesis import FittingSettings
 from posesyn.storage.seeds import rng_of
 from posesyn.synthesis.motion.prior.features import PARENTS
-from posesyn.synthesis.motion.steering.estimator_pose import turned
 from posesyn.synthesis.motion.steering.pose_library import POINTS, ROWS, PoseLibrary, shipped_library
 from posesyn.synthesis.motion.steering.pose_refinement import Evidence, Fitted, Refinement
-from posesyn.types import ScoredPerson
+from posesyn.types import PoseBatch, ScoredPerson
+
+_INDEX = {name: i for i, name in enumerate(skeletons.get("humanml3d22").joints)}
+_NEEDED = tuple(f"{side}_{part}" for side in ("left", "right") for part in ("hip", "knee", "shoulder", "elbow"))
+# World (y up) from camera (y down): half a turn about x. Right for a level camera, which is our own choice: the tilt of
+# a photo's camera is not known.
+CAM_TO_WORLD = np.array([1.0, -1.0, -1.0])
+
+
+def joints22(prediction: PoseBatch, row: int = 0) -> np.ndarray:
+    """(22, 3) float64 joints ``humanml3d22`` of one prediction, world orientation (y up), pelvis at the origin.
+
+    Joints that the estimator's skeleton lacks are put where they lie on an upright body between or beside the others:
+    spine, neck and collars between hips and shoulders, head above the neck, feet in front of the ankles.
+
+    Raises:
+        InputError: NaN, or hips, knees, shoulders or elbows are absent.
+    """
+    where, joints = f"the prediction of person '{prediction.person_ids[row]}'", prediction.joints_cam[row]
+    points, present = skeletons.convert(np.asarray(joints, np.float64), prediction.skeleton, "humanml3d22")
+    lacking = [name for name in _NEEDED if not present[_INDEX[name]]]
+    if lacking:
+        what = "the estimator's skeleton lacks joints that the motion prior needs"
+        got = f"no {lacking} in '{prediction.skeleton}'"
+        raise InputError(what, where=where, expected=list(_NEEDED), got=got)
+    if not np.isfinite(points[present]).all():
+        bad = [name for name, i in _INDEX.items() if present[i] and not np.isfinite(points[i]).all()]
+        fix = "drop the person from the challenging ones"
+        raise InputError("the predicted joints have NaN or infinite values", where=where, got=bad, fix=fix)
+    points = points * CAM_TO_WORLD
+    if not present.all():
+        _complete(points, present)
+    return points - points[0]
+
+
+def _complete(points: np.ndarray, present: np.ndarray) -> None:
+    """Fills absent joints in place; the shares are those of SMPL's mean body, rounded (our own choice)."""
+
+    def get(name: str) -> np.ndarray:
+        return points[_INDEX[name]]
+
+    def put(name: str, value: np.ndarray) -> None:
+        if not present[_INDEX[name]]:
+            points[_INDEX[name]] = value
+
+    hips = (get("left_hip") + get("right_hip")) / 2
+    shoulders = (get("left_shoulder") + get("right_shoulder")) / 2
+    trunk = shoulders - hips
+    put("pelvis", hips + 0.15 * trunk)
+    put("neck", hips + 1.1 * trunk)
+    pelvis, neck = get("pelvis"), get("neck")
+    for name, share in (("spine1", 0.22), ("spine2", 0.5), ("spine3", 0.6)):
+        put(name, pelvis + share * (neck - pelvis))
+    put("head", neck + 0.2 * (neck - hips))
+    across = get("left_hip") - get("right_hip")
+    forward = np.cross(across, trunk)
+    forward = forward / max(float(np.linalg.norm(forward)), 1e-9)
+    for side in ("left", "right"):
+        put(f"{side}_collar", neck - 0.15 * trunk + 0.4 * (get(f"{side}_shoulder") - shoulders))
+        shin = get(f"{side}_knee") - get(f"{side}_hip")
+        put(f"{side}_ankle", get(f"{side}_knee") + shin)
+        put(f"{side}_wrist", get(f"{side}_elbow") + 0.95 * (get(f"{side}_elbow") - get(f"{side}_shoulder")))
+        lower = get(f"{side}_ankle") - get(f"{side}_knee")
+        length = max(float(np.linalg.norm(lower)), 1e-9)
+        ahead = forward - lower * float(forward @ lower) / length**2
+        ahead = ahead / max(float(np.linalg.norm(ahead)), 1e-9)
+        put(f"{side}_foot", get(f"{side}_ankle") + 0.3 * length * ahead + 0.12 * lower)
+
+
+def yaw_between(source: np.ndarray, target: np.ndarray) -> float:
+    """Angle about y by which (22, 3) joints are best turned onto others, both taken relative to joint 0.
+
+    The least-squares rotation about one axis; maximises the sum of dot products of the horizontal parts.
+    """
+    along, across = _level_products(source - source[:1], target - target[:1])
+    return float(np.arctan2(across, along))
+
+
+def _level_products(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(..., 22, 3) → (...,) sums of the dot and of the cross products of the horizontal parts."""
+    along = (source[..., 0] * target[:, 0] + source[..., 2] * target[:, 2]).sum(-1)
+    return along, (source[..., 2] * target[:, 0] - source[..., 0] * target[:, 2]).sum(-1)
+
+
+def turned(points: np.ndarray, yaw: float) -> np.ndarray:
+    """(..., 3) turned about the world's y axis."""
+    return points @ _turn(yaw).T
+
+
+def _turn(yaw: float) -> np.ndarray:
+    cosine, sine = np.cos(yaw), np.sin(yaw)
+    return np.array([[cosine, 0.0, sine], [0.0, 1.0, 0.0], [-sine, 0.0, cosine]])
+
 
 MIN_JOINTS = 6  # keypoints at hips, shoulders and limbs; fewer say too little about 66 coordinates
 # Keypoints at which views are compared, and whose number MIN_JOINTS counts.
@@ -34,7 +125,7 @@ _LIMBS = tuple(
     for part in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
 )
 _COMPARED = (*_LIMBS, *range(POINTS.index("nose"), len(POINTS)), POINTS.index("neck"), POINTS.index("head"))
-_FLIP_Y = np.diag([1.0, -1.0, -1.0])
+_FLIP_Y = np.diag(CAM_TO_WORLD)
 
 
 class PoseFitter:
@@ -82,15 +173,12 @@ class PoseFitter:
         if known[list(_LIMBS)].sum() < MIN_JOINTS or not size > 0:
             return None
         keypoints[known] = (keypoints[known] - keypoints[known].mean(0)) / size
-        prediction = scored.prediction
-        points, present = skeletons.convert(
-            np.asarray(prediction.joints_cam[0], np.float64), prediction.skeleton, "smpl45"
-        )
+        joints = np.asarray(scored.prediction.joints_cam[0], np.float64)
+        points, present = skeletons.convert(joints, scored.prediction.skeleton, "smpl45")
         points, present = points[list(ROWS)], present[list(ROWS)]
         if not np.isfinite(points[present]).all():
-            raise InputError(
-                "the predicted joints have NaN or infinite values", where=f"the prediction of '{person.person_id}'"
-            )
+            where = f"the prediction of '{person.person_id}'"
+            raise InputError("the predicted joints have NaN or infinite values", where=where)
         root = points[0] if present[0] else points[[1, 2]].mean(0)
         found = (keypoints, noise, np.where(present[:, None], points - root, 0.0), present)
         return Evidence(*(torch.from_numpy(array).to(self.device) for array in found))
@@ -125,22 +213,21 @@ class PoseFitter:
             mean.append(products[:, 0])
             along, near = along + products[:, 1], near + products[:, 2]
         near = near + self._table[2] @ goal[:, 2]
-        square = self._squares()
-        flat = square[0] @ weight - mean[0].square() - mean[1].square()
+        level, whole = self._squares
+        flat = level @ weight - mean[0].square() - mean[1].square()
         along = along.clamp_min(1e-9)
         scale = along / flat.clamp_min(1e-9)
         residual = wanted - along * scale
         best = residual.topk(64, largest=False).indices
         residual = residual / scale[best].median().square()
-        apart = square[1] @ predicted - 2 * near
+        apart = whole @ predicted - 2 * near
         score = residual + settings.prediction_share * apart
         return self._distinct(score.topk(400, largest=False).indices)
 
+    @cached_property
     def _squares(self) -> tuple[Tensor, Tensor]:
-        if not hasattr(self, "_square_table"):
-            level = self._table[:2].square().sum(0)
-            self._square_table = level, level + self._table[2].square()
-        return self._square_table
+        level = self._table[:2].square().sum(0)
+        return level, level + self._table[2].square()
 
     def _distinct(self, order: Tensor) -> tuple[Tensor, Tensor]:
         posed = self._table[:, order].permute(1, 2, 0)
@@ -174,9 +261,7 @@ def split_view(view: np.ndarray) -> tuple[float, np.ndarray, float]:
         above the horizon; radians.
     """
     yaw = float(np.arctan2(view[0, 2], view[0, 0]))
-    cosine, sine = np.cos(yaw), np.sin(yaw)
-    turn = np.array([[cosine, 0.0, sine], [0.0, 1.0, 0.0], [-sine, 0.0, cosine]])
-    return yaw, view @ turn.T @ _FLIP_Y, float(np.arcsin(np.clip(-view[2, 1], -1.0, 1.0)))
+    return yaw, view @ _turn(yaw).T @ _FLIP_Y, float(np.arcsin(np.clip(-view[2, 1], -1.0, 1.0)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,12 +287,7 @@ class Goal:
 def draw_goal(fitted: Fitted, number: int, seed: int, width: float, settings: FittingSettings) -> Goal:
     """The goal of a person's sample ``number``: the best hypothesis for 0, else one drawn from the posterior.
 
-    Args:
-        fitted: Hypotheses of the person.
-        number: k; with ``seed`` it decides everything.
-        seed: Of the sample.
-        width: See ``Fitted.draw``.
-        settings: Those of the fitting.
+    (number, seed of the sample) decide everything; for ``width`` see :meth:`Fitted.draw`.
     """
     if number == 0:
         row, points, view = 0, fitted.points[0], fitted.views[0]
@@ -219,22 +299,16 @@ def draw_goal(fitted: Fitted, number: int, seed: int, width: float, settings: Fi
 
 
 def nearest_frame(joints: np.ndarray, pose: np.ndarray, first: int = 0) -> tuple[int, float, float]:
-    """The frame that is nearest to a pose up to a turn about the vertical.
+    """The frame of (T, 22, 3) joints, y up, that is nearest to a pose (22, 3) up to a turn about the vertical.
 
-    Args:
-        joints: (T, 22, 3) y up.
-        pose: (22, 3).
-        first: Frames before it do not count, unless there are no others.
-
-    Returns:
-        Frame, the angle by which the motion must be turned, root mean square distance in metres.
+    Frames before ``first`` do not count, unless there are no others. Returns the frame, the angle by which the motion
+    must be turned, and the root mean square distance in metres.
     """
     first = min(first, len(joints) - 1)
     frames, goal = np.asarray(joints[first:], np.float64), pose - pose[:1]
     frames = frames - frames[:, :1]
     # All frames at once what yaw_between finds for one; the distance follows from its two sums.
-    along = (frames[..., 0] * goal[:, 0] + frames[..., 2] * goal[:, 2]).sum(-1)
-    across = (frames[..., 2] * goal[:, 0] - frames[..., 0] * goal[:, 2]).sum(-1)
+    along, across = _level_products(frames, goal)
     level = (frames[..., 1] * goal[:, 1]).sum(-1)
     square = (frames**2).sum((-1, -2)) + (goal**2).sum() - 2 * (level + np.hypot(along, across))
     best = int(np.argmin(square))

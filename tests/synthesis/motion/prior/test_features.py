@@ -242,13 +242,6 @@ class TestNormalizer:
         tensor = torch.from_numpy(frames).float()[None]
         np.testing.assert_allclose(normalizer.normalize(tensor)[0].numpy(), normalizer.normalize(frames), atol=1e-4)
 
-    def test_travels_as_json(self, rng):
-        normalizer = Normalizer.from_features("made-up", [rng.normal(size=(9, 263))])
-        back = Normalizer.from_dict(json.loads(json.dumps(normalizer.to_dict())))
-        assert back.name == "made-up"
-        np.testing.assert_array_equal(back.mean, normalizer.mean)
-        np.testing.assert_array_equal(back.std, normalizer.std)
-
     def test_constant_dimensions_stay_finite(self):
         normalizer = Normalizer.from_features("still", [np.ones((4, 263))])
         np.testing.assert_array_equal(normalizer.normalize(np.ones((4, 263))), 0)
@@ -262,5 +255,3 @@ class TestNormalizer:
             Normalizer("zero", np.zeros(263), np.zeros(263))
         with pytest.raises(InputError, match="263"):
             Normalizer("one", np.zeros(263), np.ones(263)).normalize(np.zeros((2, 251)))
-        with pytest.raises(InputError, match="std"):
-            Normalizer.from_dict({"name": "x", "mean": [0] * 263})

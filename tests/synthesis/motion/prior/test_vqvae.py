@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from posesyn.errors import CheckpointError, FileError, InputError, UnsafeFileError
-from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig
+from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig, feature_weights, start_from_data
 
 TINY = VQVAEConfig(features=10, codes=16, code_dim=8, width=12)
 
@@ -170,3 +170,48 @@ def test_wrong_files_are_refused(tmp_path, capsys):
         MotionVQVAE.from_official(path, TINY)
     with pytest.raises(CheckpointError, match="of another shape"):
         MotionVQVAE.from_official(path)
+
+
+LINEAR = VQVAEConfig(
+    features=10, codes=8, code_dim=40, width=12, quantizers=3, linear=True, convolutional_encoder=False
+)
+
+
+def test_the_linear_start_is_the_principal_components(rng):
+    """As many components as numbers: encoding and decoding without codes must be exact."""
+    patches = torch.from_numpy(rng.normal(size=(300, 4, 10)) @ rng.normal(size=(10, 10)) + 2).float()
+    model = MotionVQVAE(LINEAR).eval()
+    start_from_data(model, patches)
+    with torch.no_grad():
+        vectors = model.encode_vectors(patches)
+        decoded = model.decode_vectors(vectors)
+    # a bias per feature serves all four frames, so their means may differ a little
+    spread = patches.mean(0) - patches.mean((0, 1))
+    torch.testing.assert_close(decoded + spread, patches, atol=1e-3, rtol=1e-3)
+    assert vectors.square().mean().item() == pytest.approx(1.0, rel=0.05)
+
+
+def test_more_codebooks_leave_less_over(rng):
+    patches = torch.from_numpy(rng.normal(size=(500, 4, 10)) @ np.diag(np.arange(1, 11) / 5)).float()
+    model = MotionVQVAE(LINEAR).eval()
+    start_from_data(model, patches, seed=1)
+    codes = model.encode(patches)
+    errors = [float((model.decode(codes[..., :n]) - patches).square().mean()) for n in (1, 2, 3)]
+    assert errors[0] > errors[1] > errors[2]
+    again = MotionVQVAE(LINEAR).eval()
+    start_from_data(again, patches, seed=1)
+    torch.testing.assert_close(again.encode(patches), codes)
+
+
+def test_weights_cover_every_feature():
+    weights = feature_weights()
+    assert weights.shape == (263,) and (weights > 0).all() and weights[0] > weights[10] > weights[100]
+
+
+def test_impossible_starts_are_refused(rng):
+    with pytest.raises(InputError, match="linear path"):
+        start_from_data(MotionVQVAE(VQVAEConfig(features=10, codes=8, code_dim=8, width=12)), torch.zeros(99, 4, 10))
+    with pytest.raises(InputError, match="patches"):
+        start_from_data(MotionVQVAE(LINEAR), torch.zeros(5, 4, 10))
+    with pytest.raises(InputError, match="encoder"):
+        VQVAEConfig(convolutional_encoder=False)

@@ -11,7 +11,6 @@ from posesyn import load_body
 from posesyn.errors import CheckpointError, FileError, InputError
 from posesyn.geometry.procrustes import similarity_align
 from posesyn.storage.checkpoints import save_weights
-from posesyn.synthesis.motion.steering.estimator_pose import CAM_TO_WORLD, turned
 from posesyn.synthesis.motion.steering.pose_library import (
     FLIP,
     PARENTS,
@@ -23,7 +22,7 @@ from posesyn.synthesis.motion.steering.pose_library import (
     shipped_library,
 )
 from posesyn.synthesis.motion.steering.pose_refinement import Fitted, FittingSettings, Refinement, State
-from posesyn.synthesis.motion.steering.steering import PoseFitter, split_view
+from posesyn.synthesis.motion.steering.steering import CAM_TO_WORLD, PoseFitter, split_view, turned
 from tests.factories import make_seen
 
 QUICK = FittingSettings(starts=6, hypotheses=4, iterations=8)

@@ -10,13 +10,19 @@ import torch
 from posesyn.errors import InputError
 from posesyn.settings.synthesis import SynthesisSettings
 from posesyn.storage.seeds import seed_of
-from posesyn.synthesis.motion.cleanup import settled
+from posesyn.synthesis.motion.placement import reproject
 from posesyn.synthesis.motion.prior.features import PARENTS, body_offsets, motion_features, recover_joints
-from posesyn.synthesis.motion.ranking import reproject
-from posesyn.synthesis.motion.steering.estimator_pose import CAM_TO_WORLD, joints22, turned, yaw_between
+from posesyn.synthesis.motion.sampler import settled
 from posesyn.synthesis.motion.steering.pose_library import shipped_library
 from posesyn.synthesis.motion.steering.pose_refinement import FittingSettings
-from posesyn.synthesis.motion.steering.steering import bent_to, nearest_frame
+from posesyn.synthesis.motion.steering.steering import (
+    CAM_TO_WORLD,
+    bent_to,
+    joints22,
+    nearest_frame,
+    turned,
+    yaw_between,
+)
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from tests.factories import make_seen
 

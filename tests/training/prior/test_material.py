@@ -1,15 +1,13 @@
-"""Motions that are made for training: perturbed, composed, and the tokeniser's start from data."""
+"""Motions that are made for training: perturbed and composed."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from posesyn.errors import InputError
 from posesyn.synthesis.motion.prior.features import PARENTS, motion_features
-from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig
-from posesyn.training.prior.augmentation import (
+from posesyn.training.prior.material import (
     CaptionedJoints,
     bent,
     cartwheeling,
@@ -20,7 +18,6 @@ from posesyn.training.prior.augmentation import (
     perturbed,
     tipped,
 )
-from posesyn.training.prior.residual import feature_weights, start_from_data
 
 
 def stick_figure(frames=90, speed=0.0):
@@ -117,48 +114,3 @@ def test_composed_motions_have_words_and_repeat_with_the_seed():
         composed(recorded[1:], 3)
     with pytest.raises(InputError, match="no motion"):
         perturbed([], np.random.default_rng(0))
-
-
-CONFIG = VQVAEConfig(
-    features=10, codes=8, code_dim=40, width=12, quantizers=3, linear=True, convolutional_encoder=False
-)
-
-
-def test_the_linear_start_is_the_principal_components(rng):
-    """As many components as numbers: encoding and decoding without codes must be exact."""
-    patches = torch.from_numpy(rng.normal(size=(300, 4, 10)) @ rng.normal(size=(10, 10)) + 2).float()
-    model = MotionVQVAE(CONFIG).eval()
-    start_from_data(model, patches)
-    with torch.no_grad():
-        vectors = model.encode_vectors(patches)
-        decoded = model.decode_vectors(vectors)
-    # a bias per feature serves all four frames, so their means may differ a little
-    spread = patches.mean(0) - patches.mean((0, 1))
-    torch.testing.assert_close(decoded + spread, patches, atol=1e-3, rtol=1e-3)
-    assert vectors.square().mean().item() == pytest.approx(1.0, rel=0.05)
-
-
-def test_more_codebooks_leave_less_over(rng):
-    patches = torch.from_numpy(rng.normal(size=(500, 4, 10)) @ np.diag(np.arange(1, 11) / 5)).float()
-    model = MotionVQVAE(CONFIG).eval()
-    start_from_data(model, patches, seed=1)
-    codes = model.encode(patches)
-    errors = [float((model.decode(codes[..., :n]) - patches).square().mean()) for n in (1, 2, 3)]
-    assert errors[0] > errors[1] > errors[2]
-    again = MotionVQVAE(CONFIG).eval()
-    start_from_data(again, patches, seed=1)
-    torch.testing.assert_close(again.encode(patches), codes)
-
-
-def test_weights_cover_every_feature():
-    weights = feature_weights()
-    assert weights.shape == (263,) and (weights > 0).all() and weights[0] > weights[10] > weights[100]
-
-
-def test_impossible_starts_are_refused(rng):
-    with pytest.raises(InputError, match="linear path"):
-        start_from_data(MotionVQVAE(VQVAEConfig(features=10, codes=8, code_dim=8, width=12)), torch.zeros(99, 4, 10))
-    with pytest.raises(InputError, match="patches"):
-        start_from_data(MotionVQVAE(CONFIG), torch.zeros(5, 4, 10))
-    with pytest.raises(InputError, match="encoder"):
-        VQVAEConfig(convolutional_encoder=False)

@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from posesyn import skeletons
 from posesyn.errors import InputError
 from posesyn.metrics.pose2d_error import joint_weights
-from posesyn.synthesis.motion.ranking import reproject
+from posesyn.synthesis.motion.placement import reproject
 from posesyn.types import ArrayImage, Person
 
 

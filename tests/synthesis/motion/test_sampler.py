@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from posesyn.synthesis.motion.cleanup import FLESH, clearance, feet_locked, grounded, path_planted, settled
 from posesyn.synthesis.motion.prior.evaluator import foot_skating
 from posesyn.synthesis.motion.prior.features import PARENTS
+from posesyn.synthesis.motion.sampler import FLESH, clearance, feet_locked, grounded, path_planted, settled
 
 
 @pytest.fixture

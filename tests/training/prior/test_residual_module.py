@@ -9,8 +9,7 @@ import torch
 from posesyn.synthesis.motion.prior.quantizer import ResidualConfig, ResidualQuantizer
 from posesyn.synthesis.motion.prior.text import HashTextConfig, HashTextEncoder
 from posesyn.training.prior.data import MotionDataModule, TokenClip, TokenWindows
-from posesyn.training.prior.modules import Schedule
-from posesyn.training.prior.residual import MotionResidualModule, ResidualRecipe
+from posesyn.training.prior.modules import MotionResidualModule, ResidualRecipe, Schedule
 
 
 def test_a_resumed_residual_transformer_equals_an_uninterrupted_one(tmp_path, rng):

@@ -8,9 +8,9 @@ import torch
 
 from posesyn.errors import InputError
 from posesyn.settings.synthesis import SynthesisSettings
-from posesyn.synthesis.motion.continuation import continue_codes
 from posesyn.synthesis.motion.long_motions import long_motions, seam_jump
 from posesyn.synthesis.motion.prior.features import motion_features, recover_joints
+from posesyn.synthesis.motion.prior.prior import continue_codes
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 
 
