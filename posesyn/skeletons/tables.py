@@ -108,6 +108,15 @@ JOINTS: dict[str, str] = {
     .replace("left_hand:", "left_thumb:")
     .replace("right_hand:", "right_thumb:")
     + " head:crown left_middle:left_middle_tip right_middle:right_middle_tip left_big_toe right_big_toe",
+    # Left before right. Heels are those of the other sets; the foot's index is the tip of the second toe.
+    "blazepose33": """nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear
+        right_ear mouth_left mouth_right left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist
+        left_pinky:left_pinky_knuckle right_pinky:right_pinky_knuckle left_index:left_index_knuckle
+        right_index:right_index_knuckle left_thumb:left_thumb_knuckle right_thumb:right_thumb_knuckle left_hip right_hip
+        left_knee right_knee left_ankle right_ankle left_heel right_heel left_foot_index right_foot_index""",
+    # What every set above has: the joints to compare estimators of different sets by.
+    "limbs12": """left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist left_hip right_hip
+        left_knee right_knee left_ankle right_ankle""",
     "spin24": SPIN24,
     "spin49": f"{_OP25_PART} {SPIN24}",
     "hmr2_44": f"{_OP25_PART} {' '.join(SPIN24.split()[:19])}",
@@ -138,6 +147,12 @@ ALIASES: tuple[tuple[str, str, bool], ...] = (
     ("spine", "belly", True),
     ("jaw", "nose", True),
     ("face", "nose", True),
+    ("left_big_toe", "left_foot_index", True),
+    ("right_big_toe", "right_foot_index", True),
+    ("smpl_left_hand", "left_index_knuckle", True),
+    ("smpl_right_hand", "right_index_knuckle", True),
+    ("smpl_left_foot", "left_foot_index", True),
+    ("smpl_right_foot", "right_foot_index", True),
 )
 
 # What SPIN and HMR2 put into the OpenPose slots of an SMPL body, although better regressed joints exist beside them
@@ -218,4 +233,7 @@ DRAWN_BONES: tuple[tuple[str, ...], ...] = (
     ("right_shoulder", "right_hip"),
     *((f"{side}_{point}", f"{side}_ankle") for side in ("left", "right") for point in ("big_toe", "heel")),
     *((f"{side}_small_toe", f"{side}_big_toe") for side in ("left", "right")),
+    *((f"{side}_foot_index", f"{side}_heel") for side in ("left", "right")),
+    *((f"{side}_{finger}", f"{side}_wrist") for side in ("left", "right") for finger in ("pinky", "index", "thumb")),
+    ("mouth_left", "mouth_right"),
 )

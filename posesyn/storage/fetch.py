@@ -247,7 +247,8 @@ def _npm() -> str:
 
 
 def _pip() -> list[str]:
-    if find_spec("pip") is not None:
+    found_here = find_spec("pip")
+    if found_here is not None and found_here.origin is not None:  # None: a mere folder of that name
         return [sys.executable, "-m", "pip"]
     # Environments made by uv hold no pip.
     for name, words in (("pip", []), ("pip3", []), ("uv", ["tool", "run", "pip"])):

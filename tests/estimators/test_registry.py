@@ -87,8 +87,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, small):
 
 def test_other_packages_announce_estimators(announced):
     assert ESTIMATORS.names() == [
-        *("broken", "crowdnet", "foreign", "hmr", "hmr2", "hmr_small", "hybrik", "mlp", "nonsense", "semgcn", "stgcn"),
-        "videopose",
+        *("blazepose", "blazepose_heavy", "blazepose_lite", "broken", "crowdnet", "foreign", "hmr", "hmr2"),
+        *("hmr_small", "hybrik", "mlp", "nonsense", "semgcn", "stgcn", "videopose"),
     ]
     assert posesyn.load_estimator("foreign").spec.name == "foreign"
 

@@ -175,6 +175,18 @@ def test_faces_of_smpl45_and_smpl30_have_other_orders():
     assert skeletons.mapping("smpl45", "smpl30")[24:29].tolist() == [24, 26, 25, 28, 27]
 
 
+def test_blazepose_goes_to_the_common_sets():
+    names = skeletons.get("blazepose33").joints
+    for target, found in (("coco17", 17), ("limbs12", 12), ("lsp14", 12), ("smpl24", 16)):
+        rows = skeletons.mapping("blazepose33", target)
+        assert (rows >= 0).sum() == found, target
+        for joint, row in zip(skeletons.get(target).joints, rows):
+            if row >= 0 and not joint.endswith(("hand", "foot")):
+                assert names[row] == joint
+    # The network's hips are no rotation centres.
+    assert (skeletons.mapping("blazepose33", "smpl24", approximate=False)[1:3] == -1).all()
+
+
 def test_convert_numpy_and_torch_agree(rng):
     torch = pytest.importorskip("torch")
     points = rng.normal(size=(2, 3, 17, 2)).astype(np.float32)

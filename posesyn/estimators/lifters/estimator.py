@@ -17,14 +17,13 @@ from posesyn.estimators.lifters.keypoints import (
     FOCAL,
     NEEDED,
     View,
-    image_intrinsics,
     lifted_from,
     person_view,
-    place_before_camera,
     sixteen_keypoints,
     usable_keypoints,
 )
 from posesyn.estimators.lifters.lifter import JOINTS, SKELETON, Lifter, load_lifter
+from posesyn.estimators.placement import camera_of, place_before_camera
 from posesyn.interfaces import EstimatorSpec, KeypointDetector
 from posesyn.types import Person, PoseBatch
 
@@ -101,7 +100,7 @@ class LifterEstimator(nn.Module):
         return predict_in_chunks(self, self.spec, persons, self._predict, self.batch_size)
 
     def _predict(self, persons: Sequence[Person]) -> dict[str, np.ndarray]:
-        cameras = np.stack([_camera(person) for person in persons])
+        cameras = np.stack([camera_of(person) for person in persons])
         joints = np.full((len(persons), JOINTS, 3), np.nan)
         given = {}
         for row, person in enumerate(persons):
@@ -147,17 +146,3 @@ class LifterEstimator(nn.Module):
         else:
             flat = FOCAL * rays
         return {"joints": functional.mse_loss(self.lifter(flat), target) * usable.float().mean()}
-
-
-def _camera(person: Person) -> np.ndarray:
-    known = None if person.labels is None else person.labels.intrinsics
-    if known is None and person.joints is not None:
-        known = person.joints.intrinsics
-    known = person.intrinsics if known is None else known
-    if known is not None:
-        return np.asarray(known, np.float64).reshape(3, 3)
-    size = person.image_width_height
-    if size is None:
-        height, width = person.image.load().shape[:2]
-        size = (width, height)
-    return image_intrinsics(*size).astype(np.float64)

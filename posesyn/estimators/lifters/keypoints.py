@@ -16,6 +16,7 @@ from torch.nn import functional
 from posesyn import skeletons
 from posesyn.errors import InputError
 from posesyn.estimators.lifters.lifter import JOINTS, SKELETON, Lifter, load_lifter
+from posesyn.estimators.placement import image_intrinsics, place_before_camera
 from posesyn.settings.lifters import FOCAL
 from posesyn.storage.files import write_bytes
 from posesyn.types.looks import short_repr
@@ -78,33 +79,6 @@ def sixteen_keypoints(points: np.ndarray, visible: np.ndarray, skeleton: str, wh
 
 def _is_face(name: str) -> bool:
     return name in _FACE or any(part in name for part in ("nose", "eye", "ear"))
-
-
-def place_before_camera(joints: np.ndarray, points_px: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Translation (3,) that makes root-relative joints (16, 3) project closest to the keypoints (16, 2).
-
-    Linear least squares: f (X + tx) = u (Z + tz) for both coordinates, u counted from the principal point.
-    """
-    focal = intrinsics[[0, 1], [0, 1]]
-    rays = (np.asarray(points_px, np.float64) - intrinsics[:2, 2]) / focal
-    rows, values = np.zeros((2 * JOINTS, 3)), np.zeros(2 * JOINTS)
-    for axis in range(2):
-        part = slice(axis * JOINTS, (axis + 1) * JOINTS)
-        rows[part, axis], rows[part, 2] = 1, -rays[:, axis]
-        values[part] = rays[:, axis] * joints[:, 2] - joints[:, axis]
-    found = np.linalg.lstsq(rows, values, rcond=None)[0]
-    # A pose in front of the camera: noise in tiny or degenerate keypoints may say otherwise.
-    nearest = 0.1 - float(joints[:, 2].min())
-    if found[2] < nearest:
-        middle = rays.mean(0)
-        found = np.array([*(middle * max(nearest, 1.0)), max(nearest, 1.0)])
-    return found
-
-
-def image_intrinsics(width: float, height: float) -> np.ndarray:
-    """The camera assumed for an image: focal length :data:`FOCAL` half widths, principal point in the middle."""
-    focal = FOCAL * width / 2
-    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]], np.float32)
 
 
 def normalised(points_px: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:

