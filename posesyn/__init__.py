@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from posesyn import body as body
     from posesyn import data as data
+    from posesyn import detectors as detectors
     from posesyn import estimators as estimators
     from posesyn import geometry as geometry
     from posesyn import metrics as metrics
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from posesyn import synthesis as synthesis
     from posesyn import training as training
     from posesyn.body import load_body as load_body
+    from posesyn.detectors import load_detector as load_detector
     from posesyn.errors import PosesynError as PosesynError
     from posesyn.estimators import load_estimator as load_estimator
     from posesyn.estimators.adapters import CallableEstimator as CallableEstimator

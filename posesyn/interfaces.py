@@ -33,6 +33,8 @@ class EstimatorSpec:
         focal_length: Focal length in crop pixels that its camera assumes.
         rot6d_layout: Layout of its 6D rotations (see ``geometry.rotations``), or None.
         neighbours: Other persons of the image whose 2D joints its training takes, at most; 0 for none.
+        family: Networks of one family learnt from the same data and err alike (the three BlazePose, say); none of them
+            may judge another one's training data as a detector. None: ``name`` is the family.
 
     Example:
         >>> EstimatorSpec("mine", input_size=(256, 192), box_aspect=0.75).skeleton
@@ -53,6 +55,7 @@ class EstimatorSpec:
     focal_length: float = 5000.0
     rot6d_layout: Literal["interleaved", "contiguous"] | None = None
     neighbours: int = 0
+    family: str | None = None
 
     def __repr__(self) -> str:
         return short_repr(
@@ -118,7 +121,12 @@ class Captioner(Protocol):
 
 
 class KeypointDetector(Protocol):
-    """Finds 2D keypoints; an estimator is turned into one by projecting its joints."""
+    """Finds 2D keypoints; an estimator is turned into one by projecting its joints.
+
+    Two further attributes are read where they are there: ``name``, for reports and for the check that a continued run
+    is the same, and ``family``, whose weights these are (see :class:`EstimatorSpec`): a filter refuses a detector of
+    the family of the estimator that is being improved.
+    """
 
     skeleton: str
 

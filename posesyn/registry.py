@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
-from importlib import import_module
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module, invalidate_caches
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from posesyn.errors import InputError, PosesynError
 
@@ -14,7 +16,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """One kind of thing by name: estimators, lifters, render backends, data formats, protocols.
+    """One kind of thing by name: estimators, detectors, lifters, render backends, data formats, protocols.
 
     A thing is looked for among the built-in and registered ones first, then in the entry point group, so that no
     package can replace what posesyn brings.
@@ -31,6 +33,7 @@ class Registry(Generic[T]):
     ) -> None:
         self.kind, self.group, self.fix = kind, group, fix
         self._things: dict[str, T | str] = dict(built_in or {})
+        self._built_in = frozenset(self._things)
 
     def register(self, name: str, thing: T) -> None:
         """Adds a thing.
@@ -89,6 +92,34 @@ class Registry(Generic[T]):
                 fix="report it to the package that announces it",
             ) from error
 
+    def make(self, name: str, *arguments: Any, where: str) -> Any:
+        """What the maker of that name, or the function ``"my_module:make"`` of a file in the current folder or of an
+        installed package, returns.
+
+        Args:
+            name: In the registry, or with a colon.
+            arguments: For the maker.
+            where: For messages.
+
+        Raises:
+            InputError: Unknown name, or a maker that posesyn does not bring failed.
+            PosesynError: As the maker raises it.
+        """
+        if name in self._built_in:
+            return cast(Callable[..., Any], self[name])(*arguments)
+        try:
+            maker = _function(name) if ":" in name else cast(Callable[..., Any], self[name])
+            return maker(*arguments)
+        except PosesynError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"{self.kind} '{name}' could not be built",
+                where=where,
+                got=f"{type(error).__name__}: {error}",
+                fix="repair the module, or report it to the package that announces it",
+            ) from error
+
     def _announced(self) -> dict[str, EntryPoint]:
         return {} if self.group is None else {point.name: point for point in entry_points(group=self.group)}
 
@@ -101,3 +132,16 @@ class Registry(Generic[T]):
             expected=f"one of {', '.join(names)}",
             fix=(guess + (self.fix or "")).strip() or None,
         )
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """``my_module:make``. A command that was installed does not look for modules where it was called, so it is told to,
+    for this import only."""
+    module, _, attribute = name.partition(":")
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        invalidate_caches()
+        return cast(Callable[..., Any], getattr(import_module(module), attribute))
+    finally:
+        sys.path.remove(here)

@@ -21,7 +21,7 @@ from posesyn.settings import (
 from posesyn.settings.base import identity
 
 if TYPE_CHECKING:  # jsonargparse runs these imports too: nothing that loads torch
-    from posesyn.interfaces import Captioner, TargetEstimator
+    from posesyn.interfaces import Captioner, KeypointDetector, TargetEstimator
     from posesyn.types import ErrorReport, Motion, Person
 
 
@@ -71,6 +71,13 @@ def estimator_of(estimator: EstimatorSettings, device: str = "auto") -> TargetEs
     from posesyn.estimators import load_estimator
 
     return load_estimator(estimator.name, checkpoint=estimator.checkpoint, device=device)
+
+
+def detector_of(name: str | None, device: str = "auto") -> KeypointDetector | None:
+    """The detector of that name with its weights, or None."""
+    from posesyn.detectors import load_detector
+
+    return None if name is None else load_detector(name, device=device)
 
 
 def trainer_of(trainer: TrainerSettings, device: str) -> TrainerSettings:

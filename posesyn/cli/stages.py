@@ -49,6 +49,7 @@ def run(
     synthesis: SynthesisSettings = SynthesisSettings(),
     rendering: RenderingSettings = RenderingSettings(),
     filtering: FilterSettings = FilterSettings(),
+    detector: str | None = None,
     training: FineTuningSettings = FineTuningSettings(),
     seed: int = 0,
     device: str = "auto",
@@ -66,6 +67,8 @@ def run(
         synthesis: How motions are made.
         rendering: What is drawn of them.
         filtering: Which frames are kept.
+        detector: A detector of 2D keypoints that judges the frames in place of the estimator, by name
+            (movenet_thunder, movenet_lightning, vitpose, or 'my_module:make').
         training: How the estimator is retrained; ``steps 0`` ends the run after the filter.
         seed: Decides everything that is drawn.
         device: Where it runs: auto, cpu, cuda, mps ...
@@ -88,6 +91,7 @@ def run(
         captions=build.captions_of(data),
         captioner=asked,
         others=[build.estimator_of(one, device) for one in others or ()],
+        detector=build.detector_of(detector, device),
         synthesizer=synthesizer,
         source={**build.data_identity(data), **build.captioner_identity(captioner)},
         device=device,
@@ -218,6 +222,7 @@ def filter_clips(
     clips: Path,
     estimator: EstimatorSettings = EstimatorSettings(),
     filtering: FilterSettings = FilterSettings(),
+    detector: str | None = None,
     device: str = "auto",
     progress: bool = True,
 ) -> None:
@@ -225,18 +230,22 @@ def filter_clips(
 
     Args:
         clips: Folder of the clip store.
-        estimator: The estimator that judges.
+        estimator: The estimator to improve. It judges, unless there is a detector.
         filtering: Which frames are kept.
+        detector: A detector of 2D keypoints that judges in its place, by name (movenet_thunder, movenet_lightning,
+            vitpose, or 'my_module:make').
         device: Where it runs: auto, cpu, cuda, mps ...
         progress: Show progress.
     """
     from posesyn.pipeline import stages
     from posesyn.storage.files import read_json
 
-    judge = build.estimator_of(estimator, device)
-    stages.filter_clips(clips, filtering, judge=judge, progress=progress)
+    improved, other = build.estimator_of(estimator, device), build.detector_of(detector, device)
+    judge = improved if other is None else other
+    stages.filter_clips(clips, filtering, judge=judge, improves=improved, progress=progress)
     result = read_json(clips / stages.FILTERED)
-    print(f"kept {result['frames_kept']} of {result['frames']} frames, threshold {result['threshold']:.3f} m")
+    unit = "m" if other is None else filtering.measure.upper()
+    print(f"kept {result['frames_kept']} of {result['frames']} frames, threshold {result['threshold']:.3f} {unit}")
 
 
 def report(data: DataSettings, extraction: Path, out: Path) -> None:

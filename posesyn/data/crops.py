@@ -15,7 +15,7 @@ from posesyn.geometry.cameras import apply_affine, crop_affine, padded_box
 from posesyn.interfaces import EstimatorSpec
 from posesyn.storage.clip_store import StoredFrame
 from posesyn.storage.images import ImageFile
-from posesyn.types import BodyLabels, ImageSource, Person
+from posesyn.types import ArrayImage, BodyLabels, ImageSource, Person
 from posesyn.types.looks import short_repr
 
 _MIRROR = np.diag([-1.0, 1.0, 1.0])
@@ -221,6 +221,38 @@ def crop_persons(persons: Sequence[Person], spec: EstimatorSpec) -> CropBatch:
         np.array([crop.box_size for crop in crops], np.float32),
         np.array([crop.image_size for crop in crops], np.float32),
     )
+
+
+def frame_persons(images: np.ndarray, boxes_xyxy: np.ndarray, skeleton: str, where: str) -> list[Person]:
+    """Persons without annotation, one per frame, for a network that wants :func:`crop_persons`.
+
+    Args:
+        images: (T, H, W, 3) uint8.
+        boxes_xyxy: (T, 4) pixels.
+        skeleton: Joint order that they are said to have.
+        where: For messages.
+
+    Raises:
+        InputError: Other shapes or types, or a box that is empty or outside the image.
+    """
+    images, boxes = np.asarray(images), np.asarray(boxes_xyxy, np.float32)
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or boxes.shape != (len(images), 4):
+        raise InputError(
+            "detect needs images and one box per image",
+            where=where,
+            expected="(T, H, W, 3) uint8 and (T, 4)",
+            got=f"{images.shape} {images.dtype} and {boxes.shape}",
+        )
+    for row, box in enumerate(boxes):
+        problem = box_problem(box, (images.shape[2], images.shape[1]))
+        if problem is not None:
+            raise InputError(problem, where=f"{where}, frame {row}", fix="leave the frame out, or correct its box")
+    joints = len(skeletons.get(skeleton))
+    nothing = np.zeros((joints, 2), np.float32), np.zeros(joints, bool)
+    return [
+        Person(f"frame/{row:06d}", ArrayImage(image, f"frame {row}"), box, *nothing, skeleton)
+        for row, (image, box) in enumerate(zip(images, boxes))
+    ]
 
 
 def same_image(first: ImageSource, second: ImageSource) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from posesyn import skeletons
-from posesyn.data.crops import CropBatch, crop_persons
+from posesyn.data.crops import CropBatch, crop_persons, frame_persons
 from posesyn.errors import InputError
 from posesyn.estimators.base import predict_in_chunks
 from posesyn.geometry.cameras import (
@@ -23,7 +23,7 @@ from posesyn.geometry.cameras import (
 )
 from posesyn.geometry.devices import device_of
 from posesyn.interfaces import EstimatorSpec, TargetEstimator
-from posesyn.types import ArrayImage, Person, PoseBatch
+from posesyn.types import Person, PoseBatch
 from posesyn.types.looks import short_repr
 
 _CAMERAS = ("keypoints_px", "cam", "transl_cam")
@@ -55,7 +55,7 @@ class CallableEstimator(nn.Module):
         ...     joints = torch.zeros(len(images), 45, 3)
         ...     return {"joints": joints, "keypoints_px": joints[..., :2] + 8}
         >>> estimator = CallableEstimator(network, EstimatorSpec("mine", input_size=(16, 16)))
-        >>> image = ArrayImage(np.zeros((48, 64, 3), np.uint8))
+        >>> image = ps.types.ArrayImage(np.zeros((48, 64, 3), np.uint8))
         >>> person = Person("a", image, np.array([8, 4, 56, 44]), np.full((17, 2), 20.0), np.ones(17), "coco17")
         >>> estimator.predict([person]).keypoints_px.shape
         (1, 45, 2)
@@ -179,33 +179,34 @@ class EstimatorKeypointDetector:
         name, place = self.estimator.spec.name, str(device_of(self.estimator))
         return short_repr(self, estimator=name, skeleton=self.skeleton, device=place)
 
+    @property
+    def name(self) -> str:
+        """The estimator's name."""
+        return self.estimator.spec.name
+
+    @property
+    def family(self) -> str:
+        """The estimator's family."""
+        return self.estimator.spec.family or self.estimator.spec.name
+
     def detect(self, images: np.ndarray, boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(T, H, W, 3) uint8 and (T, 4) boxes → keypoints (T, J, 2) px and scores (T, J).
 
-        A regressor knows no confidence: the score is 1 for a joint inside the image, 0 for one outside it or absent
-        from the estimator's skeleton.
+        The score is the estimator's own (:attr:`PoseBatch.scores`), or 1 where it has none; 0 for a joint outside the
+        image or absent from the estimator's skeleton.
 
         Raises:
             InputError: Wrong shapes, or an unusable box.
         """
-        images, boxes = np.asarray(images), np.asarray(boxes_xyxy, np.float32)
-        joints = len(skeletons.get(self.skeleton))
-        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or boxes.shape != (len(images), 4):
-            raise InputError(
-                "detect needs images and one box per image",
-                where=f"detector over '{self.estimator.spec.name}'",
-                expected="(T, H, W, 3) uint8 and (T, 4)",
-                got=f"{images.shape} {images.dtype} and {boxes.shape}",
-            )
-        if not len(images):
+        persons = frame_persons(images, boxes_xyxy, self.skeleton, f"detector over '{self.estimator.spec.name}'")
+        if not persons:
+            joints = len(skeletons.get(self.skeleton))
             return np.zeros((0, joints, 2), np.float32), np.zeros((0, joints), np.float32)
-        nothing = np.zeros((joints, 2), np.float32), np.zeros(joints, bool)
-        persons = [
-            Person(f"frame/{row:06d}", ArrayImage(image, f"frame {row}"), box, *nothing, self.skeleton)
-            for row, (image, box) in enumerate(zip(images, boxes))
-        ]
         found = self.estimator.predict(persons)
         keypoints, present = skeletons.convert(found.keypoints_px, found.skeleton, self.skeleton)
-        height, width = images.shape[1:3]
+        height, width = np.shape(images)[1:3]
         inside = ((keypoints > -0.5) & (keypoints < (width - 0.5, height - 0.5))).all(-1)
-        return keypoints.astype(np.float32), (present & inside).astype(np.float32)
+        scores = (present & inside).astype(np.float32)
+        if found.scores is not None:
+            scores *= skeletons.convert(found.scores[..., None], found.skeleton, self.skeleton)[0][..., 0]
+        return keypoints.astype(np.float32), scores

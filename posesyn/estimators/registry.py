@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module, invalidate_caches
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posesyn.errors import InputError, PosesynError
+from posesyn.errors import InputError
 from posesyn.interfaces import TargetEstimator
 from posesyn.registry import Registry
 
@@ -136,25 +135,8 @@ def load_estimator(
         raise InputError("load_estimator takes a name", expected="e.g. 'hmr_small'", got=type(name).__name__,
                          fix="an estimator that you have needs no loading: pass it on as it is")  # fmt: skip
     place = resolve_device(device)
-    return moved(_made(name, checkpoint), place)
-
-
-def _made(name: str, checkpoint: Checkpoint) -> TargetEstimator:
-    if name in _BUILT_IN:
-        return _BUILT_IN[name](checkpoint)
     where = f"load_estimator('{name}')"
-    try:
-        make = _function(name) if ":" in name else ESTIMATORS[name]
-        estimator = make(checkpoint)
-    except PosesynError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"estimator '{name}' could not be built",
-            where=where,
-            got=f"{type(error).__name__}: {error}",
-            fix="repair the module, or report it to the package that announces it",
-        ) from error
+    estimator = ESTIMATORS.make(name, checkpoint, where=where)
     if not isinstance(estimator, TargetEstimator):
         raise InputError(
             f"estimator '{name}' is no TargetEstimator",
@@ -162,17 +144,4 @@ def _made(name: str, checkpoint: Checkpoint) -> TargetEstimator:
             expected="an object with `spec` and `predict(persons)`",
             got=type(estimator).__name__,
         )
-    return estimator
-
-
-def _function(name: str) -> Maker:
-    """``my_module:make``. A command that was installed does not look for modules where it was called, so it is told to,
-    for this import only."""
-    module, _, attribute = name.partition(":")
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        invalidate_caches()
-        return getattr(import_module(module), attribute)
-    finally:
-        sys.path.remove(here)
+    return moved(estimator, place)

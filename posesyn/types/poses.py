@@ -26,6 +26,8 @@ class PoseBatch:
         transl_cam: (B, 3) SMPL translation in the full-image camera, or None.
         intrinsics: (B, 3, 3) of the full image, or None.
         vertices_cam: (B, V, 3) or None.
+        scores: (B, J) float32, 0 to 1: how sure it is that each of ``keypoints_px`` is seen there; None where it does
+            not say.
 
     Example:
         >>> batch = PoseBatch(("a", "b"), "coco17", np.zeros((2, 17, 3)), np.zeros((2, 17, 2)))
@@ -42,6 +44,7 @@ class PoseBatch:
     transl_cam: np.ndarray | None = None
     intrinsics: np.ndarray | None = None
     vertices_cam: np.ndarray | None = None
+    scores: np.ndarray | None = None
 
     __repr__ = short_repr
 
@@ -54,6 +57,7 @@ class PoseBatch:
             "betas": (batch, 10),
             "transl_cam": (batch, 3),
             "intrinsics": (batch, 3, 3),
+            "scores": (batch, joints),
         }
         for name, shape in shapes.items():
             value = getattr(self, name)
@@ -83,6 +87,7 @@ class PoseBatch:
                 "transl_cam",
                 "intrinsics",
                 "vertices_cam",
+                "scores",
             )
         }
         return PoseBatch(self.person_ids[rows], self.skeleton, **arrays)

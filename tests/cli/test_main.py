@@ -317,3 +317,38 @@ def test_mocap_renders_the_right_way_up(shared, tmp_path, name):
     assert clip.mask.any((1, 2)).all()
     # A folder rendered with other settings is not taken for this one.
     assert cli.main(["render", *arguments[:-1], "5", "--out", str(tmp_path / "clips")]) == 2
+
+
+def test_a_detector_judges_by_name(tmp_path, capsys, monkeypatch):
+    import numpy as np
+
+    from posesyn import skeletons
+    from posesyn.storage.clip_store import ClipStore
+    from tests.factories import make_clip, write_clips
+
+    clip = make_clip()
+    write_clips(tmp_path / "clips", [clip])
+    points, _ = skeletons.convert(clip.keypoints_px, "smpl45", "coco17")
+    points[3:] += 300
+    np.save(tmp_path / "points.npy", points)
+    (tmp_path / "judging.py").write_text(
+        "import numpy as np\nfrom posesyn.detectors import CallableDetector\n"
+        "def made(checkpoint):\n"
+        "    return CallableDetector(lambda images, boxes: np.load('points.npy')[:len(images)])\n"
+        "def hmr(checkpoint):\n"
+        "    return CallableDetector(lambda images, boxes: np.load('points.npy')[:len(images)], family='hmr_small')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    command = ["filter", "--clips", "clips", "--device", "cpu", "--progress", "false", "--filtering.threshold", "0.5"]
+    assert cli.main([*command, "--detector", "judging:made"]) == 0, capsys.readouterr().err
+    assert "kept 3 of 5 frames, threshold 0.500 OKS" in capsys.readouterr().out
+    assert ClipStore(tmp_path / "clips").labels(0)["keep"].tolist() == [True] * 3 + [False] * 2
+    for name, message in (
+        ("judging:hmr", "are one network (hmr_small)"),
+        ("movenet_thundr", "Did you mean 'movenet_thunder'"),
+    ):
+        assert cli.main([*command, "--detector", name]) == 2
+        assert message in capsys.readouterr().err
+    monkeypatch.setenv("POSESYN_CACHE", str(tmp_path / "cache"))
+    assert cli.main([*command, "--detector", "movenet_thunder"]) == 2
+    assert "`posesyn assets fetch movenet_thunder`" in capsys.readouterr().err

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -155,6 +157,31 @@ def test_joints_the_estimator_lacks_score_zero(small, rng):
     _, scores = EstimatorKeypointDetector(small, "mpii16").detect(images, np.array([[0, 0, 64, 64]]))
     present = skeletons.mapping("smpl45", "mpii16") >= 0
     assert (scores[0, ~present] == 0).all()
+
+
+def test_scores_are_the_estimators_where_it_has_some(small, rng):
+    images = rng.integers(0, 256, (2, 80, 100, 3), dtype=np.uint8)
+    boxes = np.array([[10, 5, 60, 75], [30, 10, 90, 79]], np.float32)
+    sure = rng.random((2, 45)).astype(np.float32)
+
+    class Sure:
+        spec = small.spec
+
+        def predict(self, persons):
+            return replace(small.predict(persons), scores=sure)
+
+    _, plain = EstimatorKeypointDetector(small).detect(images, boxes)
+    _, scores = EstimatorKeypointDetector(Sure()).detect(images, boxes)
+    rows = skeletons.mapping("smpl45", "coco17")
+    np.testing.assert_array_equal(scores, np.where(plain > 0, sure[:, rows], 0))
+    _, scores = EstimatorKeypointDetector(Sure(), "mpii16").detect(images, boxes)
+    assert (scores[:, skeletons.mapping("smpl45", "mpii16") < 0] == 0).all()
+
+
+def test_a_detector_has_the_name_and_the_family_of_its_estimator(small):
+    assert EstimatorKeypointDetector(small).name == EstimatorKeypointDetector(small).family == small.spec.name
+    other = CallableEstimator(Tiny(), replace(SPEC, family="relatives"))
+    assert EstimatorKeypointDetector(other).family == "relatives"
 
 
 def test_no_frames(small):

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 from posesyn.cli.main import main
-from posesyn.errors import RunError
-from posesyn.estimators import load_estimator
+from posesyn.detectors import CallableDetector
+from posesyn.errors import InputError, RunError
+from posesyn.estimators import EstimatorKeypointDetector, load_estimator
 from posesyn.pipeline import stages
 from posesyn.pipeline.run import Pipeline
 from posesyn.settings import ExtractionSettings, FineTuningSettings, RenderingSettings, RunSettings, SynthesisSettings
+from posesyn.storage.clip_store import ClipStore
+from posesyn.storage.files import read_json
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
-from tests.factories import make_motion, make_report, make_scored
+from tests.factories import make_clip, make_motion, make_report, make_scored, write_clips
 
 TINY = RunSettings(
     ExtractionSettings(num_challenging=2, num_non_challenging=2),
@@ -78,6 +81,28 @@ def test_what_an_earlier_version_began_is_refused(body, tiny_prior, tmp_path, st
             stages.synthesize(make_report(), TINY.synthesis, tmp_path, synthesizer=made)
         else:
             stages.render([make_motion()], TINY.rendering, tmp_path)
+
+
+def test_the_detector_of_a_run_is_independent_and_stays_the_same(tmp_path):
+    estimator, person = load_estimator("hmr_small"), make_scored().person
+
+    def pipeline(where, **changes):
+        return Pipeline(estimator, [person], tmp_path / where, TINY, progress=False, **changes)
+
+    def middle(images, boxes):
+        return np.repeat((boxes[:, None, :2] + boxes[:, None, 2:]) / 2, 17, axis=1)
+
+    with pytest.raises(InputError, match=r"one network \(hmr_small\)"):
+        pipeline("own", detector=EstimatorKeypointDetector(estimator))
+    assert not (tmp_path / "own").exists()
+    with pipeline("run", detector=CallableDetector(middle, name="middle")) as run:
+        clips = write_clips(tmp_path / "run" / "clips", [make_clip()])
+        run.filter(ClipStore(tmp_path / "run" / "clips"))
+        assert clips and read_json(tmp_path / "run" / "clips" / stages.FILTERED)["mode"] == "detector"
+    pipeline("run", detector=CallableDetector(middle, name="middle")).close()
+    for other in (None, CallableDetector(middle, name="other")):
+        with pytest.raises(RunError, match="detector"):
+            pipeline("run", detector=other)
 
 
 @pytest.mark.integration

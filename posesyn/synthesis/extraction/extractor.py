@@ -16,7 +16,7 @@ import torch
 
 from posesyn.errors import FileError, InputError
 from posesyn.geometry.devices import device_of
-from posesyn.interfaces import TargetEstimator
+from posesyn.interfaces import KeypointDetector, TargetEstimator
 from posesyn.progress import ProgressBar
 from posesyn.settings.base import identity, plain, with_changes
 from posesyn.settings.stages import ExtractionSettings
@@ -187,8 +187,8 @@ class ErrorExtractor:
         return ErrorReport(*ranking.finish(), tuple(skipped), settings)
 
 
-def estimator_fingerprint(estimator: TargetEstimator) -> str | None:
-    """What tells two estimators of one name apart: their own word, else a hash of their weights, else nothing."""
+def estimator_fingerprint(estimator: TargetEstimator | KeypointDetector) -> str | None:
+    """What tells two of one name apart: their own word, else a hash of their weights, else nothing."""
     if hasattr(estimator, "fingerprint"):
         return str(estimator.fingerprint)
     return fingerprint(estimator) if isinstance(estimator, torch.nn.Module) else None

@@ -15,7 +15,7 @@ from posesyn.geometry.devices import device_of, halving, moved, on_cpu
 from posesyn.interfaces import KeypointDetector, TargetEstimator
 from posesyn.settings.base import with_changes
 from posesyn.settings.stages import FilterSettings
-from posesyn.synthesis.filtering.judges import detector_scores, estimator_errors, label_problems
+from posesyn.synthesis.filtering.judges import detector_scores, estimator_errors, label_problems, refuse_own_network
 from posesyn.types import Clip
 from posesyn.types.arguments import check_several
 from posesyn.types.looks import changes_of, short_repr
@@ -60,6 +60,7 @@ class ClipFilter:
         mode: ``"estimator"``, ``"detector"`` or ``"labels"``; None: by the methods of the judge.
         device: Where the judge is moved if it is a ``torch.nn.Module``: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``;
             None leaves it where it is.
+        improves: The estimator that is trained on what is kept, if known: a detector of its own family is refused.
         changes: Single settings in place of those of ``settings``.
 
     Attributes:
@@ -69,7 +70,8 @@ class ClipFilter:
             there is no default: :meth:`calibrate` finds one.
 
     Raises:
-        InputError: A judge without the needed method, settings that make no sense, or no such device.
+        InputError: A judge without the needed method, settings that make no sense, no such device, or a detector that
+            is the estimator which it judges for.
 
     Example:
         >>> standing = ps.Motion("stand", np.zeros((2, 24, 3)), np.zeros((2, 3)), np.zeros(10), fps=20.0)
@@ -85,6 +87,7 @@ class ClipFilter:
         *,
         mode: Mode | None = None,
         device: str | torch.device | None = None,
+        improves: TargetEstimator | None = None,
         **changes: Any,
     ) -> None:
         self.settings = with_changes(FilterSettings, settings, changes)
@@ -95,6 +98,8 @@ class ClipFilter:
         method = needed[self.mode]
         if method is not None and not callable(getattr(judge, method, None)):
             raise InputError(f"a filter in mode '{self.mode}' needs a judge with `{method}`", got=type(judge).__name__)
+        if self.mode == "detector" and improves is not None:
+            refuse_own_network(judge, improves)
         self.judge = judge if device is None else moved(judge, device)
         default = {"estimator": TAU_M, "detector": MIN_OKS, "labels": 0.0}[self.mode]
         if self.mode == "estimator" and self.settings.reduce == "sum":
@@ -104,8 +109,7 @@ class ClipFilter:
         self._known: dict[tuple[str, int, bytes], np.ndarray] = {}
 
     def __repr__(self) -> str:
-        spec = getattr(self.judge, "spec", None)
-        judge = type(self.judge).__name__ if spec is None else spec.name
+        judge = getattr(getattr(self.judge, "spec", self.judge), "name", type(self.judge).__name__)
         asked = {} if self.judge is None else {"judge": judge, "device": str(device_of(self.judge))}
         return short_repr(self, mode=self.mode, **asked, **{**changes_of(self.settings), "threshold": self.threshold})
 

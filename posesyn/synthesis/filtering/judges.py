@@ -169,3 +169,32 @@ def detector_scores(
     hit = (np.linalg.norm(points - labels, axis=-1) <= reach[:, None]) & visible
     scores[good] = hit[good].sum(1) / visible[good].sum(1)
     return scores
+
+
+def refuse_own_network(judge: object, improved: object) -> None:
+    """A detector that is the network which it judges for finds nothing wrong with what that network gets wrong.
+
+    Compared are families (:attr:`posesyn.interfaces.EstimatorSpec.family`), also those of detectors that a lifter
+    reads. Of a detector that names none nothing is known, and it is taken.
+
+    Raises:
+        InputError: Both hold weights of one family.
+    """
+    shared = _families(judge) & _families(improved)
+    if shared:
+        raise InputError(
+            f"the detector and the estimator that is improved are one network ({', '.join(sorted(shared))})",
+            where="ClipFilter",
+            expected="an independent judge",
+            fix="take another detector, such as posesyn.load_detector('movenet_thunder')",
+        )
+
+
+def _families(thing: object) -> set[str]:
+    """Whose weights are in it."""
+    spec = getattr(thing, "spec", None)
+    own = getattr(thing, "family", None) or getattr(spec, "family", None) or getattr(spec, "name", None)
+    found: set[str] = set() if own is None else {str(own)}
+    for part in (getattr(thing, name, None) for name in ("detector", "estimator")):
+        found |= set() if part is None else _families(part)
+    return found

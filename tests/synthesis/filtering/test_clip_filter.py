@@ -11,6 +11,7 @@ from posesyn import skeletons
 from posesyn.body import load_body
 from posesyn.data.persons.rendered import RenderedClips
 from posesyn.errors import InputError
+from posesyn.estimators import EstimatorKeypointDetector
 from posesyn.estimators.hmr import HMR
 from posesyn.geometry.devices import device_of
 from posesyn.interfaces import EstimatorSpec
@@ -285,3 +286,61 @@ def test_the_judge_runs_on_its_device(make_clip):
         assert device_of(rule.judge) == device_of(body) == SPY
         np.testing.assert_array_equal(rule.decide(clip)[1].values, expected)
         assert device_of(ClipFilter(judge).judge) == SPY
+
+
+class Related(Detector):
+    """Of a family."""
+
+    def __init__(self, clip, family) -> None:
+        super().__init__(clip, OFF)
+        self.name, self.family = "related", family
+
+
+def test_nobody_judges_itself(make_clip):
+    clip = make_clip()
+    reader = LabelReader(OFF)
+    lifter = LabelReader(OFF)
+    lifter.detector = Related(clip, "movenet")
+    blaze = LabelReader(OFF)
+    blaze.spec = replace(blaze.spec, name="blazepose_lite", family="blazepose")
+    one = r"detector and the estimator that is improved are one network \({}\).* another detector"
+    for judge, improved, shared in (
+        (EstimatorKeypointDetector(reader), reader, "reader"),
+        (Related(clip, "reader"), reader, "reader"),
+        (Related(clip, "blazepose"), blaze, "blazepose"),
+        (EstimatorKeypointDetector(blaze), blaze, "blazepose"),
+        (Related(clip, "movenet"), lifter, "movenet"),  # it only knows what this detector told it
+    ):
+        with pytest.raises(InputError, match=one.format(shared)):
+            ClipFilter(judge, improves=improved)
+        ClipFilter(judge)  # nobody said what is improved
+    # Independent ones, one of which says nothing of itself; and the paper's own rule.
+    for judge, improved in (
+        (Related(clip, "movenet"), blaze),
+        (Related(clip, "blazepose"), reader),
+        (Detector(clip, OFF), reader),
+        (reader, reader),
+        (EstimatorKeypointDetector(reader), blaze),
+    ):
+        ClipFilter(judge, improves=improved)
+
+
+def test_a_detector_filters_a_stored_folder(make_clip, tmp_path):
+    from posesyn.pipeline import stages
+
+    clip = make_clip()
+    write_clips(tmp_path, [clip])
+    settings = FilterSettings(threshold=0.5)
+    kept = stages.filter_clips(tmp_path, settings, judge=Detector(clip, (0, 1, 200, 0, 300)), progress=False)
+    assert len(kept) == 3
+    result = json.loads((tmp_path / stages.FILTERED).read_text())
+    assert result["mode"] == "detector" and result["reasons"] == {"detector disagrees": 2}
+    # Another judge starts from all frames; the one that is improved is refused before anything is forgotten.
+    with pytest.raises(InputError, match="one network"):
+        stages.filter_clips(
+            tmp_path, settings, judge=Related(clip, "reader"), improves=LabelReader(OFF), progress=False
+        )
+    assert json.loads((tmp_path / stages.FILTERED).read_text()) == result
+    other = Related(clip, "movenet")
+    other.off = np.zeros(5, np.float32)
+    assert len(stages.filter_clips(tmp_path, settings, judge=other, progress=False)) == 5
