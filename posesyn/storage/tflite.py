@@ -22,7 +22,7 @@ _TYPES: dict[int, str] = {0: "<f4", 1: "<f2"}
 MAX_VALUES = 1 << 26
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Convolution:
     """One layer.
 

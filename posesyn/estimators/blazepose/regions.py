@@ -76,7 +76,7 @@ class Region:
         return np.asarray(joints, np.float64) @ np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Detection:
     """A person that the detector found.
 
