@@ -136,15 +136,8 @@ def load_motion(
     pose, trans = _turned(pose, trans, pelvis, pelvis if target is None else target, turn)
     text = _load_text(arrays, path)
     joints_world = _array(arrays, "posesyn_joints", path) @ turn.T if "posesyn_joints" in arrays else None
-    return Motion(
-        motion_id=text.pop("motion_id", None) or path.stem,
-        pose_rotvec=pose,
-        transl_world=trans,
-        betas=betas,
-        fps=_frame_rate(arrays, path, fps),
-        joints_world=joints_world,
-        **text,
-    )
+    name = text.pop("motion_id", None) or path.stem
+    return Motion(name, pose, trans, betas, _frame_rate(arrays, path, fps), joints_world, **text)
 
 
 def _turned(

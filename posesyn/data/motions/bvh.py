@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -158,16 +159,8 @@ def bvh_to_motion(
     rotations, joints = refine(aim(rotations, targets, rest)[0], targets, rest)
     lift = _lift(joints, rest)
     transl = joints[:, 0] - rest[0] + lift
-    return Motion(
-        motion_id=_stem(path),
-        pose_rotvec=local_rotvec(rotations),
-        transl_world=transl,
-        betas=fitted,
-        fps=fps,
-        joints_world=targets + lift,
-        caption=caption,
-        meta={"source": str(path), "skeleton": skeleton.name, "scale": scale, "lift_m": float(lift[1]), **found},
-    )
+    meta = {"source": str(path), "skeleton": skeleton.name, "scale": scale, "lift_m": float(lift[1]), **found}
+    return Motion(_stem(path), local_rotvec(rotations), transl, fitted, fps, targets + lift, caption, meta=meta)
 
 
 def _free_body() -> Any:
@@ -260,7 +253,7 @@ def _own_bones(joints: np.ndarray, local: np.ndarray, rest: np.ndarray) -> tuple
     """Rest joints with the bones of ``joints`` (T, 22, 3), and the local rotations and root that bring them there."""
     world = _global(local)
     lengths = bone_lengths(joints).mean(axis=0)
-    rest = _with_bones(rest, list(zip(rest[1:BODY_JOINTS] - rest[list(PARENTS[1:BODY_JOINTS])], lengths)))
+    rest = _with_bones(rest, rest[1:BODY_JOINTS] - rest[list(PARENTS[1:BODY_JOINTS])], lengths)
     for _ in range(_FITS):
         turned, placed = refine(aim(world[:, :BODY_JOINTS], joints, rest)[0], joints, rest)
         # With these rotations, the bones that fit best are means: linear least squares.
@@ -268,23 +261,21 @@ def _own_bones(joints: np.ndarray, local: np.ndarray, rest: np.ndarray) -> tuple
             np.einsum("tba,tb->ta", turned[:, PARENTS[j]], joints[:, j] - joints[:, PARENTS[j]]).mean(0)
             for j in range(1, BODY_JOINTS)
         ]
-        rest = _with_bones(rest, list(zip(bones, lengths)))
+        rest = _with_bones(rest, bones, lengths)
     turned, placed = refine(turned, joints, rest)
     hands = local[:, BODY_JOINTS:]
     fitted = Rotation.from_rotvec(local_rotvec(turned)[:, :BODY_JOINTS].reshape(-1, 3)).as_matrix()
     return rest, np.concatenate([fitted.reshape(-1, BODY_JOINTS, 3, 3), hands], axis=1), placed[:, 0]
 
 
-def _with_bones(rest: np.ndarray, bones: list[tuple[np.ndarray, float]]) -> np.ndarray:
-    """Rest joints whose bones point along the given vectors and have the given lengths; hands keep their bones."""
+def _with_bones(rest: np.ndarray, bones: Sequence[np.ndarray] | np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Rest joints whose 21 bones point along the given vectors and have the given lengths; hands keep their bones."""
     result = rest.copy()
-    for joint in range(1, len(PARENTS)):
-        bone = rest[joint] - rest[PARENTS[joint]]
-        if joint < BODY_JOINTS:
-            direction, length = bones[joint - 1]
-            norm = np.linalg.norm(direction)
-            bone = direction * (length / norm) if norm > 1e-6 else bone
-        result[joint] = result[PARENTS[joint]] + bone
+    for joint, parent in enumerate(PARENTS[1:], 1):
+        bone = rest[joint] - rest[parent]
+        if joint < BODY_JOINTS and (norm := np.linalg.norm(bones[joint - 1])) > 1e-6:
+            bone = bones[joint - 1] * (lengths[joint - 1] / norm)
+        result[joint] = result[parent] + bone
     return result
 
 
@@ -299,14 +290,9 @@ def _children(joint: int) -> list[int]:
     return [child for child, parent in enumerate(PARENTS) if parent == joint]
 
 
-def _file_order() -> list[int]:
-    """Joints in the order in which the hierarchy, and so every line of numbers, names them."""
-    order, stack = [], [0]
-    while stack:
-        joint = stack.pop()
-        order.append(joint)
-        stack += reversed(_children(joint))
-    return order
+def _file_order(joint: int = 0) -> list[int]:
+    """A joint and all below in the order in which the hierarchy, and so every line of numbers, names them."""
+    return [joint, *(below for child in _children(joint) for below in _file_order(child))]
 
 
 def _hierarchy(rest: np.ndarray) -> str:

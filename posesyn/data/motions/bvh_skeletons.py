@@ -10,16 +10,13 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from posesyn import skeletons
 from posesyn.body import inverse_kinematics
 from posesyn.data.motions.bvh_file import BvhClip
 from posesyn.errors import InputError
 from posesyn.geometry.kinematics import forward_kinematics, global_to_local, offsets_from_joints
 
-JOINTS = (
-    "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle",
-    "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head", "left_shoulder",
-    "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
-)  # fmt: skip
+JOINTS = skeletons.get("humanml3d22").joints
 # Rest pose of the free body's mean shape in metres (x left, y up, z ahead), from which the torso is calibrated.
 _REST_HIPS = (0.0, -0.298, 0.018)
 _REST_SHOULDERS = (0.0, 0.185, 0.037)
@@ -137,8 +134,8 @@ def _limbs(left: str, right: str, parts: Mapping[str, str]) -> dict[str, str]:
 
 def _cmu(name: str, spine: str, chest: str, low_neck: str, neck: str, collar: str, **parts: str) -> BvhSkeleton:
     """The ASF tree of CMU in the words of one release."""
-    torso = {"pelvis": "Hips", "spine1": spine, "spine2": chest, "spine3": chest, "neck": neck, "head": "Head"}
-    torso |= {"left_collar": chest, "right_collar": chest}
+    torso = {"pelvis": "Hips", "spine1": spine, "neck": neck, "head": "Head"}
+    torso |= dict.fromkeys(("spine2", "spine3", "left_collar", "right_collar"), chest)
     collars = ("Left" + collar, "Right" + collar)
     return BvhSkeleton(name, _limbs("Left", "Right", parts), torso, collars, chest, (low_neck, *collars))
 

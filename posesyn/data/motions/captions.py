@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from posesyn import skeletons
 from posesyn.data.motions.bvh import clean_pieces
 from posesyn.data.motions.bvh_file import read_bvh
 from posesyn.data.motions.bvh_skeletons import bvh_skeleton
@@ -18,8 +19,7 @@ from posesyn.types.looks import short_repr
 
 # Captions whose terms allow weights trained on them to be shipped (data/cmu/README.md; KIT-ML has terms of its own).
 FREE_CAPTIONS = ("cmu-index", "rewritten")
-# humanml3d22 with left and right exchanged.
-_FLIP = (0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20)
+_FLIP = list(skeletons.get("humanml3d22").flip)
 _SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
 
 
@@ -58,7 +58,7 @@ def mirror_joints(joints: np.ndarray) -> np.ndarray:
     """(..., 22, 3) joints mirrored at the plane x = 0, with left and right joints exchanged (as HumanML3D does)."""
     if np.shape(joints)[-2:] != (22, 3):
         raise InputError("mirror_joints needs humanml3d22 joints", expected="(..., 22, 3)", got=np.shape(joints))
-    return (np.asarray(joints)[..., list(_FLIP), :] * np.array([-1, 1, 1])).astype(np.asarray(joints).dtype)
+    return (np.asarray(joints)[..., _FLIP, :] * np.array([-1, 1, 1])).astype(np.asarray(joints).dtype)
 
 
 def mirror_caption(caption: str) -> str:

@@ -140,11 +140,8 @@ class VisionCaptioner:
         keep_annotated: bool = False,
     ) -> None:
         if not Path(path).is_dir():
-            raise FileError(
-                "there is no vision-language model folder",
-                where=path,
-                fix="download a model for the pipeline 'image-text-to-text' and give the path of its folder",
-            )
+            fix = "download a model for the pipeline 'image-text-to-text' and give the path of its folder"
+            raise FileError("there is no vision-language model folder", where=path, fix=fix)
         if max_new_tokens < 1 or batch_size < 1 or not margin > 0:
             what, got = "max_new_tokens, batch_size and margin must be positive", (max_new_tokens, batch_size, margin)
             raise InputError(what, where="VisionCaptioner", got=got)

@@ -231,16 +231,8 @@ class MotionSynthesizer:
         fitted = fit_pose(joints, self.body, betas=np.zeros(10, np.float32), device=self.device)
         # The prior's floor is at the foot joints; the body's soles are below them.
         lift = np.array([0.0, self._sole_depth, 0.0], np.float32)
-        return Motion(
-            motion_id=motion_id,
-            pose_rotvec=fitted.pose_rotvec,
-            transl_world=fitted.transl + lift,
-            betas=fitted.betas,
-            fps=FPS,
-            joints_world=joints + lift,
-            caption=caption,
-            meta=meta,
-        )
+        transl, joints = fitted.transl + lift, joints + lift
+        return Motion(motion_id, fitted.pose_rotvec, transl, fitted.betas, FPS, joints, caption, meta=meta)
 
     def _plan(self, scored: ScoredPerson, given: str | None, said: Mapping[str, str], count: int, seed: int) -> _Plan:
         """``count`` jobs for one person, each from its own pose where the person can be fitted."""
@@ -311,11 +303,8 @@ def _captions_by_row(
     if isinstance(captions, Mapping):
         return [captions.get(scored.person.person_id) for scored in challenging]
     if isinstance(captions, str) or len(captions) != len(challenging):
-        raise InputError(
-            "one caption per person is needed",
-            where="MotionSynthesizer.synthesize",
-            expected=len(challenging),
-            got="one text" if isinstance(captions, str) else len(captions),
-            fix="pass a list with None for persons without a caption, or a mapping from person_id",
-        )
+        what, where = "one caption per person is needed", "MotionSynthesizer.synthesize"
+        got = "one text" if isinstance(captions, str) else len(captions)
+        fix = "pass a list with None for persons without a caption, or a mapping from person_id"
+        raise InputError(what, where=where, expected=len(challenging), got=got, fix=fix)
     return list(captions)

@@ -47,17 +47,12 @@ def read_captions(path: str | Path) -> list[TimedCaption]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        parts = line.strip().split("#")
         try:
-            text, tokens, *tags = parts
+            text, tokens, *tags = line.strip().split("#")
             start, end = (0.0 if np.isnan(float(tag)) else float(tag) for tag in tags)
         except ValueError as error:
-            raise FileError(
-                "a caption line has another form",
-                where=f"{path}, line {number}",
-                expected="caption#word/POS ...#f_tag#to_tag",
-                got=line[:80],
-            ) from error
+            where, form = f"{path}, line {number}", "caption#word/POS ...#f_tag#to_tag"
+            raise FileError("a caption line has another form", where=where, expected=form, got=line[:80]) from error
         captions.append(TimedCaption(text, tuple(tokens.split()), start, end))
     return captions
 

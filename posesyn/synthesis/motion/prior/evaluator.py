@@ -59,12 +59,12 @@ def retrieval_precision(
     """
     motions, texts, labels = np.asarray(motions), np.asarray(texts), np.asarray(labels)
     if not len(motions) == len(texts) == len(labels) or len(motions) < pool:
-        raise InputError(
+        what, got = (
             "R-precision needs as many motions as the pool has captions",
-            where="retrieval_precision",
-            expected=f"at least {pool}, as many captions and labels",
-            got=(len(motions), len(texts), len(labels)),
+            (len(motions), len(texts), len(labels)),
         )
+        expected = f"at least {pool}, as many captions and labels"
+        raise InputError(what, where="retrieval_precision", expected=expected, got=got)
     rng = np.random.default_rng(seed)
     distances = np.linalg.norm(motions[:, None] - texts[None], axis=-1)
     hits = np.zeros(3)

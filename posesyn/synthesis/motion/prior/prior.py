@@ -140,12 +140,9 @@ class MotionPriorModel(nn.Module):
         prefixes = [torch.as_tensor(prefix, dtype=torch.int64) for prefix in prefixes]
         for index, prefix in enumerate(prefixes):
             if prefix.ndim not in (1, 2) or (prefix.ndim == 2 and prefix.shape[1] != layers):
-                raise InputError(
-                    "a prefix has the wrong shape",
-                    where=f"{where}, text {index}",
-                    expected=f"(P, {layers}) codes of all codebooks, or (P,) of the first",
-                    got=tuple(prefix.shape),
-                )
+                expected, got = f"(P, {layers}) codes of all codebooks, or (P,) of the first", tuple(prefix.shape)
+                where = f"{where}, text {index}"
+                raise InputError("a prefix has the wrong shape", where=where, expected=expected, got=got)
             check_codes(prefix, self.vqvae.config.codes, "a prefix code", f"{where}, text {index}")
         return prefixes
 
@@ -199,11 +196,8 @@ class MotionPriorModel(nn.Module):
         """
         path = SHIPPED if path is None else Path(path)
         if not path.is_file():
-            raise FileError(
-                "there is no such motion prior",
-                where=path,
-                fix="leave it out for the shipped one, or make one with posesyn.training.train_prior",
-            )
+            fix = "leave it out for the shipped one, or make one with posesyn.training.train_prior"
+            raise FileError("there is no such motion prior", where=path, fix=fix)
         settings, weights = load_metadata(path), load_weights(path)
         if settings.get("format") not in (FORMAT, *_OLDER):
             got = settings.get("format", "no format")
@@ -215,12 +209,9 @@ class MotionPriorModel(nn.Module):
                 settings["normalizer"], weights.pop("normalizer.mean").numpy(), weights.pop("normalizer.std").numpy()
             )
             if settings.get("statistics", stored.fingerprint()) != stored.fingerprint():
-                raise CheckpointError(
-                    "the motion prior's statistics are not those it was trained with",
-                    where=path,
-                    expected=f"{settings['normalizer']} ({settings['statistics']})",
-                    got=stored.fingerprint(),
-                )
+                what = "the motion prior's statistics are not those it was trained with"
+                expected = f"{settings['normalizer']} ({settings['statistics']})"
+                raise CheckpointError(what, where=path, expected=expected, got=stored.fingerprint())
             if normalizer is not None:
                 stored.require_same(normalizer, where=path)
             encoder = text_encoder or _build(settings["text"])

@@ -231,13 +231,9 @@ def _checked_inputs(
     weight = transformer.trans_base.cond_emb.weight
     embedding = torch.as_tensor(embedding).to(weight)
     if embedding.ndim != 2 or embedding.shape[1] != config.text_dim:
-        raise InputError(
-            "the text embedding has the wrong shape",
-            where=where,
-            expected=f"(B, {config.text_dim})",
-            got=tuple(embedding.shape),
-            fix="use the text encoder that the prior was trained with",
-        )
+        expected, got = f"(B, {config.text_dim})", tuple(embedding.shape)
+        fix = "use the text encoder that the prior was trained with"
+        raise InputError("the text embedding has the wrong shape", where=where, expected=expected, got=got, fix=fix)
     if not torch.isfinite(embedding).all():
         raise InputError("the text embedding has NaN or infinite values", where=where)
     if prefixes is None:
@@ -247,12 +243,8 @@ def _checked_inputs(
         raise InputError("one prefix per text is needed", where=where, expected=len(embedding), got=len(prefixes))
     for index, prefix in enumerate(prefixes):
         if prefix.ndim != 1 or len(prefix) > most:
-            raise InputError(
-                "the prefix is too long",
-                where=f"{where}, text {index}",
-                expected=f"at most {most} codes (prefix + new tokens)",
-                got=tuple(prefix.shape),
-                fix="repeat the pose for fewer frames",
-            )
+            where, expected = f"{where}, text {index}", f"at most {most} codes (prefix + new tokens)"
+            fix, got = "repeat the pose for fewer frames", tuple(prefix.shape)
+            raise InputError("the prefix is too long", where=where, expected=expected, got=got, fix=fix)
         check_codes(prefix, config.codes, "a prefix code", f"{where}, text {index}")
     return embedding, prefixes
