@@ -179,10 +179,7 @@ class Body(torch.nn.Module):
 
 
 def load_body(
-    path_or_name: str | Path = "anny",
-    size: str = "full",
-    gender: str = "neutral",
-    dtype: torch.dtype = torch.float32,
+    path_or_name: str | Path = "anny", size: str = "full", gender: str = "neutral", dtype: torch.dtype = torch.float32
 ) -> Body:
     """Loads a body.
 

@@ -7,6 +7,7 @@ call. A folder that was made with other settings is refused by the names of the 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -166,7 +167,7 @@ def render(
         "kind": "clips",
         "layout": LAYOUT,
         "seed": seed,
-        "rendering": identity(made.settings),
+        "rendering": made.identity(),
         "appearances": hashlib.sha256(lenders.encode()).hexdigest(),
     }
     with ClipWriter(folder, plan=list(by_id), config=config) as writer:
@@ -193,7 +194,8 @@ def filter_clips(
     """Marks the frames that the filter drops, in the clip store itself, and returns the kept ones as labelled persons.
 
     The archives stay as they are. What was decided stands in ``filter.json`` beside them; the same call on the same
-    clips decides nothing again, and any other call starts from all frames.
+    clips decides nothing again, and any other call starts from all frames. Marks that were changed in between are used,
+    with a warning.
 
     Args:
         folder: Of the clip store.
@@ -212,12 +214,24 @@ def filter_clips(
     }
     wanted = hashlib.sha256(repr(asked).encode()).hexdigest()
     path = folder / FILTERED
-    if not path.exists() or read_json(path).get("asked") != wanted:
+    decided = read_json(path) if path.exists() else {}
+    if decided.get("asked") != wanted:
         path.unlink(missing_ok=True)
         store.reset_keep()  # also what a filter has marked that was killed half-way
         if settings.threshold is None:
             rule = rule.calibrate(store)
         with ProgressBar(len(store), "filter", "clip", shown=progress) as bar:
             statistics = rule.filter(store).run(lambda _: bar.update(1))
-        write_json(path, {"asked": wanted, **statistics})
+        write_json(path, {"asked": wanted, "marks": _marks(store), **statistics})
+    elif "marks" in decided and decided["marks"] != _marks(store):
+        warnings.warn(
+            f"frames of {folder} were marked otherwise since the filter decided; these marks are used. "
+            f"Remove {FILTERED} to filter anew",
+            stacklevel=2,
+        )
     return RenderedClips(ClipStore(folder))
+
+
+def _marks(store: ClipStore) -> str:
+    """Which frames of a store are kept, as a hash."""
+    return hashlib.sha256(b"".join(store.labels(row)["keep"].tobytes() for row in range(len(store)))).hexdigest()

@@ -214,10 +214,7 @@ def scored_grid(scored: Sequence[ScoredPerson], columns: int = 6, title: str = "
 
 
 def pck_curve(
-    series: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    largest: float = 150.0,
-    unit: str = "mm",
-    dark: bool = False,
+    series: Mapping[str, tuple[np.ndarray, np.ndarray]], largest: float = 150.0, unit: str = "mm", dark: bool = False
 ) -> Figure:
     """Percent of joints below each threshold; the mean of a curve up to 150 mm is 3DHP's AUC.
 

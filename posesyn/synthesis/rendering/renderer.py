@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from posesyn.errors import InputError
 from posesyn.interfaces import BodyModel, RenderBackend
 from posesyn.progress import progress_over
 from posesyn.registry import Registry
-from posesyn.settings.base import with_changes
+from posesyn.settings.base import identity, plain, with_changes
 from posesyn.settings.stages import RenderingSettings
+from posesyn.storage.checkpoints import fingerprint
+from posesyn.storage.files import dump_json
 from posesyn.storage.seeds import rng_of, seed_of
 from posesyn.synthesis.rendering.appearance.appearance import Appearance
 from posesyn.synthesis.rendering.likeness import likeness
@@ -23,11 +27,9 @@ from posesyn.types import Clip, Motion, Person, ScoredPerson
 from posesyn.types.arguments import check_several
 from posesyn.types.looks import changes_of, short_repr
 
-if TYPE_CHECKING:
-    import torch
-
 # A backend is made by calling the thing of its name with ``image_size`` (height, width), ``body``, ``backgrounds``,
-# ``style``, ``device`` and options of its own; it has ``render(motion, appearance, *, seed) -> Clip``.
+# ``style``, ``device`` and options of its own; it has ``render(motion, appearance, *, seed) -> Clip`` and may have
+# ``identity() -> dict``: what of all this decides its pictures, as JSON values under the same names.
 BACKENDS: Registry[Callable[..., RenderBackend]] = Registry(
     "render backend",
     {"mesh": "posesyn.synthesis.rendering.mesh.backend:MeshBackend"},
@@ -91,7 +93,10 @@ class AnimationRenderer:
         self.image_size = (side, side) if size is None or isinstance(size, int) else tuple(size)
         self.style = self.settings.style
         self.backend: RenderBackend = backend  # type: ignore[assignment]
+        self._given = factory is None
+        self._options = {"image_size": list(self.image_size), "body": _as_json(body)}
         if factory is not None:
+            self._options |= {name: _as_json(value) for name, value in options.items()}
             self.backend = factory(
                 image_size=self.image_size,
                 body=body,
@@ -105,6 +110,19 @@ class AnimationRenderer:
     def __repr__(self) -> str:
         parts = {**changes_of(self.settings), "backend": type(self.backend).__name__, "image_size": self.image_size}
         return short_repr(self, **parts, device=str(getattr(self.backend, "device", "")))
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the clips apart from motions, appearances and seed, as JSON values; a run is only continued with
+        the same. ``backend_options`` holds what the settings do not tell: what the backend's ``identity()`` states,
+        else the options that it was made with, and the class of an object that is no backend of the settings' name."""
+        kind, state = type(self.backend), getattr(self.backend, "identity", None)
+        stated = state() if callable(state) else dict(self._options)
+        if self._given and kind is not BACKENDS[self.settings.backend]:
+            stated["class"] = f"{kind.__module__}.{kind.__qualname__}"
+        side, backgrounds = self.settings.image_size, plain(self.settings.backgrounds)
+        known = {"image_size": [side, side], "style": self.style, "backgrounds": backgrounds, "body": None}
+        own = {name: value for name, value in stated.items() if name not in known or value != known[name]}
+        return {**identity(self.settings), **({"backend_options": own} if own else {})}
 
     def prepare(self, motion: Motion, seed: int = 0) -> Motion:
         """What the settings ask to be drawn of a motion: some of its frames, on a body drawn at random.
@@ -241,6 +259,16 @@ def _takes(factory: Callable[..., RenderBackend] | None, option: str) -> bool:
         return False
     parameters = inspect.signature(factory).parameters
     return option in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+
+
+def _as_json(value: Any) -> Any:
+    """What tells an option of a backend from another one: its value, else a hash of its weights, else its class."""
+    if isinstance(value, torch.nn.Module):
+        return fingerprint(value)
+    try:
+        return json.loads(dump_json(plain(value)))
+    except InputError:
+        return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def clip_id(motion_id: str, seed: int) -> str:

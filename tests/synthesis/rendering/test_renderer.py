@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from posesyn.errors import InputError
+from posesyn.body import load_body
+from posesyn.errors import InputError, RunError
+from posesyn.pipeline import stages
 from posesyn.settings.stages import RenderingSettings
 from posesyn.storage.seeds import rng_of
+from posesyn.synthesis.rendering.mesh.backend import MeshBackend
 from posesyn.synthesis.rendering.renderer import BACKENDS, AnimationRenderer
 from posesyn.types import ArrayImage, Motion, Person
 
@@ -122,6 +126,43 @@ def test_settings_and_single_changes_are_one():
     assert wide.image_size == (32, 48) and wide.settings.style == "lab"
     assert (wide.backend.camera_mode, wide.backend.supersample) == ("fixed", 2)
     assert wide.render([motion("a")], progress=False)[0].frames.shape == (4, 32, 48, 3)
+
+
+def test_identity_tells_renderers_apart_by_what_decides_their_pictures(tmp_path):
+    """A resumed run compares it; earlier folders, of settings alone, go on: nothing is added for these."""
+    settings = RenderingSettings(image_size=32, style="lab")
+    plain = AnimationRenderer(settings=settings).identity()
+    assert plain == {"image_size": 32, "style": "lab"} and AnimationRenderer(image_size=(256, 256)).identity() == {}
+    others = [
+        AnimationRenderer(settings=settings, camera="fixed"),
+        AnimationRenderer(settings=settings, supersample=2),
+        AnimationRenderer(settings=settings, image_size=(32, 48)),
+        AnimationRenderer(settings=settings, image_size=(48, 32)),
+        AnimationRenderer(settings=settings, body=load_body(size="full")),
+        AnimationRenderer(SimpleNamespace(render=print), settings),
+        AnimationRenderer(MeshBackend((32, 32), style="wild"), settings),
+        AnimationRenderer(MeshBackend((16, 16), style="lab", camera="fixed"), settings),
+    ]
+    stated = [json.dumps(one.identity(), sort_keys=True) for one in others]
+    assert len({json.dumps(plain, sort_keys=True), *stated}) == 1 + len(others)
+    assert others[0].identity()["backend_options"] == {"camera": "fixed"}
+    # What changes no byte, and an object that draws what the settings ask for, are no difference.
+    assert AnimationRenderer(settings=settings, frames_per_pass=2, device="cpu").identity() == plain
+    assert AnimationRenderer(MeshBackend((32, 32), style="lab"), settings).identity() == plain
+    stages.render([motion("a", 2)], settings, tmp_path, progress=False)
+    with pytest.raises(RunError, match=r"rendering\.backend_options.*fixed"):
+        stages.render([motion("a", 2)], settings, tmp_path, renderer=others[0], progress=False)
+
+
+def test_a_backend_without_identity_is_told_apart_by_its_options(renderer, monkeypatch):
+    monkeypatch.setattr(BACKENDS, "_things", dict(BACKENDS._things))
+    BACKENDS.register("test-plain", lambda **options: SimpleNamespace(render=renderer.backend.render))
+    few, many = (AnimationRenderer("test-plain", steps=steps, scheduler=print).identity() for steps in (3, 4))
+    assert few == {
+        "backend": "test-plain",
+        "backend_options": {"steps": 3, "scheduler": "builtins.builtin_function_or_method"},
+    }
+    assert many["backend_options"]["steps"] == 4
 
 
 @pytest.mark.parametrize(

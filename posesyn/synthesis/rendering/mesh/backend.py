@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from posesyn.errors import InputError
 from posesyn.geometry.devices import device_of, halving, moved, resolve_device
 from posesyn.geometry.rotations import matrix_to_rotvec, rotvec_to_matrix
 from posesyn.interfaces import BodyModel
+from posesyn.settings.base import plain
 from posesyn.settings.stages import check_style
+from posesyn.storage.checkpoints import fingerprint
 from posesyn.synthesis.rendering.appearance.appearance import Appearance, sample_appearance
 from posesyn.synthesis.rendering.appearance.backgrounds import Backgrounds
 from posesyn.synthesis.rendering.appearance.scenes import Flat, Scene
@@ -181,6 +184,7 @@ class MeshBackend:
             )
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.device = _device(device)
+        self._source, self._own_body = backgrounds, body is not None
         body = load_body("anny", size="small") if body is None else body
         # A body of the caller stays where it is.
         self.body = body if device_of(body) == self.device else moved(copy.deepcopy(body), self.device)
@@ -197,6 +201,19 @@ class MeshBackend:
             self.surface.faces,
             self.body.parents,
         )
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the pictures beside motion, appearance and seed, as JSON values under the arguments' names; of
+        camera, supersampling and body only what is not the default's."""
+        found = {"image_size": list(self.image_size), "style": self.style, "backgrounds": plain(self._source)}
+        if self.camera_mode != "auto":
+            found["camera"] = self.camera_mode
+        if self.supersample != 1:
+            found["supersample"] = self.supersample
+        if self._own_body:
+            module = isinstance(self.body, torch.nn.Module)
+            found["body"] = fingerprint(self.body) if module else type(self.body).__qualname__
+        return found
 
     def on(self, device: str | torch.device) -> MeshBackend:
         """The same backend on another device."""
