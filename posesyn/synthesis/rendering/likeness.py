@@ -12,7 +12,8 @@ import torch
 from posesyn import skeletons
 from posesyn.geometry.devices import device_of
 from posesyn.interfaces import BodyModel
-from posesyn.synthesis.rendering.appearance.appearance import Appearance, Colour, Garment, sample_appearance
+from posesyn.synthesis.rendering.appearance.appearance import Appearance, Garment, sample_appearance
+from posesyn.synthesis.rendering.appearance.scenes import Colour, rounded
 from posesyn.synthesis.rendering.mesh.rasterizer import rasterize
 from posesyn.synthesis.rendering.mesh.surface import SKIN_TINT
 from posesyn.types import Person, PoseBatch, ScoredPerson
@@ -54,13 +55,9 @@ class _Pose:
         self, pairs: tuple[tuple[int, int], ...], shares: tuple[float, ...], radius: float
     ) -> np.ndarray | None:
         """Pixels at the given shares of the way between joints; None if none can be had."""
-        found = []
-        for start, end in pairs:
-            if self.present[start] and self.present[end]:
-                for share in shares:
-                    patch = self.patch(self.points[start] + share * (self.points[end] - self.points[start]), radius)
-                    if patch is not None:
-                        found.append(patch)
+        known = [(self.points[a], self.points[b]) for a, b in pairs if self.present[a] and self.present[b]]
+        patches = [self.patch(start + share * (end - start), radius) for start, end in known for share in shares]
+        found = [patch for patch in patches if patch is not None]
         return np.concatenate(found) if found else None
 
 
@@ -123,22 +120,21 @@ def _dress(look: Appearance, pose: _Pose, notes: list[str]) -> Appearance:
     if torso is None:
         notes.append("shirt: outside the picture")
     else:
-        look = replace(
-            look, top=_garment(torso, look.top), sleeve=_sleeve(pose, _median(torso), reference, look.sleeve)
-        )
+        sleeve = _sleeve(pose, np.median(torso, 0), reference, look.sleeve)
+        look = replace(look, top=_garment(torso, look.top), sleeve=sleeve)
     thigh = pose.between(((11, 13), (12, 14)), (0.25, 0.4, 0.55), 0.05)
     if thigh is None:
         notes.append("trousers: outside the picture")
     else:
-        cloth = _median(thigh)
+        cloth = np.median(thigh, 0)
         shin = pose.between(((13, 15), (14, 16)), (0.35, 0.6), 0.04)
-        length = look.trouser if shin is None else 1.95 if _nearer(_median(shin), cloth, reference) else 0.75
+        length = look.trouser if shin is None else 1.95 if _nearer(np.median(shin, 0), cloth, reference) else 0.75
         look = replace(look, bottom=_garment(thigh, look.bottom), trouser=length, skirt=False)
     foot = pose.between(((13, 15), (14, 16)), (1.12,), 0.05)
     if foot is None:
         notes.append("shoes: outside the picture")
     else:
-        look = replace(look, shoes=_lit(_median(foot)))
+        look = replace(look, shoes=_lit(np.median(foot, 0)))
     return _hair(look, pose, reference, notes)
 
 
@@ -154,8 +150,8 @@ def _skin(pose: _Pose) -> np.ndarray | None:
     for patch in places:
         if patch is None:
             continue
-        colour = _median(patch)
-        _, cr, cb = cv2.cvtColor(np.uint8([[colour]]), cv2.COLOR_RGB2YCrCb)[0, 0]
+        colour = np.median(patch, 0)
+        _, cr, cb = cv2.cvtColor(np.array([[colour]]).astype(np.uint8), cv2.COLOR_RGB2YCrCb)[0, 0]
         if _SKIN_CR[0] <= cr <= _SKIN_CR[1] and _SKIN_CB[0] <= cb <= _SKIN_CB[1]:
             found.append(colour)
     return np.median(found, 0) if found else None
@@ -164,10 +160,10 @@ def _skin(pose: _Pose) -> np.ndarray | None:
 def _sleeve(pose: _Pose, cloth: np.ndarray, skin: np.ndarray, fallback: float) -> float:
     forearm = pose.between(((7, 9), (8, 10)), (0.4, 0.6), 0.03)
     upper = pose.between(((5, 7), (6, 8)), (0.4, 0.6), 0.04)
-    if forearm is not None and _nearer(_median(forearm), cloth, skin):
+    if forearm is not None and _nearer(np.median(forearm, 0), cloth, skin):
         return 1.95
     if upper is not None:
-        return 0.65 if _nearer(_median(upper), cloth, skin) else -0.05
+        return 0.65 if _nearer(np.median(upper, 0), cloth, skin) else -0.05
     return fallback
 
 
@@ -180,7 +176,7 @@ def _hair(look: Appearance, pose: _Pose, skin: np.ndarray, notes: list[str]) -> 
     if patch is None:
         notes.append("hair: outside the picture")
         return look
-    colour = _median(patch)
+    colour = np.median(patch, 0)
     if _lab_distance(colour, skin) < 0.6 * _ALIKE:
         notes.append("hair: not to be told from the forehead")
         return look
@@ -192,10 +188,12 @@ def _garment(pixels: np.ndarray, random: Garment) -> Garment:
     lab = cv2.cvtColor(pixels[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
     spread = float(np.linalg.norm(lab - np.median(lab, 0), axis=1).mean())
     if spread < _PATTERNED:
-        return replace(random, colour=_lit(_median(pixels)), pattern="plain")
+        return replace(random, colour=_lit(np.median(pixels, 0)), pattern="plain")
     bright = lab[:, 0] > np.median(lab[:, 0])
     pattern = random.pattern if random.pattern not in ("plain", "block", "raglan") else "camouflage"
-    return replace(random, colour=_lit(_median(pixels[~bright])), second=_lit(_median(pixels[bright])), pattern=pattern)
+    return replace(
+        random, colour=_lit(np.median(pixels[~bright], 0)), second=_lit(np.median(pixels[bright], 0)), pattern=pattern
+    )
 
 
 def _surroundings(
@@ -213,8 +211,8 @@ def _surroundings(
         mask |= _bone_mask(pose, scale, small.shape[:2])
     box = np.asarray(person.box_xyxy, np.float64) * scale
     if not mask.any():
-        x1, y1, x2, y2 = (int(value) for value in np.rint(box))
-        mask[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = 1
+        left, top, right, bottom = (max(int(value), 0) for value in np.rint(box))
+        mask[top:bottom, left:right] = 1
     margin = max(3, int(0.03 * (box[3] - box[1])))
     mask = cv2.dilate(mask, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8))
     if mask.mean() > _MAX_COVERED:
@@ -268,23 +266,13 @@ def _bone_mask(pose: _Pose, scale: float, size: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def _median(pixels: np.ndarray) -> np.ndarray:
-    return np.median(pixels, 0)
-
-
-def _colour(rgb: np.ndarray) -> Colour:
-    red, green, blue = (int(value) for value in np.clip(np.rint(rgb), 0, 255))
-    return red, green, blue
-
-
 def _lit(rgb: np.ndarray) -> Colour:
     """Reflectance from a colour seen in a photo: brighter, since light and shading have darkened it."""
-    return _colour(np.asarray(rgb) * _LIGHT)
+    return rounded(np.asarray(rgb) * _LIGHT)
 
 
 def _lab_distance(first: np.ndarray, second: np.ndarray) -> float:
-    both = np.float32([[first, second]]) / 255
-    lab = cv2.cvtColor(both, cv2.COLOR_RGB2LAB)[0]
+    lab = cv2.cvtColor(np.array([[first, second]], np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
     return float(np.linalg.norm(lab[0] - lab[1]))
 
 

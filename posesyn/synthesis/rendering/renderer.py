@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -49,8 +49,7 @@ class AnimationRenderer:
         body: Body to draw; default the small free body, which looks the same as the full one up to 256 px.
         device: ``"auto"`` (a GPU if there is one that the backend can use), ``"cpu"`` or ``"cuda"``.
         changes: Single settings in place of those of ``settings``, ``image_size`` also as (height, width); and options
-            of the backend. The mesh backend has ``camera`` ("auto", "fixed", "tracking"), ``supersample`` (1 or 2) and
-            ``frames_per_pass``.
+            of the backend: ``camera``, ``supersample``, ``frames_per_pass`` of the mesh backend.
 
     Attributes:
         settings: As given, with the changes.
@@ -93,18 +92,10 @@ class AnimationRenderer:
         self.image_size = (side, side) if size is None or isinstance(size, int) else tuple(size)
         self.style = self.settings.style
         self.backend: RenderBackend = backend  # type: ignore[assignment]
-        self._given = factory is None
-        self._options = {"image_size": list(self.image_size), "body": _as_json(body)}
+        self._given, self._options = factory is None, {"image_size": self.image_size, "body": body, **options}
         if factory is not None:
-            self._options |= {name: _as_json(value) for name, value in options.items()}
-            self.backend = factory(
-                image_size=self.image_size,
-                body=body,
-                backgrounds=self.settings.backgrounds,
-                style=self.style,
-                device=device,
-                **options,
-            )
+            backgrounds = self.settings.backgrounds
+            self.backend = factory(backgrounds=backgrounds, style=self.style, device=device, **self._options)
         self._looks: OrderedDict[tuple[str, int], Appearance] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -116,7 +107,7 @@ class AnimationRenderer:
         the same. ``backend_options`` holds what the settings do not tell: what the backend's ``identity()`` states,
         else the options that it was made with, and the class of an object that is no backend of the settings' name."""
         kind, state = type(self.backend), getattr(self.backend, "identity", None)
-        stated = state() if callable(state) else dict(self._options)
+        stated = state() if callable(state) else {name: _as_json(value) for name, value in self._options.items()}
         if self._given and kind is not BACKENDS[self.settings.backend]:
             stated["class"] = f"{kind.__module__}.{kind.__qualname__}"
         side, backgrounds = self.settings.image_size, plain(self.settings.backgrounds)
@@ -125,16 +116,9 @@ class AnimationRenderer:
         return {**identity(self.settings), **({"backend_options": own} if own else {})}
 
     def prepare(self, motion: Motion, seed: int = 0) -> Motion:
-        """What the settings ask to be drawn of a motion: some of its frames, on a body drawn at random.
-
-        Args:
-            motion: In the world frame.
-            seed: With the motion's id, decides the body.
-
-        Returns:
-            Frames ``frame_stride`` apart, at most ``frames_per_motion`` and as evenly around the anchor frame (else the
-            middle) as the ends allow, with betas of deviation ``shape_spread``.
-        """
+        """What the settings ask to be drawn: frames ``frame_stride`` apart, at most ``frames_per_motion`` and as evenly
+        around the anchor frame (else the middle) as the ends allow, on a body with betas of deviation ``shape_spread``,
+        which the seed and the motion's id decide."""
         settings, length = self.settings, len(motion)
         anchor = length // 2 if motion.anchor_frame is None else motion.anchor_frame
         rows = np.arange(anchor % settings.frame_stride, length, settings.frame_stride)
@@ -176,12 +160,10 @@ class AnimationRenderer:
         if appearances is not None:
             check_several(appearances, (ScoredPerson, Person, Appearance), "render")
         motions = list(motions)
-        names = [motion.motion_id for motion in motions]
-        if len(set(names)) < len(names):
-            double = sorted({name for name in names if names.count(name) > 1})
-            raise InputError(
-                "motion ids must differ, since a clip's randomness comes from them", where="render()", got=double[:5]
-            )
+        double = [name for name, count in Counter(motion.motion_id for motion in motions).items() if count > 1]
+        if double:
+            problem = "motion ids must differ, since a clip's randomness comes from them"
+            raise InputError(problem, where="render()", got=sorted(double)[:5])
         if frame_stride < 1:
             raise InputError("frame_stride must be at least 1", where="render()", got=frame_stride)
         return ClipStream(self, motions, list(appearances or ()), int(seed), int(frame_stride), progress)
@@ -196,16 +178,16 @@ class AnimationRenderer:
         """One motion as a clip; the same bytes as within a longer :meth:`render`."""
         own_seed = seed_of(seed, motion.motion_id)
         look = self._look(appearances, own_seed, seed) if appearances else None
-        motion = _strided(motion, frame_stride)
+        if frame_stride != 1:
+            start = (motion.anchor_frame or 0) % frame_stride  # keeps the anchor among the frames
+            motion = motion.take(np.arange(start, len(motion), frame_stride))
         clip = self.backend.render(motion, look, seed=own_seed)
         meta = {**clip.meta, "run_seed": seed, "frame_stride": frame_stride}
         if motion.anchor_frame is not None:
             meta["anchor_frame"] = motion.anchor_frame
         return replace(clip, clip_id=clip_id(motion.motion_id, seed), meta=meta)
 
-    def _look(
-        self, appearances: Sequence[ScoredPerson | Person | Appearance], own_seed: int, run_seed: int
-    ) -> Appearance:
+    def _look(self, appearances: Sequence, own_seed: int, run_seed: int) -> Appearance:
         chosen = appearances[int(np.random.default_rng((own_seed, 1)).integers(len(appearances)))]
         if isinstance(chosen, Appearance):
             return chosen
@@ -232,17 +214,18 @@ class ClipStream:
         frame_stride: int,
         progress: bool,
     ) -> None:
-        self._renderer, self._motions, self._appearances = renderer, motions, appearances
-        self._seed, self._stride, self._progress = seed, frame_stride, progress
+        self._renderer, self._motions, self._progress = renderer, motions, progress
+        self._drawn_with = (appearances, seed, frame_stride)
 
     def __len__(self) -> int:
         return len(self._motions)
 
     def __repr__(self) -> str:
-        return f"ClipStream({len(self)} motions, {len(self._appearances)} appearances, seed={self._seed})"
+        appearances, seed, _ = self._drawn_with
+        return f"ClipStream({len(self)} motions, {len(appearances)} appearances, seed={seed})"
 
     def __getitem__(self, index: int) -> Clip:
-        return self._renderer.render_one(self._motions[index], self._appearances, self._seed, self._stride)
+        return self._renderer.render_one(self._motions[index], *self._drawn_with)
 
     def __iter__(self) -> Iterator[Clip]:
         for index in progress_over(range(len(self)), "render", "clip", shown=self._progress):
@@ -274,11 +257,3 @@ def _as_json(value: Any) -> Any:
 def clip_id(motion_id: str, seed: int) -> str:
     """Name of the clip that :meth:`AnimationRenderer.render` makes of a motion, known before it is rendered."""
     return f"{motion_id}/s{seed}"
-
-
-def _strided(motion: Motion, stride: int) -> Motion:
-    if stride == 1:
-        return motion
-    anchor = motion.anchor_frame
-    start = anchor % stride if anchor is not None else 0  # keeps the anchor among the frames
-    return motion.take(np.arange(start, len(motion), stride))

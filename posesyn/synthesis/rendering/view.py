@@ -1,4 +1,5 @@
-"""Cameras that keep a moving person in view, drawn at random or placed on a wanted side."""
+"""Cameras that keep a moving person in view, drawn at random or placed on a wanted side, and what their lens and sensor
+do to a picture."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 
 from posesyn.errors import InputError
 from posesyn.geometry.cameras import in_plane_rotation, intrinsics, look_at
@@ -78,7 +80,6 @@ def sample_camera(
     Args:
         joints_world: (T, J, 3) metres.
         image_size: (height, width) pixels.
-        rng: Source of randomness.
         style: ``"lab"`` looks from eye height, ``"wild"`` from low to high, with any lens.
         mode: ``"fixed"``, ``"tracking"`` (follows the smoothed pelvis over the floor), or ``"auto"``, which follows a
             person that travels more than 1.5 m.
@@ -118,7 +119,7 @@ def sample_camera(
         if distance * np.sin(elevation) >= lowest - 1e-6:
             break
         elevation = float(np.arcsin(np.clip(lowest / distance, -1, 1)) + 0.02)
-    eye = target + distance * _direction(yaw, elevation)
+    eye = target + distance * direction(yaw, elevation)
     translation = -(path + eye) @ rotation.T
     matrix = intrinsics(float(focal), width, height).double().numpy()
     # What the person leaves free is used to push it off the middle, by sliding the camera across its view.
@@ -128,13 +129,8 @@ def sample_camera(
     slide = shift * np.clip(room, 0, None) * seen[:, 2].min() / focal
     slide[1] = 0  # sliding down could put it below the floor
     translation[:, :2] += slide
-    return CameraPath(
-        rotation.astype(np.float32),
-        translation.astype(np.float32),
-        matrix.astype(np.float32),
-        float(np.arctan2(np.sin(yaw), np.cos(yaw))),
-        float(elevation),
-    )
+    arrays = (value.astype(np.float32) for value in (rotation, translation, matrix))
+    return CameraPath(*arrays, float(np.arctan2(np.sin(yaw), np.cos(yaw))), float(elevation))
 
 
 def _follow(joints: np.ndarray, mode: str, fps: float) -> np.ndarray:
@@ -151,14 +147,13 @@ def _follow(joints: np.ndarray, mode: str, fps: float) -> np.ndarray:
     return np.stack([np.convolve(padded[:, i], kernel / kernel.sum(), "valid") for i in range(3)], 1)
 
 
-def _direction(yaw: float, elevation: float) -> np.ndarray:
-    """From the person to the camera."""
+def direction(yaw: float, elevation: float) -> np.ndarray:
+    """(3,) unit vector from the person to a camera or lamp; at yaw 0 towards +z."""
     return np.array([np.sin(yaw) * np.cos(elevation), np.sin(elevation), np.cos(yaw) * np.cos(elevation)])
 
 
 def _rotation(yaw: float, elevation: float, turn: float) -> np.ndarray:
-    eye = torch.from_numpy(_direction(yaw, elevation))
-    rotation, _ = look_at(eye, torch.zeros(3, dtype=torch.float64))
+    rotation, _ = look_at(torch.from_numpy(direction(yaw, elevation)), torch.zeros(3, dtype=torch.float64))
     return (in_plane_rotation(torch.tensor(turn, dtype=torch.float64)) @ rotation).numpy()
 
 
@@ -168,3 +163,67 @@ def _distance(offsets: np.ndarray, fill: float, focal: float, image_size: tuple[
     needed = (np.abs(offsets[:, :2]) + _BODY_RADIUS) * focal / half - offsets[:, 2:]
     nearest = 0.4 - offsets[:, 2].min()  # no joint closer than 40 cm
     return float(max(needed.max(), nearest))
+
+
+# Own choice: the grain is drawn this much larger than the picture and shifted from frame to frame.
+_GRAIN_SIDE = 64
+
+
+@dataclass(frozen=True)
+class Film:
+    """Settings of one clip. The neutral ones change nothing."""
+
+    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)  #: RGB factors: exposure and white balance
+    contrast: float = 1.0  #: factor around middle grey
+    saturation: float = 1.0  #: 0 is black and white
+    softness: float = 0.0  #: 0 sharp to 0.5: weight that each pixel gives to its neighbours
+    grain: float = 0.0  #: standard deviation of the noise, of 255
+
+
+def sample_film(rng: np.random.Generator, style: str = "wild") -> Film:
+    """Draws the settings of a clip (ranges are our own choice); ``"lab"`` is a good camera with little grain."""
+    check_style(style)
+    if style == "lab":
+        return Film(grain=1.5)
+    exposure = np.exp(rng.normal(0, 0.13))
+    balance = exposure * np.exp(rng.normal(0, 0.03, 3))
+    return Film(
+        gain=(float(balance[0]), float(balance[1]), float(balance[2])),
+        contrast=float(rng.uniform(0.8, 1.2)),
+        saturation=float(rng.uniform(0.65, 1.2)),
+        softness=float(rng.choice([0, 0, rng.uniform(0, 0.4)])),
+        grain=float(rng.choice([1.0, rng.uniform(0, 9)])),
+    )
+
+
+class FilmDeveloper:
+    """Applies one clip's settings; the grain of a frame depends on the seed and the frame number only."""
+
+    def __init__(self, film: Film, image_size: tuple[int, int], seed: int, device: str | torch.device = "cpu") -> None:
+        self._film, self._size = film, image_size
+        self._tile, self._seed = None, seed
+        if film.grain > 0:
+            sides = image_size[0] + _GRAIN_SIDE, image_size[1] + _GRAIN_SIDE, 3
+            tile = np.random.default_rng(seed).standard_normal(sides, np.float32) * film.grain
+            self._tile = torch.from_numpy(tile).to(device)
+
+    def __call__(self, images: Float[torch.Tensor, "T H W 3"], first_frame: int) -> UInt8[torch.Tensor, "T H W 3"]:
+        """Pictures 0 to 255 → finished pictures. ``first_frame`` is the number of the first one in its clip."""
+        film = self._film
+        side = film.softness / (1 + 2 * film.softness)
+        for axis in (1, 2) if film.softness > 0 else ():
+            rows = torch.arange(images.shape[axis], device=images.device)
+            before = images.index_select(axis, rows.sub(1).clamp_min(0))
+            after = images.index_select(axis, rows.add(1).clamp_max(len(rows) - 1))
+            images = (1 - 2 * side) * images + side * (before + after)
+        scale = torch.tensor(film.gain, device=images.device) * film.contrast
+        images = images * scale + 127.5 * (1 - film.contrast)
+        if film.saturation != 1:
+            grey = images[..., :1] * 0.299 + images[..., 1:2] * 0.587 + images[..., 2:] * 0.114
+            images = grey + film.saturation * (images - grey)
+        if self._tile is not None:
+            height, width = self._size
+            for i in range(len(images)):
+                top, left = np.random.default_rng((self._seed, first_frame + i)).integers(0, _GRAIN_SIDE, 2)
+                images[i] += self._tile[top : top + height, left : left + width]
+        return (images + 0.5).clamp_(0, 255).to(torch.uint8)

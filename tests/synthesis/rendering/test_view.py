@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from posesyn.errors import InputError
-from posesyn.synthesis.rendering.view import sample_camera
+from posesyn.synthesis.rendering.view import Film, FilmDeveloper, sample_camera, sample_film
 
 
 def moving(rng, frames=20, travel=0.0):
@@ -62,3 +63,17 @@ def test_bad_input_is_refused(rng):
         sample_camera(moving(rng), (64, 64), rng, mode="crane")
     with pytest.raises(InputError, match="finite"):
         sample_camera(np.full((2, 45, 3), np.nan), (64, 64), rng)
+
+
+def test_neutral_film_changes_nothing_and_grain_depends_on_the_frame_only(rng):
+    images = torch.from_numpy(rng.integers(0, 256, (5, 12, 10, 3)).astype(np.float32))
+    untouched = FilmDeveloper(Film(), (12, 10), 0)(images.clone(), 0)
+    assert torch.equal(untouched.float(), images)
+    film = Film((1.1, 1.0, 0.9), 1.1, 0.8, 0.3, 6.0)
+    together = FilmDeveloper(film, (12, 10), 4)(images.clone(), 0)
+    alone = FilmDeveloper(film, (12, 10), 4)(images[3:4].clone(), 3)
+    assert torch.equal(together[3], alone[0])
+    grey = torch.full((1, 12, 10, 3), 127.5)
+    noisy = FilmDeveloper(Film(grain=8.0), (12, 10), 4)(grey, 0).float()
+    assert 6 < float(noisy.std()) < 10
+    assert sample_film(rng, "lab").contrast == 1.0

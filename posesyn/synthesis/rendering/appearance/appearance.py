@@ -1,67 +1,48 @@
-"""What a rendered person looks like: skin, hair, clothes, and how they are drawn at random."""
+"""What a rendered person looks like and what lies behind it: skin, hair and clothes drawn at random; photographs from a
+folder, a person's own picture, or a procedural scene."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
-from posesyn.errors import InputError
+from posesyn.errors import FileError, InputError
 from posesyn.settings.stages import check_style
+from posesyn.storage.images import ImageFile
+from posesyn.synthesis.rendering.appearance.scenes import (
+    Colour,
+    Flat,
+    Scene,
+    clutter,
+    fractal,
+    from_hsv,
+    rounded,
+    sample_outdoors,
+    sample_room,
+)
+from posesyn.synthesis.rendering.view import CameraPath
 
-Colour = tuple[int, int, int]
 PATTERNS = ("plain", "stripes", "pinstripes", "checks", "dots", "camouflage", "block", "logo", "raglan")
 HAIR_STYLES = ("bald", "short", "medium", "long", "cap")
 
-# sRGB of the Monk Skin Tone scale (skintone.google, CC BY 4.0), light to dark.
-SKIN_TONES: tuple[Colour, ...] = (
-    (246, 237, 228),
-    (243, 231, 219),
-    (247, 234, 208),
-    (234, 218, 186),
-    (215, 189, 150),
-    (160, 126, 86),
-    (130, 92, 67),
-    (96, 65, 52),
-    (58, 49, 42),
-    (41, 36, 32),
-)
+
+def _palette(text: str) -> tuple[Colour, ...]:
+    """Colours written as on the web, RRGGBB."""
+    return tuple((code[0], code[1], code[2]) for code in map(bytes.fromhex, text.split()))
+
+
+# The Monk Skin Tone scale (skintone.google, CC BY 4.0), light to dark.
+SKIN_TONES = _palette("f6ede4 f3e7db f7ead0 eadaba d7bd96 a07e56 825c43 604134 3a312a 292420")
 # All palettes and chances below are our own choice: everyday hair, cloth and shoe colours.
-_HAIR_COLOURS: tuple[Colour, ...] = (
-    (22, 18, 16),
-    (38, 27, 20),
-    (62, 42, 28),
-    (96, 64, 38),
-    (140, 100, 58),
-    (196, 160, 104),
-    (120, 56, 30),
-    (128, 126, 124),
-    (200, 198, 194),
-)
-_MUTED: tuple[Colour, ...] = (
-    (36, 38, 44),
-    (64, 66, 72),
-    (118, 118, 122),
-    (190, 190, 188),
-    (228, 226, 220),
-    (44, 58, 92),
-    (70, 92, 132),
-    (112, 92, 70),
-    (160, 140, 108),
-    (74, 82, 58),
-    (96, 40, 44),
-)
-_LAB_TOPS: tuple[Colour, ...] = ((60, 64, 72), (70, 92, 132), (190, 190, 188))
-_LAB_BOTTOMS: tuple[Colour, ...] = ((36, 38, 44), (44, 58, 92))
-_SHOES: tuple[Colour, ...] = (
-    (30, 30, 32),
-    (232, 232, 230),
-    (110, 72, 46),
-    (150, 150, 152),
-    (170, 40, 40),
-    (40, 70, 140),
-)
+_HAIR_COLOURS = _palette("161210 261b14 3e2a1c 604026 8c643a c4a068 78381e 807e7c c8c6c2")
+_MUTED = _palette("24262c 404248 76767a bebebc e4e2dc 2c3a5c 465c84 705c46 a08c6c 4a523a 60282c")
+_LAB_TOPS, _LAB_BOTTOMS = _palette("3c4048 465c84 bebebc"), _palette("24262c 2c3a5c")
+_SHOES = _palette("1e1e20 e8e8e6 6e482e 969698 aa2828 28468c")
 
 
 @dataclass(frozen=True)
@@ -144,12 +125,7 @@ class Appearance:
 
 
 def sample_appearance(rng: np.random.Generator, style: str = "wild") -> Appearance:
-    """Draws a look.
-
-    Args:
-        rng: Source of randomness; the same state gives the same look.
-        style: ``"lab"`` draws from few, plain looks (short sleeves, long trousers, short hair); ``"wild"`` from all.
-    """
+    """Draws a look: ``"lab"`` from few, plain ones (short sleeves, long trousers, short hair), ``"wild"`` from all."""
     check_style(style)
     return _lab(rng) if style == "lab" else _wild(rng)
 
@@ -197,13 +173,8 @@ def _wild(rng: np.random.Generator) -> Appearance:
 
 def _garment(rng: np.random.Generator, patterned: float, patterns: tuple[str, ...] = PATTERNS) -> Garment:
     pattern = str(rng.choice(patterns[1:])) if rng.random() < patterned else "plain"
-    return Garment(
-        _cloth(rng),
-        _cloth(rng),
-        pattern,
-        scale=float(rng.uniform(0.03, 0.12)),
-        thickness=float(rng.uniform(0.004, 0.02)),
-    )
+    colours = _cloth(rng), _cloth(rng)
+    return Garment(*colours, pattern, scale=float(rng.uniform(0.03, 0.12)), thickness=float(rng.uniform(0.004, 0.02)))
 
 
 def _cloth(rng: np.random.Generator) -> Colour:
@@ -212,21 +183,159 @@ def _cloth(rng: np.random.Generator) -> Colour:
     return from_hsv(rng.random(), rng.uniform(0.25, 0.9), rng.uniform(0.25, 0.95))
 
 
-def from_hsv(hue: float, saturation: float, value: float) -> Colour:
-    """Hue, saturation, value in 0 to 1 → sRGB 0 to 255."""
-    sector = (np.array([5.0, 3.0, 1.0]) + hue * 6) % 6
-    rgb = value - value * saturation * np.clip(np.minimum(sector, 4 - sector), 0, 1)
-    return _colour(rgb * 255)
-
-
 def _pick(rng: np.random.Generator, palette: tuple[Colour, ...]) -> Colour:
     return palette[int(rng.integers(len(palette)))]
 
 
 def _jitter(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
-    return _colour(np.asarray(colour) + rng.normal(0, spread) + rng.normal(0, spread / 2, 3))
+    return rounded(np.asarray(colour) + rng.normal(0, spread) + rng.normal(0, spread / 2, 3))
 
 
-def _colour(rgb: np.ndarray) -> Colour:
-    red, green, blue = (int(value) for value in np.clip(np.round(rgb), 0, 255))
-    return red, green, blue
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_KEPT_IMAGES = 32  # own choices: photos kept in memory, at this longest side
+_KEPT_SIDE = 720
+
+
+class PhotoFolder:
+    """Photographs in a folder (not its subfolders), in the order of their names.
+
+    Raises:
+        FileError: The folder is missing or holds no picture. A damaged picture raises when it is drawn.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileError("the background folder does not exist", where=folder, fix="name a folder with photographs")
+        self.paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        if not self.paths:
+            raise FileError(
+                "the background folder holds no picture",
+                where=folder,
+                expected=" ".join(SUFFIXES),
+                fix="put photographs into it, or use backgrounds='procedural'",
+            )
+        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def draw(self, rng: np.random.Generator, image_size: tuple[int, int]) -> tuple[np.ndarray, str]:
+        """A random cut-out (H, W, 3) uint8 of a random photo, possibly mirrored, and the photo's name."""
+        index = int(rng.integers(len(self.paths)))
+        return crop_to(self._load(index), image_size, rng), self.paths[index].name
+
+    def _load(self, index: int) -> np.ndarray:
+        if index not in self._kept:
+            image = ImageFile(self.paths[index], orientation="exif").load()
+            scale = _KEPT_SIDE / max(image.shape[:2])
+            if scale < 1:
+                size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+                image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            self._kept[index] = image
+            if len(self._kept) > _KEPT_IMAGES:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(index)
+        return self._kept[index]
+
+
+def crop_to(image: np.ndarray, image_size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """A random part of a picture, at least half as large as the largest that fits, scaled to ``image_size``."""
+    height, width = image_size
+    largest = min(image.shape[0] / height, image.shape[1] / width)
+    scale = largest * rng.uniform(0.5, 1.0)
+    tall, wide = max(1, int(height * scale)), max(1, int(width * scale))
+    top = int(rng.integers(image.shape[0] - tall + 1))
+    left = int(rng.integers(image.shape[1] - wide + 1))
+    part = image[top : top + tall, left : left + wide]
+    if rng.random() < 0.5:
+        part = part[:, ::-1]
+    return _resized(part, image_size, tall > height)
+
+
+def _resized(image: np.ndarray, size: tuple[int, int], shrinks: bool) -> np.ndarray:
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(np.ascontiguousarray(image), size[::-1], interpolation=how)
+
+
+class Backgrounds:
+    """Where clips take their scene from.
+
+    Args:
+        source: A folder of photographs, ``"procedural"`` or None (the same).
+        style: ``"lab"`` draws plain rooms and plain colours, ``"wild"`` everything.
+    """
+
+    def __init__(self, source: str | Path | None = None, style: str = "wild") -> None:
+        check_style(style)
+        self._style = style
+        self._photos = None if source is None or source == "procedural" else PhotoFolder(source)
+
+    def draw(
+        self,
+        rng: np.random.Generator,
+        camera: CameraPath,
+        person_floor: np.ndarray,
+        floor: float,
+        image_size: tuple[int, int],
+    ) -> tuple[Scene, str]:
+        """A scene for a clip, and its name for the records. ``person_floor`` (T, 3) is where the person is, world, and
+        ``floor`` the floor's height."""
+        if self._photos is not None:
+            picture, name = self._photos.draw(rng, image_size)
+            return Flat(picture.astype(np.float32)), f"photo:{name}"
+        if self._style == "lab":
+            kinds, chances = ["room", "plain", "gradient"], [0.6, 0.2, 0.2]
+        else:
+            kinds = ["room", "outdoors", "clutter", "noise", "gradient"]
+            chances = [0.42, 0.36, 0.1, 0.07, 0.05]
+        kind = str(rng.choice(kinds, p=chances))
+        if kind == "room":
+            return sample_room(rng, camera.position, person_floor, floor, self._style == "lab"), kind
+        if kind == "outdoors":
+            return sample_outdoors(rng, floor), kind
+        return Flat(_picture(rng, kind, image_size, self._style == "lab")), kind
+
+
+def _picture(rng: np.random.Generator, kind: str, image_size: tuple[int, int], lab: bool) -> np.ndarray:
+    """(H, W, 3) float32 0 to 255: clutter, noise, a gradient or one plain colour."""
+    height, width = image_size
+    if kind == "clutter":
+        return np.clip(clutter(rng, image_size), 0, 255).astype(np.float32)
+    saturation = 0.05 if lab else 0.5
+    first, second = (
+        np.array(from_hsv(rng.random(), rng.uniform(0, saturation), rng.uniform(0.45, 0.9)), np.float32)
+        for _ in range(2)
+    )
+    if kind == "noise":
+        field = fractal(rng, 256, rng.uniform(0.8, 1.8), 3)
+        field = cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.clip(first + field * rng.uniform(15, 50), 0, 255).astype(np.float32)
+    share = np.linspace(0, kind == "gradient", height, dtype=np.float32)[:, None, None]
+    return np.broadcast_to(first + share * (second - first), (height, width, 3)).copy()
+
+
+def place_background(
+    picture: np.ndarray,
+    box: tuple[float, float, float, float] | None,
+    keypoints: np.ndarray,
+    image_size: tuple[int, int],
+) -> np.ndarray:
+    """Cuts a picture so that the place where a person stood comes behind the rendered person.
+
+    Args:
+        picture: (H, W, 3) uint8; the cut-out is shrunk and moved as needed to stay inside.
+        box: Where the person stood, pixels of the picture, or None for the middle.
+        keypoints: (T, J, 2) pixels of the rendered person.
+        image_size: (height, width) of the result, uint8.
+    """
+    height, width = image_size
+    tall, wide = picture.shape[:2]
+    low, high = keypoints.min((0, 1)), keypoints.max((0, 1))
+    left, top, right, bottom = box if box is not None else (0.3 * wide, 0.1 * tall, 0.7 * wide, 0.95 * tall)
+    scale = (bottom - top) / max(high[1] - low[1], 1.0)  # picture pixels per rendered pixel
+    scale = float(np.clip(scale, 0.15, min(tall / height, wide / width)))
+    # Feet on feet, middle on middle.
+    x = (left + right) / 2 - (low[0] + high[0]) / 2 * scale
+    y = bottom - high[1] * scale
+    x, y = np.clip(x, 0, wide - width * scale), np.clip(y, 0, tall - height * scale)
+    columns = max(1, min(int(width * scale), wide - int(x)))
+    lines = max(1, min(int(height * scale), tall - int(y)))
+    return _resized(picture[int(y) : int(y) + lines, int(x) : int(x) + columns], image_size, scale > 1)

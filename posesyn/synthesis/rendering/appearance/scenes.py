@@ -7,16 +7,26 @@ from typing import Protocol
 
 import numpy as np
 
-from posesyn.synthesis.rendering.appearance.appearance import from_hsv
-
+Colour = tuple[int, int, int]  # sRGB 0 to 255
 _SIZE = 256
 
 
-def fractal(rng: np.random.Generator, size: int = _SIZE, slope: float = 1.5, channels: int = 1) -> np.ndarray:
-    """(size, size, channels) float32 noise that tiles, mean 0, deviation 1; larger ``slope`` is smoother.
+def rounded(rgb: np.ndarray) -> Colour:
+    """The nearest colour that there is."""
+    red, green, blue = (int(value) for value in np.clip(np.round(rgb), 0, 255))
+    return red, green, blue
 
-    White noise filtered by a power law (amplitude ∝ frequency ** −slope).
-    """
+
+def from_hsv(hue: float, saturation: float, value: float) -> Colour:
+    """Hue, saturation, value in 0 to 1 → sRGB 0 to 255."""
+    sector = (np.array([5.0, 3.0, 1.0]) + hue * 6) % 6
+    rgb = value - value * saturation * np.clip(np.minimum(sector, 4 - sector), 0, 1)
+    return rounded(rgb * 255)
+
+
+def fractal(rng: np.random.Generator, size: int = _SIZE, slope: float = 1.5, channels: int = 1) -> np.ndarray:
+    """(size, size, channels) float32 noise that tiles, mean 0, deviation 1: white noise filtered by a power law
+    (amplitude ∝ frequency ** −slope)."""
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
     frequency[0, 0] = 1
     spectrum = np.fft.rfft2(rng.normal(size=(channels, size, size))) * frequency**-slope
@@ -64,7 +74,7 @@ def floor_texture(rng: np.random.Generator, kind: str) -> np.ndarray:
             return _wall_colour(rng) + 7 * fractal(rng, slope=0.4) + 4 * grain
 
 
-def wall_texture(rng: np.random.Generator, decorated: bool = True) -> np.ndarray:
+def wall_texture(rng: np.random.Generator) -> np.ndarray:
     """(256, 512, 3) float32 sRGB of a wall, row 0 at the ceiling: paint, bricks or wallpaper, with things on it."""
     rows, columns = np.mgrid[:256, :512]
     image = _wall_colour(rng) + 3 * np.tile(fractal(rng, slope=1.6), (1, 2, 1))
@@ -78,9 +88,8 @@ def wall_texture(rng: np.random.Generator, decorated: bool = True) -> np.ndarray
         image = image + 18 * ((columns // int(rng.integers(6, 30))) % 2)[..., None]
     elif kind == "panels":
         image = image - 30 * ((columns % int(rng.integers(40, 90)) < 2) | (rows == 150))[..., None]
-    if decorated:
-        for _ in range(int(rng.integers(2, 9))):
-            _hang(rng, image)
+    for _ in range(int(rng.integers(2, 9))):
+        _hang(rng, image)
     image[246:] = image[246:] * 0.75  # skirting board
     return image.astype(np.float32)
 
@@ -99,11 +108,8 @@ def clutter(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
         along = (columns - x) * np.cos(angle) + (rows - y) * np.sin(angle)
         across = (rows - y) * np.cos(angle) - (columns - x) * np.sin(angle)
         box = rng.random() < 0.6
-        inside = (
-            np.maximum(np.abs(along) / long, np.abs(across) / short) < 1
-            if box
-            else np.hypot(along / long, across / short) < 1
-        )
+        shape = np.maximum if box else np.hypot
+        inside = shape(np.abs(along) / long, np.abs(across) / short) < 1
         colour = np.array(from_hsv(rng.random(), rng.uniform(0, 0.6), rng.uniform(0.1, 1)))
         shade = 1 + 0.3 * np.sin(along[inside] * rng.uniform(5, 80))[:, None] * (rng.random() < 0.5)
         image[inside] = colour * shade
@@ -119,12 +125,10 @@ def _hang(rng: np.random.Generator, image: np.ndarray) -> None:
     height, width = image.shape[:2]
     colour = np.array(from_hsv(rng.random(), rng.uniform(0.05, 0.7), rng.uniform(0.15, 0.95)))
     kind = rng.choice(["window", "door", "picture", "furniture"])
-    wide, tall = {
-        "window": (rng.integers(40, 110), rng.integers(50, 110)),
-        "door": (45, 180),
-        "picture": (rng.integers(15, 60), rng.integers(15, 50)),
-        "furniture": (rng.integers(30, 140), rng.integers(40, 140)),
-    }[kind]
+    sizes = {"window": (rng.integers(40, 110), rng.integers(50, 110)), "door": (45, 180)}
+    sizes["picture"] = (rng.integers(15, 60), rng.integers(15, 50))
+    sizes["furniture"] = (rng.integers(30, 140), rng.integers(40, 140))
+    wide, tall = (int(side) for side in sizes[kind])
     left = int(rng.integers(0, width - wide))
     top = height - 6 - tall if kind in ("door", "furniture") else int(rng.integers(20, height - 110 - tall // 3))
     bottom, right = min(top + tall, height), left + wide
@@ -156,26 +160,18 @@ class Scene(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Room:
-    """A box with a floor, four walls and a ceiling.
+    """A box with a floor, four walls and a ceiling, each with a texture."""
 
-    Attributes:
-        low, high: (3,) corners in the room's frame, metres; the floor is at ``low[1]``.
-        turn: Radians from the world to the room's frame, around y.
-        origin: (3,) world position of the room frame's origin.
-        floor, walls, ceiling: Textures; four walls at −x, +x, −z, +z.
-    """
-
-    low: np.ndarray
+    low: np.ndarray  #: (3,) corners in the room's frame, metres; the floor is at low[1]
     high: np.ndarray
-    turn: float
-    origin: np.ndarray
+    turn: float  #: radians from the world to the room's frame, around y
+    origin: np.ndarray  #: (3,) world position of the room frame's origin
     floor: np.ndarray
-    walls: tuple[np.ndarray, ...]
+    walls: tuple[np.ndarray, ...]  #: four, at −x, +x, −z, +z
     ceiling: np.ndarray
 
     def look(self, eye: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        cos, sin = np.cos(self.turn), np.sin(self.turn)
-        spin = np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]])
+        spin = _spin(self.turn)
         start = spin @ (np.asarray(eye, float) - self.origin)
         rays = (rays @ spin.T).astype(np.float32)
         start, low, high = start.astype(np.float32), self.low.astype(np.float32), self.high.astype(np.float32)
@@ -187,9 +183,8 @@ class Room:
         side = np.take_along_axis(rays, axis[..., None], -1)[..., 0] > 0
         out = np.empty(rays.shape, np.float32)
         on_floor = (axis == 1) & ~side
-        out[on_floor] = _tile(self.floor, hit[on_floor][:, (0, 2)] / _METRES_PER_FLOOR)
-        above = (axis == 1) & side
-        out[above] = _tile(self.ceiling, hit[above][:, (0, 2)] / _METRES_PER_FLOOR)
+        for seen, texture in ((on_floor, self.floor), ((axis == 1) & side, self.ceiling)):
+            out[seen] = _tile(texture, hit[seen][:, (0, 2)] / _METRES_PER_FLOOR)
         shades = (0.90, 1.0, 0.95, 0.86)  # walls face different ways
         for i, (wall_axis, along) in enumerate(((0, 2), (0, 2), (2, 0), (2, 0))):
             on = (axis == wall_axis) & (side == bool(i % 2))
@@ -205,25 +200,16 @@ class Room:
 
 @dataclass(frozen=True, eq=False)
 class Outdoors:
-    """Open ground to the horizon, a skyline and a sky.
+    """Open ground to the horizon, a skyline and a sky."""
 
-    Attributes:
-        ground: Floor texture; ``floor`` its height in metres.
-        zenith, haze: (3,) sRGB of the sky above and at the horizon.
-        skyline: (720,) elevation in radians of what stands at the horizon, per half degree.
-        buildings: (720, 3) sRGB of it.
-        windows: Whether it shows rows of windows.
-        clouds: (256, 256, 1) noise.
-    """
-
-    ground: np.ndarray
-    floor: float
-    zenith: np.ndarray
+    ground: np.ndarray  #: texture
+    floor: float  #: its height, metres
+    zenith: np.ndarray  #: (3,) sRGB of the sky above and at the horizon
     haze: np.ndarray
-    skyline: np.ndarray
-    buildings: np.ndarray
-    windows: bool
-    clouds: np.ndarray
+    skyline: np.ndarray  #: (720,) elevation in radians of what stands at the horizon, per half degree
+    buildings: np.ndarray  #: (720, 3) sRGB of it
+    windows: bool  #: whether it shows rows of windows
+    clouds: np.ndarray  #: (256, 256, 1) noise
 
     def look(self, eye: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         flat = np.hypot(rays[..., 0], rays[..., 2])
@@ -269,9 +255,7 @@ def sample_room(rng: np.random.Generator, eyes: np.ndarray, person: np.ndarray, 
     origin = np.array([person[:, 0].mean(), 0, person[:, 2].mean()])
     view = np.arctan2(*(origin - eyes.mean(0))[[0, 2]])
     turn = float(view + rng.normal(0, 0.05 if lab else 0.35))  # the wall at +z stands behind the person
-    cos, sin = np.cos(turn), np.sin(turn)
-    spin = np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]])
-    inside = (np.concatenate([eyes, person]) - origin) @ spin.T
+    inside = (np.concatenate([eyes, person]) - origin) @ _spin(turn).T
     low, high = inside.min(0) - rng.uniform(1.0, 3.0, 3), inside.max(0) + rng.uniform(1.0, 3.0, 3)
     high[2] += rng.uniform(0.0, 1.5)
     low[1], high[1] = floor, max(floor + rng.uniform(2.4, 3.6), inside[:, 1].max() + 0.2)
@@ -287,7 +271,8 @@ def sample_room(rng: np.random.Generator, eyes: np.ndarray, person: np.ndarray, 
 
 def sample_outdoors(rng: np.random.Generator, floor: float) -> Outdoors:
     """Grass, sand, asphalt or a court, under a clear, cloudy or evening sky, before hills, trees or houses."""
-    ground = floor_texture(rng, rng.choice(["grass", "sand", "asphalt", "asphalt", "tiles", "court", "grass"]))
+    kinds = ["grass", "sand", "asphalt", "asphalt", "tiles", "court", "grass"]
+    ground = floor_texture(rng, rng.choice(kinds)).astype(np.float32)
     evening = rng.random() < 0.2
     hue = rng.uniform(0.02, 0.1) if evening else rng.uniform(0.55, 0.62)
     zenith = np.array(from_hsv(rng.uniform(0.56, 0.64), rng.uniform(0.05, 0.6), rng.uniform(0.5, 0.95)), float)
@@ -306,17 +291,14 @@ def sample_outdoors(rng: np.random.Generator, floor: float) -> Outdoors:
         skyline = 0.08 + 0.05 * skyline / skyline.std()
         green = from_hsv(rng.uniform(0.2, 0.4), rng.uniform(0.15, 0.5), rng.uniform(0.2, 0.5))
         colour = np.array(green) + rng.normal(0, 9 if kind == "trees" else 1, (720, 1))
-    clouds = fractal(rng, slope=1.7)
-    return Outdoors(
-        ground.astype(np.float32),
-        floor,
-        zenith,
-        haze,
-        np.maximum(skyline, 0),
-        colour.astype(float),
-        kind == "houses",
-        clouds,
-    )
+    skyline, colour, clouds = np.maximum(skyline, 0), colour.astype(float), fractal(rng, slope=1.7)
+    return Outdoors(ground, floor, zenith, haze, skyline, colour, kind == "houses", clouds)
+
+
+def _spin(turn: float) -> np.ndarray:
+    """(3, 3) world → a frame turned around y."""
+    cos, sin = np.cos(turn), np.sin(turn)
+    return np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]])
 
 
 def _tile(texture: np.ndarray, position: np.ndarray) -> np.ndarray:

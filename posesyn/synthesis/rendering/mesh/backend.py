@@ -19,14 +19,24 @@ from posesyn.interfaces import BodyModel
 from posesyn.settings.base import plain
 from posesyn.settings.stages import check_style
 from posesyn.storage.checkpoints import fingerprint
-from posesyn.synthesis.rendering.appearance.appearance import Appearance, sample_appearance
-from posesyn.synthesis.rendering.appearance.backgrounds import Backgrounds
+from posesyn.synthesis.rendering.appearance.appearance import (
+    Appearance,
+    Backgrounds,
+    place_background,
+    sample_appearance,
+)
 from posesyn.synthesis.rendering.appearance.scenes import Flat, Scene
-from posesyn.synthesis.rendering.mesh.film import FilmDeveloper, feathered, halved, place_background, sample_film
-from posesyn.synthesis.rendering.mesh.rasterizer import Fragments, barycentrics, interpolate, rasterize
+from posesyn.synthesis.rendering.mesh.rasterizer import (
+    Fragments,
+    barycentrics,
+    feathered,
+    halved,
+    interpolate,
+    rasterize,
+)
 from posesyn.synthesis.rendering.mesh.shading import GroundShadow, Lighting, VertexNormals, pixel_rays, sample_lighting
 from posesyn.synthesis.rendering.mesh.surface import BodySurface, paint, thickness
-from posesyn.synthesis.rendering.view import MODES, CameraPath, sample_camera
+from posesyn.synthesis.rendering.view import MODES, CameraPath, FilmDeveloper, sample_camera, sample_film
 from posesyn.types import Clip, Motion, ViewRequest
 
 # Own choices, in metres. A joint inside the body counts as seen if what is seen in front of it is its own part of the
@@ -57,44 +67,31 @@ def camera_labels(body: BodyModel, motion: Motion, joints_world: np.ndarray, cam
     Args:
         body: Needs ``rest_joints``.
         motion: In the world frame.
-        joints_world: (T, 45, 3) of the posed body.
+        joints_world: (T, 45, 3) float64 of the posed body.
         camera: Of the clip.
     """
     rotation = camera.rotation.astype(np.float64)
-    shift = camera.translation.astype(np.float64)
     root = rotvec_to_matrix(torch.from_numpy(motion.pose_rotvec[:, 0]).double())
     pose = motion.pose_rotvec.copy()
     pose[:, 0] = matrix_to_rotvec(torch.from_numpy(rotation) @ root).float().numpy()
     with torch.no_grad():
         betas = torch.from_numpy(motion.betas)[None].to(device_of(body))
         pelvis = body.rest_joints(betas)[0, 0].cpu().double().numpy()
-    translation = (pelvis + motion.transl_world) @ rotation.T + shift - pelvis
-    joints = joints_world @ rotation.T + shift[:, None]
+    translation = (pelvis + motion.transl_world) @ rotation.T + camera.translation.astype(np.float64) - pelvis
+    joints = camera.to_camera(joints_world)
     matrix = camera.intrinsics.astype(np.float64)
     keypoints = joints[..., :2] / joints[..., 2:] * matrix[[0, 1], [0, 1]] + matrix[:2, 2]
-    return CameraLabels(
-        pose.astype(np.float32), translation.astype(np.float32), joints.astype(np.float32), keypoints.astype(np.float32)
-    )
+    return CameraLabels(*(value.astype(np.float32) for value in (pose, translation, joints, keypoints)))
 
 
 class JointVisibility:
-    """Decides which joints are seen.
+    """Decides which joints are seen of a body, whose ``parents`` are those of the 24 joints, -1 for the root."""
 
-    Args:
-        rest_joints: (45, 3) and ``rest_vertices`` (V, 3), metres, rest pose.
-        weights: (V, 24) skinning weights.
-        faces: (F, 3).
-        parents: Of the 24 joints, -1 for the root.
-    """
-
-    def __init__(
-        self, rest_joints: np.ndarray, rest_vertices: np.ndarray, weights: np.ndarray, faces: np.ndarray, parents
-    ) -> None:
-        distance = np.linalg.norm(rest_joints[:, None] - rest_vertices[None], axis=-1).min(1)
+    def __init__(self, surface: BodySurface, parents: Sequence[int]) -> None:
+        distance = np.linalg.norm(surface.rest_joints[:, None] - surface.rest_vertices[None], axis=-1).min(1)
         self._tolerance = _CLOTH + distance
-        self._part_of_face = weights[faces].sum(1).argmax(1)
-        joints = len(rest_joints)
-        self._own = np.zeros((joints, weights.shape[1]), bool)
+        self._part_of_face = surface.weights[surface.faces].sum(1).argmax(1)
+        self._own = np.zeros((len(surface.rest_joints), surface.weights.shape[1]), bool)
         for joint in range(_INNER_JOINTS):
             near = {joint, max(parents[joint], 0)} | {child for child, p in enumerate(parents) if p == joint}
             near |= set(_BESIDE.get(joint, ())) | (set(_TORSO) if joint in _TORSO else set())
@@ -194,13 +191,7 @@ class MeshBackend:
         self.surface = BodySurface(self.body, self.device)
         self._faces = torch.from_numpy(self.surface.faces).to(self.device)
         self._normals = VertexNormals(self.surface.faces, len(self.surface.rest_vertices), self.device)
-        self._visibility = JointVisibility(
-            self.surface.rest_joints,
-            self.surface.rest_vertices,
-            self.surface.weights,
-            self.surface.faces,
-            self.body.parents,
-        )
+        self._visibility = JointVisibility(self.surface, self.body.parents)
 
     def identity(self) -> dict[str, Any]:
         """What decides the pictures beside motion, appearance and seed, as JSON values under the arguments' names; of
@@ -211,35 +202,21 @@ class MeshBackend:
         if self.supersample != 1:
             found["supersample"] = self.supersample
         if self._own_body:
-            module = isinstance(self.body, torch.nn.Module)
-            found["body"] = fingerprint(self.body) if module else type(self.body).__qualname__
+            found["body"] = fingerprint(self.body) if isinstance(self.body, torch.nn.Module) else str(type(self.body))
         return found
 
     def on(self, device: str | torch.device) -> MeshBackend:
         """The same backend on another device."""
-        twin = MeshBackend(
-            self.image_size,
-            self.body,
-            None,
-            self.style,
-            self.camera_mode,
-            self.supersample,
-            self.frames_per_pass,
-            device,
-        )
+        options = self.style, self.camera_mode, self.supersample, self.frames_per_pass, device
+        twin = MeshBackend(self.image_size, self.body, None, *options)
         twin.backgrounds = self.backgrounds
         return twin
 
     def render(self, motion: Motion, appearance: Appearance | None = None, *, seed: int) -> Clip:
-        """Renders one motion.
+        """Renders one motion, in the world frame, as a clip with as many frames.
 
-        Args:
-            motion: In the world frame. Its ``view`` places the camera on a wanted side, up to a jitter of 12 degrees.
-            appearance: How the person looks; drawn at random if None.
-            seed: Decides everything that is random.
-
-        Returns:
-            A clip with as many frames as the motion.
+        Its ``view`` places the camera on a wanted side, up to a jitter of 12 degrees. Without an appearance the look is
+        drawn at random, as everything that is random by the seed.
         """
         here = self.device.type == "cpu"
         last = None if here else lambda motions: self.on("cpu")._render(motions[0], appearance, seed)
@@ -253,17 +230,9 @@ class MeshBackend:
         vertices, joints = self._pose(motion)
         floor = float(vertices[..., 1].min())
         view = motion.view or ViewRequest()
-        camera = sample_camera(
-            joints,
-            self.image_size,
-            streams[1],
-            style=self.style,
-            mode=self.camera_mode,
-            fps=motion.fps,
-            yaw=view.camera_yaw,
-            elevation=view.camera_elevation,
-            floor=floor,
-        )
+        wanted = {"yaw": view.camera_yaw, "elevation": view.camera_elevation, "floor": floor, "fps": motion.fps}
+        how: dict[str, Any] = {"style": self.style, "mode": self.camera_mode, **wanted}
+        camera = sample_camera(joints, self.image_size, streams[1], **how)
         labels = camera_labels(self.body, motion, joints, camera)
         scene, background = self._scene(appearance, streams[2], camera, joints, floor, labels.keypoints_px)
         stage = self._set_stage(appearance, streams, camera, scene, floor)
@@ -281,11 +250,8 @@ class MeshBackend:
         return Clip(
             clip_id=f"{motion.motion_id}/{seed}",
             frames=frames,
-            pose_rotvec=labels.pose_rotvec,
+            **vars(labels),
             betas=motion.betas,
-            transl_cam=labels.transl_cam,
-            joints_cam=labels.joints_cam,
-            keypoints_px=labels.keypoints_px,
             visible=visible,
             mask=masks,
             depth=depths,
@@ -308,10 +274,8 @@ class MeshBackend:
     def _pose(self, motion: Motion) -> tuple[torch.Tensor, np.ndarray]:
         """World vertices (T, V, 3) and joints (T, 45, 3)."""
         # A body that is no torch module computes on the CPU.
-        rotvec, translations, betas = (
-            torch.from_numpy(value).to(device_of(self.body))
-            for value in (motion.pose_rotvec, motion.transl_world, motion.betas[None])
-        )
+        arrays, place = (motion.pose_rotvec, motion.transl_world, motion.betas[None]), device_of(self.body)
+        rotvec, translations, betas = (torch.from_numpy(value).to(place) for value in arrays)
         rotations = rotvec_to_matrix(rotvec)
         vertices, joints = [], []
         for start in range(0, len(motion), _BODY_PASS):
@@ -337,17 +301,9 @@ class MeshBackend:
             mean = pictures.mean((0, 1, 2)) + 40
             tint = 0.6 + 0.4 * mean / mean.mean()
         lighting = sample_lighting(streams[3], self.style, camera.yaw, tint)
-        shadow = GroundShadow(
-            self.surface.rest_vertices,
-            self.surface.faces,
-            camera,
-            floor,
-            self.image_size,
-            lighting.lamp_direction,
-            lighting.shadow,
-            np.logical_and.reduce([ground for _, ground in views]),
-            self.device,
-        )
+        mesh, lamp = (self.surface.rest_vertices, self.surface.faces), (lighting.lamp_direction, lighting.shadow)
+        ground = np.logical_and.reduce([ground for _, ground in views])
+        shadow = GroundShadow(*mesh, camera, floor, self.image_size, *lamp, ground, self.device)
         settings, grain = sample_film(streams[4], self.style), int(streams[5].integers(2**31))
         film = FilmDeveloper(settings, self.image_size, grain, self.device)
         colours = torch.from_numpy(paint(self.surface.points, appearance)).to(self.device)
@@ -360,10 +316,8 @@ class MeshBackend:
         height, width = self.image_size
         normals = self._normals(vertices)
         dressed = vertices + swell[:, None] * normals
-        shift, matrix = (
-            torch.from_numpy(value).to(self.device)
-            for value in (stage.camera.translation[rows], stage.camera.intrinsics)
-        )
+        camera = stage.camera.translation[rows], stage.camera.intrinsics
+        shift, matrix = (torch.from_numpy(value).to(self.device) for value in camera)
         seen = _turned(dressed, stage.camera.rotation) + shift[:, None]
         matrix = matrix.expand(len(seen), 3, 3)
         labels = rasterize(seen, self._faces, matrix, self.image_size, cull_back_faces=True)
@@ -397,12 +351,8 @@ def _device(name: str | torch.device | None) -> torch.device:
         return device
     if name in (None, "auto"):
         return torch.device("cpu")
-    raise InputError(
-        "the z-buffer needs 64-bit numbers, which this device lacks",
-        where="MeshBackend",
-        got=device,
-        fix="use device='auto' or 'cpu'",
-    )
+    problem = "the z-buffer needs 64-bit numbers, which this device lacks"
+    raise InputError(problem, where="MeshBackend", got=device, fix="use device='auto' or 'cpu'")
 
 
 def _turned(points: torch.Tensor, rotation: np.ndarray) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """A batched z-buffer in pure torch: which triangle is seen at each pixel, where in the triangle and how far away.
 
-The method is the classic one (edge functions: Pineda, "A Parallel Algorithm for Polygon Rasterization", SIGGRAPH 1988;
-perspective-correct interpolation: 1/z is linear on the image plane). Every triangle of every image is expanded into
-the pixels of its box in one ragged list, so no loop runs over triangles; depth and face index are packed into one
-integer, so that the smallest one per pixel is the nearest triangle and, at equal depth, the lowest face index.
+Edge functions: Pineda, "A Parallel Algorithm for Polygon Rasterization", SIGGRAPH 1988; 1/z is linear in the image.
+Every triangle of every image is expanded into the pixels of its box in one ragged list, so no loop runs over triangles;
+depth and face index are packed into one integer, so that the smallest one per pixel is the nearest triangle and, at
+equal depth, the lowest face index.
 """
 
 from __future__ import annotations
@@ -22,12 +22,7 @@ def clip_near(
 ) -> tuple[Float[torch.Tensor, "M 3 3"], Int[torch.Tensor, " M"]]:
     """Keeps the parts of triangles with z ≥ ``near`` (Sutherland and Hodgman, CACM 1974, for one plane).
 
-    Args:
-        corners: (N, 3, 3) three corners of each triangle, camera frame, metres.
-        near: Depth of the plane in metres.
-
-    Returns:
-        Triangles (M, 3, 3) with the orientation of their sources, and the index (M,) of the source of each.
+    Corners in the camera frame → triangles with the orientation of their sources, and the source of each.
     """
     front = corners[..., 2] >= near
     count = front.sum(1)
@@ -73,15 +68,10 @@ MAX_CANDIDATES = 250_000  # own choice: pixels tried in one pass, so that its ar
 
 @dataclass(frozen=True, eq=False)
 class Fragments:
-    """What is seen at each pixel.
+    """What is seen at each pixel."""
 
-    Attributes:
-        face_index: (B, H, W) int64, -1 where nothing is seen.
-        depth: (B, H, W) float32 camera z in metres, 0 where nothing is seen.
-    """
-
-    face_index: torch.Tensor
-    depth: torch.Tensor
+    face_index: torch.Tensor  #: (B, H, W) int64, -1 where nothing is seen
+    depth: torch.Tensor  #: (B, H, W) float32 camera z in metres, 0 where nothing is seen
 
     @property
     def mask(self) -> torch.Tensor:
@@ -310,3 +300,28 @@ def _row_and_column(position: torch.Tensor, width: torch.Tensor | int) -> tuple[
     row = torch.floor((position.double() + 0.5) / width)
     column = position - row * width
     return row.float(), column.float()
+
+
+def halved(layer: Float[torch.Tensor, "T H2 W2 4"]) -> Float[torch.Tensor, "T H W 4"]:
+    """Mean of four samples."""
+    return 0.25 * (layer[:, ::2, ::2] + layer[:, 1::2, ::2] + layer[:, ::2, 1::2] + layer[:, 1::2, 1::2])
+
+
+def feathered(layer: Float[torch.Tensor, "T H W 4"]) -> Float[torch.Tensor, "T H W 4"]:
+    """Softens the silhouette of colours and coverage (0 outside) by one pixel, in place; the inside stays sharp."""
+    width = layer.shape[2]
+    padded = torch.nn.functional.pad(layer[..., 3].to(torch.uint8), (1, 1, 1, 1))
+    rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    count = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    rim = (count > 0) & (count < 9)
+    rim[:, [0, -1]] = False
+    rim[:, :, [0, -1]] = False
+    index = torch.nonzero(rim.view(-1))[:, 0]
+    flat = layer.view(-1, 4)
+    soft = layer.new_zeros(len(index), 4)
+    weights = (0.2, 0.6, 0.2)
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            soft += weights[down + 1] * weights[right + 1] * flat[index + down * width + right]
+    flat[index] = soft
+    return layer

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from posesyn.settings.stages import check_style
-from posesyn.synthesis.rendering.view import CameraPath
+from posesyn.synthesis.rendering.view import CameraPath, direction
 
 # Irradiance as a quadratic form of the normal: Ramamoorthi and Hanrahan, "An Efficient Representation for Irradiance
 # Environment Maps", SIGGRAPH 2001, equation 13.
@@ -57,19 +57,12 @@ class VertexNormals:
 
 @dataclass(frozen=True, eq=False)
 class Lighting:
-    """Light of a scene, world frame.
+    """Light of a scene, world frame."""
 
-    Attributes:
-        lamp_direction: (3,) unit vector towards the lamp (sun, ceiling lamp).
-        lamp: (3,) RGB strength of the lamp.
-        surround: (9, 3) coefficients of (1, x, y, z, xx − yy, zz, xy, xz, yz) of the soft light's irradiance.
-        shadow: How much of the floor's light the lamp's shadow takes away, 0 to 1.
-    """
-
-    lamp_direction: np.ndarray
-    lamp: np.ndarray
-    surround: np.ndarray
-    shadow: float
+    lamp_direction: np.ndarray  #: (3,) unit vector towards the lamp (sun, ceiling lamp)
+    lamp: np.ndarray  #: (3,) RGB strength of the lamp
+    surround: np.ndarray  #: (9, 3) of (1, x, y, z, xx − yy, zz, xy, xz, yz) of the soft light's irradiance
+    shadow: float  #: how much of the floor's light the lamp's shadow takes away, 0 to 1
 
     def irradiance(self, normals: Float[torch.Tensor, "N 3"]) -> Float[torch.Tensor, "N 3"]:
         """Light received by surfaces with the given unit normals; 1 shows a white surface as white."""
@@ -107,24 +100,22 @@ def sample_lighting(
     warmth = 0.0 if lab else rng.normal(0, 0.06)
     warm = np.array([1 + warmth, 1.0, 1 - warmth])
     soft = [
-        (_towards(0, np.pi / 2), 0.40 * tint * (2 - warm)),  # the sky is as cold as the sun is warm
-        (_towards(0, -np.pi / 2), 0.14 * tint),
-        (_towards(yaw, 0.3), np.full(3, 0.28)),
+        (direction(0, np.pi / 2), 0.40 * tint * (2 - warm)),  # the sky is as cold as the sun is warm
+        (direction(0, -np.pi / 2), 0.14 * tint),
+        (direction(yaw, 0.3), np.full(3, 0.28)),
     ]
     if not lab:
         for _ in range(int(rng.integers(0, 3))):  # windows, screens, bright walls
             colour = 1 + rng.normal(0, 0.12, 3)
-            soft.append((_towards(rng.uniform(-np.pi, np.pi), rng.uniform(-0.2, 0.9)), rng.uniform(0.05, 0.3) * colour))
+            soft.append(
+                (direction(rng.uniform(-np.pi, np.pi), rng.uniform(-0.2, 0.9)), rng.uniform(0.05, 0.3) * colour)
+            )
     surround = _surround(soft)
     lamp = strength * warm
     # What a white surface turned to lamp and camera receives on average, scaled to a well exposed picture.
     level = surround[0].mean() + 0.5 * strength
     gain = (0.75 if lab else rng.uniform(0.55, 0.95)) / level
-    return Lighting(_towards(side, height), lamp * gain, surround * gain, float(0.25 + 0.55 * min(strength, 0.9)))
-
-
-def _towards(yaw: float, elevation: float) -> np.ndarray:
-    return np.array([np.sin(yaw) * np.cos(elevation), np.sin(elevation), np.cos(yaw) * np.cos(elevation)])
+    return Lighting(direction(side, height), lamp * gain, surround * gain, float(0.25 + 0.55 * min(strength, 0.9)))
 
 
 def _surround(lights: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -154,7 +145,7 @@ class GroundShadow:
     """Darkness of the floor seen by a camera.
 
     Args:
-        vertices: (V, 3) rest pose and ``faces`` (F, 3): give every vertex its share of the skin's area.
+        vertices, faces: (V, 3) rest pose and (F, 3): give every vertex its share of the skin's area.
         camera: The camera of the clip.
         floor: Height of the floor, metres.
         image_size: (height, width).
@@ -198,12 +189,7 @@ class GroundShadow:
         self._size = image_size
 
     def __call__(self, vertices_world: Float[torch.Tensor, "T V 3"], frames: slice) -> Float[torch.Tensor, "T H W"]:
-        """Factor by which the picture of the floor darkens, 1 without shadow.
-
-        Args:
-            vertices_world: (T, V, 3) metres.
-            frames: Which frames of the camera these are.
-        """
+        """Factor by which the picture of the floor darkens in some ``frames`` of the camera, 1 without shadow."""
         height = (vertices_world[..., 1] - self._floor).clamp_min(0)
         flat = vertices_world[..., (0, 2)]
         # The mean of the rounded coordinates of a few vertices would do; min and max do not depend on summation order.
@@ -242,19 +228,15 @@ def pixel_rays(camera: CameraPath, image_size: tuple[int, int]) -> np.ndarray:
     height, width = image_size
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     matrix = camera.intrinsics.astype(np.float64)
-    rays = np.stack(
-        [(x - matrix[0, 2]) / matrix[0, 0], (y - matrix[1, 2]) / matrix[1, 1], np.ones_like(x, np.float64)], -1
-    )
-    return rays @ camera.rotation.astype(np.float64)
+    x, y = (x - matrix[0, 2]) / matrix[0, 0], (y - matrix[1, 2]) / matrix[1, 1]
+    return np.stack([x, y, np.ones_like(x)], -1) @ camera.rotation.astype(np.float64)
 
 
-def _bilinear(
-    images: Float[torch.Tensor, "T N N"], x: Float[torch.Tensor, "T P"], y: Float[torch.Tensor, "T P"]
-) -> Float[torch.Tensor, "T P"]:
-    """Values at cell coordinates; 1 outside the map."""
+def _bilinear(images: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Values of (T, N, N) at cell coordinates (T, P); 1 outside the map."""
     size = images.shape[1]
     out = x.new_ones(x.shape)
-    inside: Bool[torch.Tensor, "T P"] = (torch.minimum(x, y) >= 0) & (torch.maximum(x, y) <= size - 1)
+    inside = (torch.minimum(x, y) >= 0) & (torch.maximum(x, y) <= size - 1)
     index = torch.nonzero(inside.view(-1))[:, 0]
     frame = torch.div(index, x.shape[1], rounding_mode="floor")
     x, y = x.reshape(-1)[index], y.reshape(-1)[index]

@@ -15,48 +15,37 @@ from posesyn.synthesis.rendering.appearance.appearance import Appearance, Garmen
 TARGET_SAMPLES = 120_000  # own choice: 5 mm between samples on the small body, and painted in about 20 ms
 
 # SMPL joints (skeleton 'smpl24') whose skinning weights make up a part.
-_ARM_JOINTS = (16, 17, 18, 19, 20, 21, 22, 23)
-_HAND_JOINTS = (20, 21, 22, 23)
-_LEG_JOINTS = (1, 2, 4, 5, 7, 8, 10, 11)
-_FOOT_JOINTS = (7, 8, 10, 11)
-_HEAD_JOINTS = (15,)
-_NECK_JOINTS = (12,)
+_PARTS = {
+    "arm": (16, 17, 18, 19, 20, 21, 22, 23),
+    "hand": (20, 21, 22, 23),
+    "leg": (1, 2, 4, 5, 7, 8, 10, 11),
+    "foot": (7, 8, 10, 11),
+    "head": (15,),
+    "neck": (12,),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class SurfacePoints:
-    """Where points lie on the human. All arrays have length N.
+    """Where points lie on the human. All arrays have length N; parts are shares of the skinning weight, 0 to 1."""
 
-    Attributes:
-        position: (N, 3) metres in the rest pose of the mean shape: x to the person's left, y up, z forward.
-        arm, hand, leg, foot, head, neck: share of the skinning weight of that part, 0 to 1.
-        arm_s: 0 at the shoulder, 1 at the elbow, 2 at the wrist; negative towards the chest.
-        leg_s: 0 at the hip, 1 at the knee, 2 at the ankle.
-        height: 0 at the pelvis, 1 at the neck.
-        face_forward, face_side: on the head, in units of the distance from ears to eyes; 0 between the ears.
-        face_up: on the head, 0 at the height of the eyes, 1 at the crown; the chin lies near -1.
-        eye_offset, mouth_offset: (N, 3) metres from the eye of the same side and from the middle of the mouth.
-        sole: metres above the lowest point of the body.
-        neck_joint: (3,) metres, the SMPL joint 12; the same for all points.
-    """
-
-    position: np.ndarray
+    position: np.ndarray  #: (N, 3) metres, rest pose of the mean shape: x to the person's left, y up, z forward
     arm: np.ndarray
     hand: np.ndarray
     leg: np.ndarray
     foot: np.ndarray
     head: np.ndarray
     neck: np.ndarray
-    arm_s: np.ndarray
-    leg_s: np.ndarray
-    height: np.ndarray
-    face_forward: np.ndarray
-    face_up: np.ndarray
+    arm_s: np.ndarray  #: 0 at the shoulder, 1 at the elbow, 2 at the wrist; negative towards the chest
+    leg_s: np.ndarray  #: 0 at the hip, 1 at the knee, 2 at the ankle
+    height: np.ndarray  #: 0 at the pelvis, 1 at the neck
+    face_forward: np.ndarray  #: as face_side, in units of the distance from ears to eyes; 0 between the ears
+    face_up: np.ndarray  #: 0 at the height of the eyes, 1 at the crown; the chin lies near -1
     face_side: np.ndarray
-    eye_offset: np.ndarray
-    mouth_offset: np.ndarray
-    sole: np.ndarray
-    neck_joint: np.ndarray
+    eye_offset: np.ndarray  #: (N, 3) metres from the eye of the same side
+    mouth_offset: np.ndarray  #: (N, 3) metres from the middle of the mouth
+    sole: np.ndarray  #: metres above the lowest point of the body
+    neck_joint: np.ndarray  #: (3,) metres, the SMPL joint 12; the same for all points
 
     def __len__(self) -> int:
         return len(self.position)
@@ -64,9 +53,7 @@ class SurfacePoints:
     @cached_property
     def along(self) -> np.ndarray:
         """(N,) metres along the limb or down the torso: the direction in which horizontal stripes change."""
-        torso = self.position[:, 1]
-        arm = -0.27 * self.arm_s
-        return np.where(self.arm > 0.5, arm, torso).astype(np.float32)
+        return np.where(self.arm > 0.5, -0.27 * self.arm_s, self.position[:, 1]).astype(np.float32)
 
     @cached_property
     def around(self) -> np.ndarray:
@@ -109,12 +96,8 @@ class BodySurface:
                 excess = max(i + j - self.steps, 0)
                 table[i, j] = lattice.index((i - (excess + 1) // 2, j - excess // 2))
         self._table = torch.from_numpy(table).to(device)
-        self.points = _locate(
-            np.einsum("kc,fcx->fkx", share, vertices[self.faces]).reshape(-1, 3),
-            np.einsum("kc,fcx->fkx", share, weights[self.faces]).reshape(-1, 24),
-            joints,
-            vertices,
-        )
+        skin, parts = (np.einsum("kc,fcx->fkx", share, values[self.faces]) for values in (vertices, weights))
+        self.points = _locate(skin.reshape(-1, 3), parts.reshape(-1, 24), joints, vertices)
         self.vertex_points = _locate(vertices, weights, joints, vertices)
 
     def sample_index(self, face: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -124,9 +107,6 @@ class BodySurface:
 
 
 def _locate(position: np.ndarray, weights: np.ndarray, joints: np.ndarray, vertices: np.ndarray) -> SurfacePoints:
-    def part(members: tuple[int, ...]) -> np.ndarray:
-        return weights[:, members].sum(1)
-
     left = position[:, 0] >= 0  # the person's left is +x in the rest pose of SMPL
     arm_s = np.where(left, _chain(position, joints[[16, 18, 20]]), _chain(position, joints[[17, 19, 21]]))
     leg_s = np.where(left, _chain(position, joints[[1, 4, 7]]), _chain(position, joints[[2, 5, 8]]))
@@ -141,12 +121,7 @@ def _locate(position: np.ndarray, weights: np.ndarray, joints: np.ndarray, verti
     eye = np.where(left[:, None], joints[26], joints[25])
     return SurfacePoints(
         position=position.astype(np.float32),
-        arm=part(_ARM_JOINTS),
-        hand=part(_HAND_JOINTS),
-        leg=part(_LEG_JOINTS),
-        foot=part(_FOOT_JOINTS),
-        head=part(_HEAD_JOINTS),
-        neck=part(_NECK_JOINTS),
+        **{part: weights[:, members].sum(1) for part, members in _PARTS.items()},
         arm_s=arm_s,
         leg_s=leg_s,
         height=(position[:, 1] - pelvis[1]) / (neck[1] - pelvis[1]),
@@ -173,15 +148,9 @@ _WAVES = 10  # own choice: enough plane waves that no direction stands out
 
 
 def noise(position: np.ndarray, size: float, seed: int) -> np.ndarray:
-    """Smooth random values over space: a sum of plane waves with random directions and phases.
+    """Smooth random values over space: a sum of plane waves with random directions and phases, by the seed.
 
-    Args:
-        position: (..., D) coordinates.
-        size: Typical extent of a bump, in the units of ``position``.
-        seed: Same seed, same field.
-
-    Returns:
-        (...,) float32 between 0 and 1, mean about 0.5.
+    Positions (..., D) with bumps of ``size``, in their units → (...,) float32 between 0 and 1, mean about 0.5.
     """
     rng = np.random.default_rng(seed)
     waves = rng.normal(0, 1, (_WAVES, position.shape[-1])) * (2 / size)
@@ -194,8 +163,7 @@ def noise(position: np.ndarray, size: float, seed: int) -> np.ndarray:
 
 def pattern_share(points: SurfacePoints, garment: Garment, seed: int) -> np.ndarray:
     """(N,) share of the second colour, 0 to 1, of each surface sample."""
-    scale, along, around = garment.scale, points.along, points.around
-    position = points.position
+    scale, along, around, position = garment.scale, points.along, points.around, points.position
     match garment.pattern:
         case "stripes":
             share = _wave(along, scale) > 0
@@ -241,14 +209,11 @@ _LONG_HAIR_END = 0.78  # on SurfacePoints.height: between the shoulder blades
 
 
 def paint(points: SurfacePoints, appearance: Appearance) -> np.ndarray:
-    """Colours of surface samples.
-
-    Returns:
-        (N, 3) float32 linear reflectance, 0 to 1 (sRGB colours decoded with gamma 2.2).
-    """
+    """(N, 3) float32 linear reflectance of surface samples, 0 to 1 (sRGB colours decoded with gamma 2.2)."""
     colour = np.empty((len(points), 3), np.float32)
     colour[:] = np.asarray(appearance.skin) * SKIN_TINT
-    _blend(colour, 0.03 + 0.06 * noise(points.position, 0.09, appearance.fold_seed), (180, 75, 55))
+    blush = 0.03 + 0.06 * noise(points.position, 0.09, appearance.fold_seed)
+    colour += blush[:, None] * (np.float32([180, 75, 55]) - colour)
     _paint_face(colour, points, appearance)
     layers = [(_bottom(points, appearance), appearance.bottom), (_top(points, appearance), appearance.top)]
     if appearance.socks is not None:
@@ -263,7 +228,9 @@ def paint(points: SurfacePoints, appearance: Appearance) -> np.ndarray:
     strands = 1 - 0.25 * noise(points.position * (3, 1, 3), 0.02, appearance.fold_seed + 5)[hair]
     colour[hair] = np.asarray(appearance.hair, np.float32) * strands[:, None]
     if appearance.hair_style == "cap":
-        _paint_hair_below_cap(colour, points, hair)
+        colour[_hair(points, "short") & ~hair] = (56, 42, 32)
+        # The peak: a darker rim above the forehead.
+        colour[hair & (points.face_forward > 0.7) & (points.face_up < 0.55)] *= 0.6
     return (np.clip(colour, 0, 255) / 255) ** 2.2
 
 
@@ -335,12 +302,6 @@ def _paint_face(colour: np.ndarray, points: SurfacePoints, look: Appearance) -> 
     colour[brow] = 0.35 * colour[brow] + 0.65 * hair
 
 
-def _paint_hair_below_cap(colour: np.ndarray, points: SurfacePoints, cap: np.ndarray) -> None:
-    colour[_hair(points, "short") & ~cap] = (56, 42, 32)
-    # The peak: a darker rim above the forehead.
-    colour[cap & (points.face_forward > 0.7) & (points.face_up < 0.55)] *= 0.6
-
-
 def _cloth(points: SurfacePoints, covered: np.ndarray, garment: Garment, seed: int) -> np.ndarray:
     share = pattern_share(points, garment, seed)[covered, None]
     base, second = np.asarray(garment.colour, np.float32), np.asarray(garment.second, np.float32)
@@ -348,7 +309,3 @@ def _cloth(points: SurfacePoints, covered: np.ndarray, garment: Garment, seed: i
     # Creases run across limbs and torso: the noise is stretched around them.
     creases = noise(points.position[covered] * (0.6, 1.4, 0.6), 0.07, seed + 1)
     return colour * (1 - _FOLD_DEPTH * creases)[:, None]
-
-
-def _blend(colour: np.ndarray, share: np.ndarray, target: tuple[int, int, int]) -> None:
-    colour += share[:, None] * (np.asarray(target, np.float32) - colour)

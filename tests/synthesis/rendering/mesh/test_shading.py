@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from posesyn.errors import InputError
-from posesyn.synthesis.rendering.mesh.film import Film, FilmDeveloper, sample_film
 from posesyn.synthesis.rendering.mesh.shading import GroundShadow, VertexNormals, _surround, sample_lighting
 from posesyn.synthesis.rendering.view import CameraPath
 
@@ -59,20 +58,6 @@ def test_light_comes_from_the_lamp_and_nothing_is_black(rng):
             assert float(seen.min()) > 0 and 0.2 < float(seen.mean()) < 1.2
     with pytest.raises(InputError, match="style"):
         sample_lighting(rng, "noir")
-
-
-def test_neutral_film_changes_nothing_and_grain_depends_on_the_frame_only(rng):
-    images = torch.from_numpy(rng.integers(0, 256, (5, 12, 10, 3)).astype(np.float32))
-    untouched = FilmDeveloper(Film(), (12, 10), 0)(images.clone(), 0)
-    assert torch.equal(untouched.float(), images)
-    film = Film((1.1, 1.0, 0.9), 1.1, 0.8, 0.3, 6.0)
-    together = FilmDeveloper(film, (12, 10), 4)(images.clone(), 0)
-    alone = FilmDeveloper(film, (12, 10), 4)(images[3:4].clone(), 3)
-    assert torch.equal(together[3], alone[0])
-    grey = torch.full((1, 12, 10, 3), 127.5)
-    noisy = FilmDeveloper(Film(grain=8.0), (12, 10), 4)(grey, 0).float()
-    assert 6 < float(noisy.std()) < 10
-    assert sample_film(rng, "lab").contrast == 1.0
 
 
 def from_above() -> CameraPath:

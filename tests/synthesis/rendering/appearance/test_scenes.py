@@ -5,9 +5,8 @@ import pytest
 from PIL import Image
 
 from posesyn.errors import FileError
-from posesyn.synthesis.rendering.appearance.backgrounds import Backgrounds, PhotoFolder
+from posesyn.synthesis.rendering.appearance.appearance import Backgrounds, PhotoFolder, place_background
 from posesyn.synthesis.rendering.appearance.scenes import Outdoors, Room
-from posesyn.synthesis.rendering.mesh.film import place_background
 from posesyn.synthesis.rendering.mesh.shading import pixel_rays
 from posesyn.synthesis.rendering.view import sample_camera
 
