@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from posesyn.synthesis.augmentation.augmentor import Augmentor as Augmentor
     from posesyn.synthesis.augmentation.augmentor import ViewRange as ViewRange
     from posesyn.synthesis.augmentation.bones import project_normalised as project_normalised
-    from posesyn.synthesis.augmentation.discriminators import PartDiscriminator as PartDiscriminator
-    from posesyn.synthesis.augmentation.discriminators import ProjectionDiscriminator as ProjectionDiscriminator
     from posesyn.synthesis.augmentation.joint_range import JointLimits as JointLimits
     from posesyn.synthesis.augmentation.joint_range import JointRange as JointRange
     from posesyn.synthesis.augmentation.losses import FeedbackWeights as FeedbackWeights
+    from posesyn.synthesis.augmentation.losses import PartDiscriminator as PartDiscriminator
+    from posesyn.synthesis.augmentation.losses import ProjectionDiscriminator as ProjectionDiscriminator
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__)

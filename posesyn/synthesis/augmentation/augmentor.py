@@ -72,11 +72,8 @@ class ViewRange:
     def __post_init__(self) -> None:
         (low, high), (near, far) = self.elevation, self.distance
         if not (-math.pi / 2 < low < high < math.pi / 2 and 0 <= self.roll < math.pi and 0 < near <= far):
-            raise InputError(
-                "a range of views needs -pi/2 < lowest < highest elevation < pi/2, 0 <= roll < pi, 0 < near <= far",
-                where="ViewRange",
-                got=self,
-            )
+            wanted = "-pi/2 < lowest < highest elevation < pi/2, 0 <= roll < pi, 0 < near <= far"
+            raise InputError(f"a range of views needs {wanted}", where="ViewRange", got=self)
 
     def rotvec(self, share: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
         """Rotation vectors from the shares, -1 to 1, that elevation, turn and roll take of their limits: first the turn
@@ -88,15 +85,9 @@ class ViewRange:
         return roma.rotvec_composition((tilt, turn))
 
     def draw(self, pose: Float[Tensor, "B 16 3"], generator: torch.Generator | None = None) -> Float[Tensor, "B 16 3"]:
-        """The poses seen from random views of the range, uniform in every number.
-
-        Args:
-            pose: Absolute camera frame, metres.
-            generator: Where the numbers come from.
-        """
-        elevation, roll, turn, distance = torch.rand(
-            4, len(pose), generator=generator, device=pose.device, dtype=pose.dtype
-        )
+        """The poses (absolute camera frame, metres) seen from random views of the range, uniform in every number."""
+        like: dict[str, Any] = {"device": pose.device, "dtype": pose.dtype}
+        elevation, roll, turn, distance = torch.rand(4, len(pose), generator=generator, **like)
         # A turn of 0 to 2 halves of the circle is one of -1 to 1.
         rotvec = self.rotvec(torch.stack((2 * elevation - 1, 2 * turn, 2 * roll - 1), -1))
         root = pose[:, :1]
@@ -248,12 +239,10 @@ class Augmentor(nn.Module):
 
     @torch.no_grad()
     def start_near(self, root: Sequence[float]) -> None:
-        """Lets every step start near the data: at random weights hardly a fake is inside the picture or a human pose,
-        and the adversaries see only that. Our own choice.
-
-        Args:
-            root: Mean place of the roots (x, y, z), camera frame, metres.
-        """
+        """Lets every step start near the data, whose roots are at ``root`` (x, y, z) on average, camera frame, metres:
+        at
+        random weights hardly a fake is inside the picture or a human pose, and the adversaries see only that. Our own
+        choice."""
         middle = torch.as_tensor(root).to(self.RTprocess.w2_T.bias)
         place = self.RTprocess
         rotation = place.w2_R.weight.new_tensor(_START_FREE if place.views is None else _START_VIEWS)[:, None]
@@ -313,14 +302,11 @@ class Augmentor(nn.Module):
 
     def _noise(self, pose: Tensor, noise: Any, generator: torch.Generator | None) -> Sequence[Tensor]:
         if noise is None:
-            return tuple(
-                torch.randn(len(pose), NOISE, generator=generator, device=pose.device, dtype=pose.dtype)
-                for _ in range(4)
-            )
-        if len(noise) != 4 or any(tuple(part.shape) != (len(pose), NOISE) for part in noise):
-            raise InputError(
-                "noise must be four arrays (B, 48)", where="Augmentor", got=[tuple(part.shape) for part in noise]
-            )
+            like: dict[str, Any] = {"device": pose.device, "dtype": pose.dtype}
+            return tuple(torch.randn(len(pose), NOISE, generator=generator, **like) for _ in range(4))
+        shapes = [tuple(part.shape) for part in noise]
+        if shapes != 4 * [(len(pose), NOISE)]:
+            raise InputError("noise must be four arrays (B, 48)", where="Augmentor", got=shapes)
         return tuple(noise)
 
     def save(self, path: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> None:
@@ -342,14 +328,10 @@ class Augmentor(nn.Module):
             steps = dict(load_metadata(path).get("steps", {}))
         except FileError:  # an official file: no metadata
             steps = {}
-        if "views" in steps:
-            steps["views"] = ViewRange(**{key: _pair(value) for key, value in steps["views"].items()})
+        if "views" in steps:  # JSON has no tuples
+            given = {key: tuple(value) if isinstance(value, list) else value for key, value in steps["views"].items()}
+            steps["views"] = ViewRange(**given)
         joint_range = JointRange() if "joint_range.angles" in weights else None
         model = cls(**steps, joint_range=joint_range)
         load_into(model, weights, where=path)
         return model.eval()
-
-
-def _pair(value: Any) -> Any:
-    """JSON has no tuples."""
-    return tuple(value) if isinstance(value, list) else value

@@ -50,11 +50,7 @@ def _on_device(which: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def bone_vectors(joints: Float[Tensor, "*batch 16 3"]) -> Float[Tensor, "*batch 15 3"]:
-    """Parent minus child of each of the 15 bones, in the unit of the joints.
-
-    Raises:
-        InputError: Not 16 joints.
-    """
+    """Parent minus child of each of the 15 bones, in the unit of the joints. InputError: not 16 joints."""
     check_joints(joints, "bone_vectors")
     flat = joints.reshape(*joints.shape[:-2], 3 * JOINTS)
     return (flat @ _on_device(0, joints.dtype, joints.device)).unflatten(-1, (BONES, 3))

@@ -116,17 +116,11 @@ _NEIGHBOURS = 3
 
 @dataclass(frozen=True, eq=False)
 class JointLimits:
-    """The range of every joint in a set of poses.
+    """The range of every joint in a set of poses."""
 
-    Attributes:
-        angles: (15, 2) radians, smallest and largest angle between a bone and the one it hangs on.
-        directions: 15 arrays (K, 3) of unit bones in the parent's frame that occur.
-        reach: (15,) radians: how far a direction of the same people lies from these at most.
-    """
-
-    angles: np.ndarray
-    directions: tuple[np.ndarray, ...]
-    reach: np.ndarray
+    angles: np.ndarray  #: (15, 2) radians, smallest and largest angle between a bone and the one it hangs on
+    directions: tuple[np.ndarray, ...]  #: 15 arrays (K, 3) of unit bones in the parent's frame that occur
+    reach: np.ndarray  #: (15,) radians: how far a direction of the same people lies from these at most
 
     __repr__ = short_repr
 
@@ -147,17 +141,13 @@ class JointLimits:
         angles = np.stack([np.quantile(bent, share, axis=0) for share in (_QUANTILE, 1 - _QUANTILE)], -1)
         order = np.random.default_rng(seed).permutation(len(joints))
         kept, others = np.array_split(order, 2)
-        kept = kept[:_DIRECTIONS]
-        directions = tuple(seen[kept, bone] for bone in range(BONES))
+        directions = tuple(seen[kept[:_DIRECTIONS], bone] for bone in range(BONES))
         far = np.stack([_distance(seen[others, bone], directions[bone]) for bone in range(BONES)], -1)
         return cls(angles, directions, np.quantile(far, 1 - 2 * _QUANTILE, axis=0))
 
     def beyond(self, joints: np.ndarray) -> np.ndarray:
-        """(N, 15) bool: bones that are bent or point where those of the recorded poses do not. Hips, shoulders and the
-        spine's first bone define the frames and are never beyond.
-
-        Args:
-            joints: (N, 16, 3).
+        """(N, 15) bool: bones of (N, 16, 3) that are bent or point where those of the recorded poses do not. Hips,
+        shoulders and the spine's first bone define the frames and are never beyond.
 
         Raises:
             InputError: Other joints, or not finite.
@@ -183,17 +173,11 @@ class JointLimits:
 
 @dataclass(frozen=True)
 class Plausibility:
-    """How often poses are beyond the limits.
+    """How often poses are beyond the limits."""
 
-    Attributes:
-        shares: Bone → share of poses in which it is beyond.
-        poses: Share of poses with any bone beyond.
-        joints: Share of all measured bones beyond.
-    """
-
-    shares: dict[str, float]
-    poses: float
-    joints: float
+    shares: dict[str, float]  #: bone → share of poses in which it is beyond
+    poses: float  #: share of poses with any bone beyond
+    joints: float  #: share of all measured bones beyond
 
 
 def plausibility(joints: np.ndarray, limits: JointLimits) -> Plausibility:

@@ -1,15 +1,99 @@
-"""Losses of PoseAug as its code has them (``function_poseaug/model_gan_train.py``), not as the paper prints them."""
+"""What PoseAug's augmentor learns from: discriminators (part-aware KCS on bone directions in 3D, a small network on 2D
+poses), and losses as its code has them (``function_poseaug/model_gan_train.py``), not as the paper prints them.
+
+Structure and key names of the networks: jfzhang95/PoseAug ``models_poseaug/PosDiscriminator.py``. A part's KCS matrix
+is zero outside its bones, so only the columns of the first layer that meet its bones are multiplied: the same numbers
+from 16 to 49 products instead of 225.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrizations
 
-from posesyn.synthesis.augmentation.bones import JOINTS
+from posesyn.errors import InputError
+from posesyn.synthesis.augmentation.bones import BONES, JOINTS, KCS_PARTS, bone_vectors, check_joints, unit_bones
+
+_KCS, _WIDTH, _LAST = BONES * BONES, 256, 100
+PART_NAMES = ("left_arm", "right_arm", "right_leg", "left_leg", "trunk")
+
+
+class _Branch(nn.Module):
+    entries: Tensor
+
+    def __init__(self, part: tuple[int, ...]) -> None:
+        super().__init__()
+        self.kcs_layer_1, self.kcs_layer_2 = nn.Linear(_KCS, _WIDTH), nn.Linear(_WIDTH, _WIDTH)
+        self.kcs_layer_3, self.layer_last = nn.Linear(_WIDTH, _WIDTH), nn.Linear(_WIDTH, _LAST)
+        self.layer_pred = nn.Linear(_LAST, 1)
+        entries = [row * BONES + column for row in part for column in part]
+        self.register_buffer("entries", torch.tensor(entries), persistent=False)
+
+    def forward(self, gram: Tensor) -> Tensor:
+        """(B, 225) products of all pairs of unit bones (kinematic chain space, Ψ = B Bᵀ) → (B, 1)."""
+        layer = self.kcs_layer_1
+        first = functional.linear(gram[:, self.entries], layer.weight[:, self.entries], layer.bias)
+        first = functional.leaky_relu(first, inplace=True)
+        x = functional.leaky_relu(self.kcs_layer_2(first), inplace=True)
+        x = self.kcs_layer_3(x) + first
+        return self.layer_pred(functional.leaky_relu(self.layer_last(x), inplace=True))
+
+
+class PartDiscriminator(nn.Module):
+    """Poses (B, 16, 3), any unit and place → five scores (B, 5): :data:`PART_NAMES`.
+
+    Args:
+        spectral: Spectral normalisation of every layer (our own choice against collapse; the official code has none).
+            The weights then carry other names.
+    """
+
+    def __init__(self, *, spectral: bool = False) -> None:
+        super().__init__()
+        for index, part in enumerate(KCS_PARTS):
+            self.add_module(f"kcs_path_{index + 1}", _Branch(part))
+        _initialise(self, spectral)
+
+    def forward(self, pose: Float[Tensor, "B 16 3"]) -> Float[Tensor, "B 5"]:
+        check_joints(pose, "PartDiscriminator")
+        unit = unit_bones(bone_vectors(pose))
+        gram = (unit @ unit.mT).flatten(1)
+        return torch.cat([branch(gram) for branch in self.children()], -1)
+
+
+class ProjectionDiscriminator(nn.Module):
+    """Normalised 2D poses (B, 16, 2) → a score (B, 1); ``spectral`` as in :class:`PartDiscriminator`."""
+
+    def __init__(self, *, spectral: bool = False) -> None:
+        super().__init__()
+        self.pose_layer_1 = nn.Linear(2 * JOINTS, _LAST)
+        self.pose_layer_2, self.pose_layer_3 = nn.Linear(_LAST, _LAST), nn.Linear(_LAST, _LAST)
+        self.pose_layer_4, self.layer_last = nn.Linear(_LAST, _LAST), nn.Linear(_LAST, _LAST)
+        self.layer_pred = nn.Linear(_LAST, 1)
+        _initialise(self, spectral)
+
+    def forward(self, keypoints: Float[Tensor, "B 16 2"]) -> Float[Tensor, "B 1"]:
+        if tuple(keypoints.shape[1:]) != (JOINTS, 2):
+            raise InputError("2D poses must be (B, 16, 2)", where="ProjectionDiscriminator", got=tuple(keypoints.shape))
+        relu: Callable[[Tensor], Tensor] = functional.leaky_relu
+        first = relu(self.pose_layer_1(keypoints.flatten(1)))
+        x = relu(self.pose_layer_2(first))
+        x = self.pose_layer_4(relu(self.pose_layer_3(x) + first))
+        return self.layer_pred(relu(self.layer_last(x)))
+
+
+def _initialise(module: nn.Module, spectral: bool) -> None:
+    for layer in list(module.modules()):
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight)
+            if spectral:
+                parametrizations.spectral_norm(layer)
+
 
 # Typical errors grow towards the ends of the limbs; the weights balance them (joint order of poseaug16).
 JOINT_WEIGHTS = (1, 5, 2, 1, 5, 2, 1, 1, 1, 1, 5, 2, 1, 5, 2, 1)
@@ -103,12 +187,9 @@ def feedback_loss(
     epoch: int,
     epochs: int,
 ) -> tuple[Tensor, Tensor]:
-    """Range terms of the error ratios after BA and after RT, before their factors.
+    """Range terms of the ratios of :func:`group_errors` after BA and after RT, before their factors.
 
-    Args:
-        original, after_angles, after_transform: From :func:`group_errors`.
-        weights: Ranges.
-        epoch, epochs: Where in the training the wanted ratio is read off; the first epoch is 1.
+    ``epoch`` of ``epochs`` says where the wanted ratio is read off; the first is 1.
     """
     return (
         range_loss(after_angles / original, weights.angle_middle(epoch, epochs), weights.angle_slack),

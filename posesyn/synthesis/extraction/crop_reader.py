@@ -41,12 +41,9 @@ class ImageReader:
         self._pool: Executor | None = None
 
     def __enter__(self) -> ImageReader:
-        if self._processes:
-            # A forked child of a process with torch's threads can hang.
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._processes, mp_context=context)
-        else:
-            self._pool = ThreadPoolExecutor(self._threads)
+        # A forked child of a process with torch's threads can hang.
+        spawn, count = multiprocessing.get_context("spawn"), self._processes
+        self._pool = ProcessPoolExecutor(count, mp_context=spawn) if count else ThreadPoolExecutor(self._threads)
         return self
 
     def __exit__(self, *exception: object) -> None:

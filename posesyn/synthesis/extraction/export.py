@@ -18,19 +18,8 @@ from posesyn.storage.images import ImageFile
 from posesyn.types import ErrorReport, ImageSource, ScoredPerson
 
 _COLUMNS = (
-    "rank",
-    "person_id",
-    "selection",
-    "error",
-    "disagreement_mm",
-    "worst_joint",
-    "joints_used",
-    "image",
-    "x1",
-    "y1",
-    "x2",
-    "y2",
-    "caption",
+    *("rank", "person_id", "selection", "error", "disagreement_mm", "worst_joint", "joints_used"),
+    *("image", "x1", "y1", "x2", "y2", "caption"),
 )
 
 
@@ -89,25 +78,16 @@ def export_coco(
                 "joint_errors": [float(v) for v in np.where(item.joint_used, item.joint_errors, 0)],
             }
         )
-    category = {
-        "id": 1,
-        "name": "person",
-        "supercategory": "person",
-        "keypoints": list(skeleton.joints),
-        "skeleton": [[a + 1, b + 1] for a, b in skeleton.bones],
-    }
-    write_json(
-        path, {"images": list(entries.values()), "annotations": annotations, "categories": [category], "licenses": []}
-    )
+    category: dict[str, Any] = {"id": 1, "name": "person", "supercategory": "person"}
+    category |= {"keypoints": list(skeleton.joints), "skeleton": [[a + 1, b + 1] for a, b in skeleton.bones]}
+    content = {"images": list(entries.values()), "annotations": annotations, "categories": [category], "licenses": []}
+    write_json(path, content)
 
 
 def export_csv(report: ErrorReport, path: str | os.PathLike[str], only_selected: bool = True) -> None:
-    """Writes one line per person, largest error first.
+    """Writes one line per person, largest error first, as csv (UTF-8, comma, header line).
 
-    Args:
-        report: Of an extraction.
-        path: The csv file (UTF-8, comma, header line).
-        only_selected: Leave out persons that belong to neither selection.
+    ``only_selected`` leaves out persons that belong to neither selection.
     """
     selected = report.selections
     text = io.StringIO(newline="")

@@ -25,8 +25,7 @@ from posesyn.storage.files import dump_json, read_npz, write_npz
 from posesyn.storage.ledger import Finished, RunLedger, check_budget
 from posesyn.storage.reports import prediction_arrays, prediction_of, save_errors, save_report
 from posesyn.synthesis.extraction.crop_reader import DAMAGED, ImageReader
-from posesyn.synthesis.extraction.scoring import PersonScorer
-from posesyn.synthesis.extraction.selection import Ranking
+from posesyn.synthesis.extraction.scoring import PersonScorer, Ranking
 from posesyn.types import ErrorReport, Person, ScoredPerson
 from posesyn.types.arguments import check_several
 from posesyn.types.looks import changes_of, short_repr
@@ -111,7 +110,7 @@ class ErrorExtractor:
         out: str | os.PathLike[str] | None = None,
         on_batch: Callable[[int, int], None] | None = None,
     ) -> ErrorReport:
-        """Scores all persons: reads their images, predicts, scores, ranks, and writes the report.
+        """Scores all persons, and writes the report.
 
         Args:
             persons: A data set; persons it has skipped itself (``persons.skipped``) are listed in the report too.
@@ -129,16 +128,18 @@ class ErrorExtractor:
         """
         check_several(persons, Person, "extract")
         ids = _unique_ids(persons)
-        ranking, reasons, damaged = Ranking(self.settings), {}, 0
+        ranking, damaged = Ranking(self.settings), 0
+        reasons: dict[str, str] = {}
         budget = self.settings.error_budget
         ledger = None if out is None else RunLedger(out, {"stage": STAGE, **self.identity()}, budget)
         bar = ProgressBar(len(ids), "extract", "person", shown=progress)
         with ledger or nullcontext(), bar, closing(self._results(persons, ids, ledger)) as batches:
             for results in batches:
                 ranking.add([one for one in results.values() if not isinstance(one, str)])
-                reasons |= {name: reason for name, reason in results.items() if isinstance(reason, str)}
-                for name, reason in results.items():
-                    if isinstance(reason, str) and reason.startswith(DAMAGED):
+                missed = {name: reason for name, reason in results.items() if isinstance(reason, str)}
+                reasons |= missed
+                for name, reason in missed.items():
+                    if reason.startswith(DAMAGED):
                         damaged += 1
                         check_budget(damaged, len(ids), budget, "the images", f"{name}: {reason}")
                 bar.update(len(results))
@@ -231,24 +232,18 @@ def _write_part(ledger: RunLedger, results: Results) -> None:
 
 
 def _read_part(folder: Path, finished: Mapping[str, Finished], persons: Sequence[Person]) -> Results:
-    """Results of committed persons.
-
-    Raises:
-        FileError: A part is missing or is not what was committed.
-    """
+    """Results of committed persons; FileError where a part is missing or is not what was committed."""
     wanted = {person.person_id: person for person in persons}
     results: Results = {}
     for name, digest in sorted({(finished[person_id].file, finished[person_id].sha256) for person_id in wanted}):
         try:
             data = (folder / name).read_bytes()
         except OSError as error:
-            raise FileError(
-                "a committed part of the run is missing", where=folder / name, got=error.strerror
-            ) from error
+            problem = "a committed part of the run is missing"
+            raise FileError(problem, where=folder / name, got=error.strerror) from error
         if hashlib.sha256(data).hexdigest() != digest:
-            raise FileError(
-                "a committed part of the run is damaged", where=folder / name, fix="remove the folder and rerun"
-            )
+            problem = "a committed part of the run is damaged"
+            raise FileError(problem, where=folder / name, fix="remove the folder and rerun")
         arrays = read_npz(data, name=name)
         header = json.loads(arrays["header"].tobytes())
         ends = np.cumsum([0, *header["joints"]])
@@ -256,13 +251,12 @@ def _read_part(folder: Path, finished: Mapping[str, Finished], persons: Sequence
             if person_id not in wanted:
                 continue
             joints = slice(ends[row], ends[row + 1])
+            prediction = prediction_of(arrays, row, person_id, header["skeletons"][row])
+            error, errors = float(arrays["error"][row]), arrays["joint_errors"][joints]
+            spread = float(arrays["disagreement_mm"][row]) if "disagreement_mm" in arrays else None
+            used = arrays["joint_used"][joints].astype(bool)
             results[person_id] = ScoredPerson(
-                wanted[person_id],
-                prediction_of(arrays, row, person_id, header["skeletons"][row]),
-                float(arrays["error"][row]),
-                arrays["joint_errors"][joints],
-                arrays["joint_used"][joints].astype(bool),
-                disagreement_mm=float(arrays["disagreement_mm"][row]) if "disagreement_mm" in arrays else None,
+                wanted[person_id], prediction, error, errors, used, disagreement_mm=spread
             )
         results |= {person_id: reason for person_id, reason in header["skipped"] if person_id in wanted}
     return results

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -101,9 +102,8 @@ class ClipFilter:
         if self.mode == "detector" and improves is not None:
             refuse_own_network(judge, improves)
         self.judge = judge if device is None else moved(judge, device)
-        default = {"estimator": TAU_M, "detector": MIN_OKS, "labels": 0.0}[self.mode]
-        if self.mode == "estimator" and self.settings.reduce == "sum":
-            default = None
+        summed = self.mode == "estimator" and self.settings.reduce == "sum"
+        default = None if summed else {"estimator": TAU_M, "detector": MIN_OKS, "labels": 0.0}[self.mode]
         self.threshold: float | None = default if self.settings.threshold is None else float(self.settings.threshold)
         # What the judge said about clips during calibration, by content: filtering the same clips asks it only once.
         self._known: dict[tuple[str, int, bytes], np.ndarray] = {}
@@ -125,15 +125,14 @@ class ClipFilter:
 
     def decide(self, clip: Clip) -> tuple[np.ndarray, ClipYield]:
         """(T,) bool frames to keep (never more than the clip keeps already), and why."""
-        problems = label_problems(clip, self.settings.min_inside)
-        reasons: dict[str, int] = {}
+        reasons: Counter[str] = Counter()
         keep = np.asarray(clip.keep, bool).copy()
         if not keep.all():
             reasons["dropped before"] = int((~keep).sum())
-        for frame in np.flatnonzero(keep):
-            if problems[frame] is not None:
+        for frame, problem in enumerate(label_problems(clip, self.settings.min_inside)):
+            if keep[frame] and problem is not None:
                 keep[frame] = False
-                reasons[problems[frame]] = reasons.get(problems[frame], 0) + 1
+                reasons[problem] += 1
         values = np.full(len(clip), np.nan)
         asked = np.flatnonzero(keep)
         if len(asked) and self.mode != "labels":
@@ -143,12 +142,13 @@ class ClipFilter:
                     where="ClipFilter",
                     fix="pass threshold=... in metres, or use the filter that calibrate(clips) returns",
                 )
-            values[asked] = self._judged(clip, asked)
+            known = self._known.get(_content(clip, asked)) if self._known else None
+            values[asked] = self._judge(clip, asked) if known is None else known
             bad = values[asked] > self.threshold if self.mode == "estimator" else values[asked] < self.threshold
             keep[asked[bad]] = False
             if bad.any():
                 reasons[f"{self.mode} disagrees"] = int(bad.sum())
-        return keep, ClipYield(clip.clip_id, clip.person_id, len(clip), int(keep.sum()), reasons, values)
+        return keep, ClipYield(clip.clip_id, clip.person_id, len(clip), int(keep.sum()), dict(reasons), values)
 
     def calibrate(self, clips: Iterable[Clip], quantile: float | None = None) -> ClipFilter:
         """A filter whose threshold keeps a share of the frames of trusted clips.
@@ -168,14 +168,11 @@ class ClipFilter:
         check_several(clips, Clip, "calibrate")
         found, known = [], {}
         for clip in clips:
-            sane = [
-                i
-                for i, problem in enumerate(label_problems(clip, self.settings.min_inside))
-                if problem is None and clip.keep[i]
-            ]
-            if sane:
-                found.append(self._judge(clip, np.array(sane)))
-                known[_content(clip, np.array(sane))] = found[-1]
+            problems = label_problems(clip, self.settings.min_inside)
+            sane = np.flatnonzero([problem is None for problem in problems] & np.asarray(clip.keep, bool))
+            if len(sane):
+                found.append(self._judge(clip, sane))
+                known[_content(clip, sane)] = found[-1]
         values = np.concatenate(found) if found else np.zeros(0)
         values = values[np.isfinite(values)]
         if not len(values):
@@ -186,10 +183,6 @@ class ClipFilter:
         calibrated = ClipFilter(self.judge, replace(settings, threshold=threshold), mode=self.mode)
         calibrated._known = known
         return calibrated
-
-    def _judged(self, clip: Clip, frames: np.ndarray) -> np.ndarray:
-        values = self._known.get(_content(clip, frames)) if self._known else None
-        return self._judge(clip, frames) if values is None else values
 
     def _judge(self, clip: Clip, frames: np.ndarray) -> np.ndarray:
         judge, settings = self.judge, self.settings
@@ -214,11 +207,8 @@ def _mode_of(judge: object) -> Mode:
         return "detector"
     if callable(getattr(judge, "predict", None)):
         return "estimator"
-    raise InputError(
-        "a filter's judge needs `predict(persons)` or `detect(images, boxes)`",
-        where="ClipFilter",
-        got=type(judge).__name__,
-    )
+    problem = "a filter's judge needs `predict(persons)` or `detect(images, boxes)`"
+    raise InputError(problem, where="ClipFilter", got=type(judge).__name__)
 
 
 class FilteredClips:
@@ -253,9 +243,6 @@ class FilteredClips:
             kept = replace(clip, keep=self.masks[clip.clip_id])
             if kept.keep.any() or not self._drop_empty:
                 yield kept
-        self._warn_if_nothing_is_left()
-
-    def _warn_if_nothing_is_left(self) -> None:
         found = self.statistics()
         if found["frames"] and not found["frames_kept"]:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in found["reasons"].items())
@@ -263,7 +250,7 @@ class FilteredClips:
             warnings.warn(
                 f"the filter kept none of {found['frames']} frames of {found['clips']} clips ({reasons}{threshold}). "
                 "Look at some of them, choose another threshold or calibrate the filter on trusted clips",
-                stacklevel=3,
+                stacklevel=2,
             )
 
     def run(self, on_clip: Callable[[ClipYield], None] | None = None) -> dict[str, Any]:
@@ -282,34 +269,22 @@ class FilteredClips:
 
     def statistics(self) -> dict[str, Any]:
         """Yield of the clips seen so far, as JSON values: totals, frames per reason, and one entry per clip."""
-        reasons: dict[str, int] = {}
+        reasons: Counter[str] = Counter()
+        per_clip = []
         for item in self.yields.values():
-            for reason, count in item.reasons.items():
-                reasons[reason] = reasons.get(reason, 0) + count
-        frames = sum(item.frames for item in self.yields.values())
-        kept = sum(item.kept for item in self.yields.values())
+            reasons.update(item.reasons)
+            finite = item.values[np.isfinite(item.values)]
+            entry = {name: getattr(item, name) for name in ("clip_id", "person_id", "frames", "kept")}
+            per_clip.append({**entry, "value": float(finite.mean()) if len(finite) else None})
+        frames, kept = (sum(entry[name] for entry in per_clip) for name in ("frames", "kept"))
         return {
             "mode": self._rule.mode,
             "threshold": self._rule.threshold,
-            "clips": len(self.yields),
-            "clips_kept": sum(item.kept > 0 for item in self.yields.values()),
+            "clips": len(per_clip),
+            "clips_kept": sum(entry["kept"] > 0 for entry in per_clip),
             "frames": frames,
             "frames_kept": kept,
             "yield": kept / frames if frames else 0.0,
             "reasons": dict(sorted(reasons.items())),
-            "per_clip": [
-                {
-                    "clip_id": item.clip_id,
-                    "person_id": item.person_id,
-                    "frames": item.frames,
-                    "kept": item.kept,
-                    "value": _mean(item.values),
-                }
-                for item in self.yields.values()
-            ],
+            "per_clip": per_clip,
         }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    finite = np.asarray(values)[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else None

@@ -77,9 +77,8 @@ def estimator_errors(
 
     def judged(rows: list[int]) -> np.ndarray:
         numbers = [frames[row] for row in rows]
-        return _rooted_errors(
-            estimator.predict([persons[frame] for frame in numbers]), clip.joints_cam[numbers], reduce
-        )
+        predictions = estimator.predict([persons[frame] for frame in numbers])
+        return _rooted_errors(predictions, clip.joints_cam[numbers], reduce)
 
     if known:
         errors[known] = np.concatenate(halving(judged, known, batch_size, on_cpu(estimator, judged)))
@@ -88,13 +87,9 @@ def estimator_errors(
 
 def _rooted_errors(predictions: PoseBatch, joints_cam: np.ndarray, reduce: str) -> np.ndarray:
     """(F,) metres between predictions and labels (F, 45, 3), both from their roots."""
-    if len(predictions) != len(joints_cam):
-        raise InputError(
-            "an estimator must answer for every person",
-            where="ClipFilter",
-            expected=len(joints_cam),
-            got=len(predictions),
-        )
+    wanted, got = len(joints_cam), len(predictions)
+    if got != wanted:
+        raise InputError("an estimator must answer for every person", where="ClipFilter", expected=wanted, got=got)
     skeleton = predictions.skeleton
     labels, present = skeletons.convert(joints_cam, LABELS, skeleton)
     tips = np.array(["tip" in name.split("_") for name in skeletons.get(skeleton).joints])
@@ -138,12 +133,12 @@ def detector_scores(
     rows = list(frames)
     boxes = frame_boxes(clip)[rows]
     found, confidence = detector.detect(clip.frames[rows], boxes)
-    joints = len(skeletons.get(detector.skeleton))
-    if np.shape(found) != (len(rows), joints, 2) or np.shape(confidence) != (len(rows), joints):
+    wanted = (len(rows), len(skeletons.get(detector.skeleton)), 2)
+    if np.shape(found) != wanted or np.shape(confidence) != wanted[:2]:
         raise InputError(
             "a detector must give keypoints (T, J, 2) and scores (T, J)",
             where=f"skeleton '{detector.skeleton}'",
-            expected=(len(rows), joints, 2),
+            expected=wanted,
             got=np.shape(found),
         )
     detected = (np.asarray(confidence) >= min_score) & np.isfinite(found).all(-1)
@@ -161,9 +156,8 @@ def detector_scores(
         area = np.array([clip.mask[row].sum() for row in rows], np.float64)
         box_area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
         area = np.maximum(np.where(area > 0, area, box_area), 1.0)
-        scores[good] = metrics.oks(
-            points[good].astype(np.float64), labels[good].astype(np.float64), visible[good], area[good]
-        )
+        points, labels = points.astype(np.float64), labels.astype(np.float64)
+        scores[good] = metrics.oks(points[good], labels[good], visible[good], area[good])
         return scores
     reach = pck_fraction * (boxes[:, 2:] - boxes[:, :2]).max(1)
     hit = (np.linalg.norm(points - labels, axis=-1) <= reach[:, None]) & visible

@@ -26,8 +26,8 @@ from posesyn.settings.lifters import PoseAugSettings
 from posesyn.synthesis.augmentation import losses
 from posesyn.synthesis.augmentation.augmentor import Augmented, Augmentor, ViewRange
 from posesyn.synthesis.augmentation.bones import bone_vectors, joints_from_bones, project_normalised, unit_bones
-from posesyn.synthesis.augmentation.discriminators import PartDiscriminator, ProjectionDiscriminator
 from posesyn.synthesis.augmentation.joint_range import FEWEST, JointLimits
+from posesyn.synthesis.augmentation.losses import PartDiscriminator, ProjectionDiscriminator
 from posesyn.training.lifters.health import AugmentorHealth, CollapseGuard, health_of
 from posesyn.training.lifters.lifter import error_on, running_statistics_kept, weights_without_gradient
 from posesyn.training.lifters.source import FakePool, PoseAugSource

@@ -11,7 +11,7 @@ from posesyn.estimators.lifters.mlp import MLPLifter
 from posesyn.synthesis.augmentation import bones, losses
 from posesyn.synthesis.augmentation.augmentor import LENGTH_LIMIT, Augmentor, rotate
 from posesyn.synthesis.augmentation.bones import project_normalised
-from posesyn.synthesis.augmentation.discriminators import PartDiscriminator, ProjectionDiscriminator
+from posesyn.synthesis.augmentation.losses import PartDiscriminator, ProjectionDiscriminator
 from posesyn.training.lifters.source import FakePool
 
 

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from posesyn.estimators.lifters.lifter import make_lifter
 from posesyn.synthesis.augmentation.augmentor import Augmentor
-from posesyn.synthesis.augmentation.discriminators import PartDiscriminator, ProjectionDiscriminator
+from posesyn.synthesis.augmentation.losses import PartDiscriminator, ProjectionDiscriminator
 
 PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 8, 10, 11, 8, 13, 14)
 RATIO = (0, 1, 2, 0, 1, 2, 3, 4, 5, 6, 7, 8, 6, 7, 8)

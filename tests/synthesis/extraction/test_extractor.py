@@ -19,7 +19,7 @@ from posesyn.storage.files import write_json
 from posesyn.storage.images import ImageFile
 from posesyn.storage.reports import load_report, report_table, save_report
 from posesyn.synthesis.extraction.extractor import ErrorExtractor
-from posesyn.synthesis.extraction.selection import split_sizes
+from posesyn.synthesis.extraction.scoring import split_sizes
 from posesyn.types import ArrayImage, Person, PoseBatch
 
 

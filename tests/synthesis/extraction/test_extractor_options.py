@@ -20,8 +20,7 @@ from posesyn.storage.images import ImageFile
 from posesyn.storage.reports import load_report
 from posesyn.synthesis.extraction.export import export_coco, export_csv
 from posesyn.synthesis.extraction.extractor import ErrorExtractor
-from posesyn.synthesis.extraction.scoring import disagreement_mm
-from posesyn.synthesis.extraction.selection import select_diverse
+from posesyn.synthesis.extraction.scoring import disagreement_mm, select_diverse
 from posesyn.types import Person, PoseBatch
 
 COCO = skeletons.get("coco17")
