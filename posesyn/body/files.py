@@ -69,15 +69,14 @@ class BodyArrays:
             raise FileError("faces name vertices that do not exist", where=where, expected=f"0 to {count - 1}")
         for name, sums in (("joint_regressor", self.joint_regressor.sum(1)), ("weights", self.weights.sum(1))):
             if np.abs(sums - 1).max() > 1e-2:
-                raise FileError(
-                    f"rows of '{name}' must sum to 1", where=where, got=f"{sums.min():.3f} to {sums.max():.3f}"
-                )
+                got = f"{sums.min():.3f} to {sums.max():.3f}"
+                raise FileError(f"rows of '{name}' must sum to 1", where=where, got=got)
         return self
 
 
 def smpl_parents() -> tuple[int, ...]:
     """Parents of the 24 SMPL joints, -1 for the pelvis."""
-    return tuple(int(p) for p in skeletons.get("smpl24").parents)
+    return tuple(int(p) for p in skeletons.get("smpl24").parents or ())
 
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -126,24 +125,15 @@ def read_free_body(path: Path) -> BodyArrays:
 
 
 ENVIRONMENT = "POSESYN_SMPL"
-GENDERS = ("neutral", "male", "female")
+GENDERS = {"neutral": "neutral", "male": "m", "female": "f"}  # with the short form in names of files
 SMPL_VERTICES = 6890
 # Our own choice: SMPL with 300 shape components inflates to 250 MB.
 MAX_NPZ_BYTES = 1 << 30
 # As smplx and the official archives (SMPLify, SMPL 1.0.0 and 1.1.0) name the files.
-_NAMES = {
-    gender: tuple(
-        f"{stem}{suffix}"
-        for stem in (
-            f"SMPL_{gender.upper()}",
-            f"basicmodel_{gender[0] if gender != 'neutral' else gender}_lbs_10_207_0_v1.1.0",
-            f"basicModel_{gender[0] if gender != 'neutral' else gender}_lbs_10_207_0_v1.0.0",
-            f"basicmodel_{gender[0] if gender != 'neutral' else gender}_lbs_10_207_0_v1.0.0",
-        )
-        for suffix in (".pkl", ".npz")
-    )
-    for gender in GENDERS
-}
+_STEMS = (
+    *("SMPL_{0}", "basicmodel_{1}_lbs_10_207_0_v1.1.0"),
+    *("basicModel_{1}_lbs_10_207_0_v1.0.0", "basicmodel_{1}_lbs_10_207_0_v1.0.0"),
+)
 
 
 def find_smpl_file(path: str | Path | None, gender: str) -> Path:
@@ -156,19 +146,20 @@ def find_smpl_file(path: str | Path | None, gender: str) -> Path:
     """
     if gender not in GENDERS:
         raise InputError("unknown gender of a SMPL file", expected=", ".join(GENDERS), got=gender)
+    names = [stem.format(gender.upper(), GENDERS[gender]) + end for stem in _STEMS for end in (".pkl", ".npz")]
     place = path if path is not None else os.environ.get(ENVIRONMENT)
     if place:
         place = Path(place).expanduser()
         if place.is_file():
             return place
         for folder in (place, place / "smpl", place / "models"):
-            for name in _NAMES[gender]:
+            for name in names:
                 if (folder / name).is_file():
                     return folder / name
     raise FileError(
         f"no SMPL body model ({gender})",
         where=place or f"the environment variable {ENVIRONMENT}, which is not set",
-        expected=f"a .pkl or .npz file, or a folder with {_NAMES[gender][0]}",
+        expected=f"a .pkl or .npz file, or a folder with {names[0]}",
         fix=(
             "register at https://smpl.is.tue.mpg.de, download 'SMPL for Python', unpack it anywhere, and pass the "
             f"folder to load_body(...) or set {ENVIRONMENT} to it; or use the free body, which needs neither: "
@@ -198,10 +189,8 @@ def read_smpl_file(path: Path) -> BodyArrays:
         raise FileError("the SMPL file lacks arrays", where=path, expected=", ".join(names), got=f"no {missing}")
     data = {name: _dense(raw[name], name, path) for name in names}
     if data["v_template"].shape != (SMPL_VERTICES, 3):
-        raise FileError(
-            "not the SMPL mesh", where=path, expected=(SMPL_VERTICES, 3), got=data["v_template"].shape,
-            fix="SMPL-H, SMPL-X and MANO files are other models; use a SMPL file",
-        )  # fmt: skip
+        fix, got = "SMPL-H, SMPL-X and MANO files are other models; use a SMPL file", data["v_template"].shape
+        raise FileError("not the SMPL mesh", where=path, expected=(SMPL_VERTICES, 3), got=got, fix=fix)
     tree = data["kintree_table"].astype(np.int64)
     # Pickles hold the root's parent as the unsigned -1.
     if tree.ndim != 2 or tuple(int(p) for p in tree[0, 1:]) != smpl_parents()[1:]:
@@ -227,8 +216,7 @@ def _dense(value: Any, name: str, path: Path) -> np.ndarray:
 
 def _chumpy_value(value: Any, name: str, path: Path) -> np.ndarray:
     """The array of a chumpy object, from its state: ``Ch`` keeps it in ``x``; ``Select`` (the shape components of SMPL
-    1.0.0) keeps a source ``a``, flat indices ``idxs`` and the shape of the result.
-    """
+    1.0.0) keeps a source ``a``, flat indices ``idxs`` and the shape of the result."""
     if not isinstance(value, PickledObject):
         return np.asarray(value)
     state = value.state if isinstance(value.state, Mapping) else {}

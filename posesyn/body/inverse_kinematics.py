@@ -8,6 +8,7 @@ their parents.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,14 +135,10 @@ def _checked_joints(joints_world: np.ndarray | Tensor) -> Tensor:
             got=value.shape,
             fix="convert the joints to 'humanml3d22' with skeletons.convert",
         )
-    bad = ~np.isfinite(value).all((1, 2))
-    if bad.any():
-        raise InputError(
-            "joints_world has NaN or infinite values",
-            where="inverse kinematics",
-            got=f"frames {np.flatnonzero(bad)[:5].tolist()}",
-            fix="drop or interpolate these frames",
-        )
+    bad = np.flatnonzero(~np.isfinite(value).all((1, 2)))
+    if len(bad):
+        problem, fix = "joints_world has NaN or infinite values", "drop or interpolate these frames"
+        raise InputError(problem, where="inverse kinematics", got=f"frames {bad[:5].tolist()}", fix=fix)
     return torch.as_tensor(value, dtype=torch.float64)
 
 
@@ -158,8 +155,7 @@ def _bone_lengths(joints: Tensor) -> Tensor:
 
 def _fit_shape(target: Tensor, body: Body, start: np.ndarray, noise: float = 0.01) -> np.ndarray:
     """Betas whose bone lengths are nearest to the median ones: maximum a posteriori with standard normal betas and
-    lengths known to ``noise`` metres, by Gauss-Newton.
-    """
+    lengths known to ``noise`` metres, by Gauss-Newton."""
     parents = smpl_parents()[1:NUM_POSITIONS]
     wanted = _bone_lengths(target)[1:]
     directions = body.joint_directions.double().cpu()
@@ -201,20 +197,16 @@ def _analytic_rotations(target: Tensor, offsets: Tensor, smoothing: float) -> Te
         """``base`` swung so that the bone to ``child`` points as it should."""
         return rotations.rotation_between(base @ offsets[child], bone(child)) @ base
 
-    def register(joint: int, points: tuple[int, ...], rest: Tensor) -> Tensor:
-        wanted = target[:, list(points)] - target[:, joint : joint + 1]
+    def register(joint: int, points: tuple[int, ...], weights: Sequence[float], rest: Tensor) -> Tensor:
+        wanted = (target[:, list(points)] - target[:, joint : joint + 1]) * target.new_tensor(weights)[:, None]
         covariance = torch.einsum("tkc,kd->tcd", wanted, rest)
         return roma.special_procrustes(covariance + 1e-9 * torch.eye(3, dtype=target.dtype, device=target.device))
 
-    turn[PELVIS] = register(PELVIS, (1, 2, 3), offsets[[1, 2, 3]])
+    turn[PELVIS] = register(PELVIS, (1, 2, 3), (1, 1, 1), offsets[[1, 2, 3]])
     # Shoulders carry the heading of the chest better than the short collar bones, although they move by themselves.
     shoulders = torch.stack([offsets[13] + offsets[16], offsets[14] + offsets[17]])
     chest_rest = torch.cat([offsets[[12, 13, 14]], 0.5 * shoulders])
-    wanted = target[:, list(CHEST_CHILDREN)] - target[:, CHEST : CHEST + 1]
-    wanted = wanted * wanted.new_tensor([1, 1, 1, 0.5, 0.5])[:, None]
-    turn[CHEST] = roma.special_procrustes(
-        torch.einsum("tkc,kd->tcd", wanted, chest_rest) + 1e-9 * torch.eye(3, dtype=target.dtype, device=target.device)
-    )
+    turn[CHEST] = register(CHEST, CHEST_CHILDREN, (1, 1, 1, 0.5, 0.5), chest_rest)
     between = rotations.matrix_to_rotvec(turn[PELVIS].transpose(-1, -2) @ turn[CHEST])
     for joint, child, share in ((SPINE1, SPINE2, 1 / 3), (SPINE2, CHEST, 2 / 3)):
         turn[joint] = follow(child, turn[PELVIS] @ rotations.rotvec_to_matrix(share * between))
@@ -224,13 +216,9 @@ def _analytic_rotations(target: Tensor, offsets: Tensor, smoothing: float) -> Te
         turn[collar] = follow(shoulder, turn[CHEST])
     for (first, hinge, end, axis), is_leg in [(limb, False) for limb in ARMS] + [(limb, True) for limb in LEGS]:
         swung = follow(hinge, turn[parents[first]])
-        turn[first], bent = _limb_rotations(
-            swung,
-            (bone(hinge), bone(end), bone(end + 3) if is_leg else None),
-            (offsets[hinge], offsets[end], offsets[end + 3] if is_leg else None),
-            offsets.new_tensor(axis),
-            smoothing,
-        )
+        now = bone(hinge), bone(end), bone(end + 3) if is_leg else None
+        rest = offsets[hinge], offsets[end], offsets[end + 3] if is_leg else None
+        turn[first], bent = _limb_rotations(swung, now, rest, offsets.new_tensor(axis), smoothing)
         turn[hinge] = follow(end, bent)
         turn[end] = follow(end + 3, turn[hinge]) if is_leg else turn[hinge]
     for joint in (10, 11, 22, 23):
@@ -244,11 +232,8 @@ Chain = tuple[Tensor, Tensor, Tensor | None]
 def _limb_rotations(swung: Tensor, now: Chain, rest: Chain, axis: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
     """Global rotations of the upper part with its twist, and of the lower part bent about the hinge.
 
-    Args:
-        swung: (T, 3, 3) rotation of the upper part by the smallest turn.
-        now, rest: Upper bone, lower bone and, for legs, foot: (T, 3) in the world and (3,) in the rest pose.
-        axis: (3,) hinge axis in the rest pose.
-        smoothing: Standard deviation in frames of the mean over twists.
+    ``swung`` (T, 3, 3) turns the upper part by the smallest turn; the bones (upper, lower and, for legs, foot) are (T,
+    3) ``now`` in the world and (3,) at ``rest``, as the hinge's ``axis``.
     """
     along = _unit(now[0])
     bend, foot = _twist_points(now, swung @ axis)
@@ -270,8 +255,7 @@ def _limb_rotations(swung: Tensor, now: Chain, rest: Chain, axis: Tensor, smooth
 
 def _twist_points(chain: Chain, hinge: Tensor) -> tuple[Tensor, Tensor | None]:
     """Where bend and foot put the hinge axis, as (..., 2) points in the plane across the upper bone whose first axis is
-    ``hinge``; the first has the length of the sine of the bend.
-    """
+    ``hinge``; the first has the length of the sine of the bend."""
     along = _unit(chain[0])
     first = _unit(hinge - (hinge * along).sum(-1, keepdim=True) * along)
     second = torch.linalg.cross(along, first, dim=-1)
@@ -305,7 +289,7 @@ def _ancestors() -> Tensor:
 def refine(
     local: Tensor, target: Tensor, offsets: Tensor, importance: Tensor, iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """Levenberg-Marquardt on positions, all frames at once.
+    """Levenberg-Marquardt on positions, all frames at once, in float64.
 
     Args:
         local: (T, 24, 3, 3) local rotations to start from; their twist stays where positions do not show it.
@@ -315,7 +299,7 @@ def refine(
         iterations: Number of steps.
 
     Returns:
-        Local rotations (T, 24, 3, 3) and root positions (T, 3). float64 throughout.
+        Local rotations (T, 24, 3, 3) and root positions (T, 3).
 
     Unknowns of a frame: the root position and a rotation vector in world axes about each turning joint. The sum of the
     steps taken so far is kept small, see ``STIFF``. Each frame has a damping of its own: a step that makes the frame
@@ -345,11 +329,8 @@ def refine(
         columns = torch.linalg.cross(basis[None, None, :, None], lever[:, :, None], dim=-1)  # (T, 17, 3 axes, 22, 3)
         jacobian = torch.cat([unmoved, columns.reshape(frames, 3 * count, NUM_POSITIONS, 3)], 1).flatten(2)
         weighted = jacobian * weights
-        gram = (
-            weighted @ jacobian.transpose(-1, -2)
-            + torch.diag(prior)
-            + torch.diag_embed(damping[:, None].expand(-1, 3 + 3 * count))
-        )
+        damped = torch.diag_embed(damping[:, None].expand(-1, 3 + 3 * count))
+        gram = weighted @ jacobian.transpose(-1, -2) + torch.diag(prior) + damped
         moment = (weighted @ residual[..., None])[..., 0] - prior * state[2]
         step = torch.cholesky_solve(moment[..., None], torch.linalg.cholesky(gram))[..., 0]
         delta = rotations.rotvec_to_matrix(step[:, 3:].reshape(frames, count, 3))

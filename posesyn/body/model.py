@@ -29,8 +29,6 @@ from posesyn.errors import InputError
 from posesyn.geometry import kinematics
 from posesyn.types.looks import short_repr
 
-MEAN_BODY_JOINTS = 22
-
 
 class BodyOutput(NamedTuple):
     """vertices (B, V, 3) and joints (B, 45, 3) in the order ``smpl45``, metres, in the frame of the root rotation."""
@@ -71,9 +69,9 @@ class Body(torch.nn.Module):
         self.part_of_vertex, self.part_names = arrays.part_of_vertex, arrays.part_names
         self.vertex_ids = dict(arrays.vertex_ids or smplx.vertex_ids.vertex_ids["smplh"])
         count = len(arrays.v_template)
-        posedirs = (
-            np.zeros((count, 3, 9 * (NUM_JOINTS - 1)), np.float32) if arrays.posedirs is None else arrays.posedirs
-        )
+        posedirs = arrays.posedirs
+        if posedirs is None:
+            posedirs = np.zeros((count, 3, 9 * (NUM_JOINTS - 1)), np.float32)
         data = SimpleNamespace(
             v_template=arrays.v_template,
             shapedirs=arrays.shapedirs,
@@ -89,10 +87,10 @@ class Body(torch.nn.Module):
             )
         # Rest joints are linear in betas, so they need no vertices.
         regressor = arrays.joint_regressor.astype(np.float64)
-        template = regressor @ arrays.v_template
-        directions = np.einsum("jv,vck->jck", regressor, arrays.shapedirs)
-        self.register_buffer("joint_template", torch.as_tensor(template, dtype=dtype), persistent=False)
-        self.register_buffer("joint_directions", torch.as_tensor(directions, dtype=dtype), persistent=False)
+        template = torch.as_tensor(regressor @ arrays.v_template, dtype=dtype)
+        directions = torch.as_tensor(np.einsum("jv,vck->jck", regressor, arrays.shapedirs), dtype=dtype)
+        self.register_buffer("joint_template", template, persistent=False)
+        self.register_buffer("joint_directions", directions, persistent=False)
 
     @property
     def num_vertices(self) -> int:
@@ -108,28 +106,14 @@ class Body(torch.nn.Module):
         """(V, 3) mean shape in the T-pose."""
         return self.smpl.v_template
 
-    @property
-    def joint_offsets(self) -> np.ndarray:
-        """(22, 3) offset of each joint of the mean body from its parent, float32 metres; the root's is zero.
-
-        The skeleton that HumanML3D features are made uniform to.
-        """
-        joints = self.joint_template.double().cpu().numpy()[:MEAN_BODY_JOINTS]
-        offsets = joints - joints[[max(p, 0) for p in self.parents[:MEAN_BODY_JOINTS]]]
-        return offsets.astype(np.float32)
-
     def forward(
         self,
         pose_rotmat: Float[Tensor, "B 24 3 3"],
         betas: Float[Tensor, "B 10"],
         transl: Float[Tensor, "B 3"] | None = None,
     ) -> BodyOutput:
-        """Poses the body.
-
-        Args:
-            pose_rotmat: Local rotations, root first.
-            betas: Shape; one row serves the whole batch.
-            transl: Added after posing; zero if None.
+        """Poses the body by local rotations, root first; one row of betas serves the whole batch; translated at the
+        end.
 
         Raises:
             InputError: Wrong shapes.
@@ -165,15 +149,11 @@ class Body(torch.nn.Module):
                 got=tuple(pose_rotmat.shape),
                 fix="convert rotation vectors with geometry.rotations.rotvec_to_matrix",
             )
-        batch = len(pose_rotmat)
+        batch, where = len(pose_rotmat), f"body '{self.name}'"
         for name, value, width in (("betas", betas, NUM_BETAS), ("transl", transl, 3)):
-            if value is not None and (value.ndim != 2 or value.shape[1] != width or len(value) not in (1, batch)):
-                raise InputError(
-                    f"{name} has the wrong shape",
-                    where=f"body '{self.name}'",
-                    expected=f"({batch}, {width})",
-                    got=tuple(value.shape),
-                )
+            if value is not None and tuple(value.shape) not in ((1, width), (batch, width)):
+                wanted, got = f"({batch}, {width})", tuple(value.shape)
+                raise InputError(f"{name} has the wrong shape", where=where, expected=wanted, got=got)
         # smplx adds the translation in place, so an expanded row must not reach it for a batch of views.
         return pose_rotmat, betas.expand(batch, -1), None if transl is None else transl.expand(batch, -1)
 
@@ -207,18 +187,11 @@ def load_body(
         raise InputError("unknown body size", where="load_body", expected=" or ".join(SIZES), got=size)
     if path_or_name == "anny":
         if gender != "neutral":
-            raise InputError(
-                "the free body has no separate genders",
-                where="load_body",
-                expected="gender='neutral'",
-                got=gender,
-                fix="both sexes lie in the span of its betas",
-            )
+            problem, fix = "the free body has no separate genders", "both sexes lie in the span of its betas"
+            raise InputError(problem, where="load_body", expected="gender='neutral'", got=gender, fix=fix)
         return Body(read_free_body(ASSETS / f"body_{size}.npz"), "anny", dtype)
     if size != "full":
-        raise InputError(
-            "only the free body has a small version", where=f"load_body({str(path_or_name)!r})", got=size,
-            fix='leave size at "full"',
-        )  # fmt: skip
+        where, fix = f"load_body({str(path_or_name)!r})", 'leave size at "full"'
+        raise InputError("only the free body has a small version", where=where, got=size, fix=fix)
     path = find_smpl_file(None if path_or_name == "smpl" else path_or_name, gender)
     return Body(read_smpl_file(path), str(path), dtype)

@@ -26,20 +26,14 @@ def project(points_cam: Float[Tensor, "... J 3"], intrinsics: Float[Tensor, "...
     """Pinhole projection to pixels.
 
     Points at or behind the camera have no image: they give finite, meaningless pixels; test ``points_cam[..., 2] > 0``.
-
-    Args:
-        points_cam: Metres.
-        intrinsics: Upper triangular, skew allowed; batch dimensions broadcast.
+    Intrinsics are upper triangular, skew allowed; batch dimensions broadcast.
 
     Raises:
         InputError: Wrong shapes.
     """
     if points_cam.ndim < 2 or points_cam.shape[-1] != 3 or tuple(intrinsics.shape[-2:]) != (3, 3):
-        raise InputError(
-            "points_cam must be (..., J, 3) and intrinsics (..., 3, 3)",
-            where="cameras.project",
-            got=f"{tuple(points_cam.shape)} and {tuple(intrinsics.shape)}",
-        )
+        got = f"{tuple(points_cam.shape)} and {tuple(intrinsics.shape)}"
+        raise InputError("points_cam must be (..., J, 3) and intrinsics (..., 3, 3)", where="cameras.project", got=got)
     depth = points_cam[..., 2:]
     depth = torch.where(depth.abs() < _MIN_DEPTH, torch.full_like(depth, _MIN_DEPTH), depth)
     rays = torch.cat((points_cam[..., :2] / depth, torch.ones_like(depth)), dim=-1)
@@ -49,9 +43,7 @@ def project(points_cam: Float[Tensor, "... J 3"], intrinsics: Float[Tensor, "...
 def intrinsics(focal: float | Tensor, width: float | Tensor, height: float | Tensor) -> Float[Tensor, "... 3 3"]:
     """Square-pixel intrinsics with the principal point in the middle of the image, ((W - 1) / 2, (H - 1) / 2).
 
-    Args:
-        focal: Focal length in pixels; a number or a tensor (...).
-        width, height: Image size in pixels; numbers or tensors that broadcast with ``focal``.
+    Focal length and size in pixels: numbers, or tensors that broadcast with each other.
     """
     tensors = [torch.as_tensor(value) for value in (focal, width, height)]
     dtype = next((t.dtype for t in tensors if t.dtype == torch.float64 and t.ndim), torch.float32)
@@ -93,9 +85,8 @@ def padded_box(
     height_in, width_in = _input_size(input_size)
     size = box[2:] - box[:2]
     if not (size > 0).all():
-        raise InputError(
-            "the box is empty", where="cameras.padded_box", expected="x1 > x0 and y1 > y0", got=box.tolist()
-        )
+        wanted = "x1 > x0 and y1 > y0"
+        raise InputError("the box is empty", where="cameras.padded_box", expected=wanted, got=box.tolist())
     if not (scale > 0 and aspect > 0):
         raise InputError("scale and aspect must be positive", where="cameras.padded_box", got=(scale, aspect))
     for ratio in (aspect, width_in / height_in):
@@ -169,12 +160,8 @@ def weak_perspective_to_translation(
 ) -> Float[Tensor, "*batch 3"]:
     """(s, tx, ty) → translation in the camera of the crop: (tx, ty, 2 f / (size · s + 1e-9)).
 
-    SPIN uses f 5000 and size 224, HMR2 5000 and 256, HybrIK (depth only) 1000 and 256.
-
-    Args:
-        cam: Scale and translation in metres.
-        focal: Focal length in crop pixels.
-        size: Side of the crop in pixels.
+    Metres, and pixels of the crop, whose side is ``size``. SPIN uses f 5000 and size 224, HMR2 5000 and 256, HybrIK
+    (depth only) 1000 and 256.
     """
     _check_cam(cam)
     depth = 2 * focal / (size * cam[..., 0] + _SCALE_EPS)

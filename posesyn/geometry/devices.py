@@ -69,11 +69,7 @@ def device_of(thing: object) -> torch.device:
 
 
 def moved(thing: Item, device: str | torch.device | None) -> Item:
-    """``thing`` itself, on a device if it is a ``torch.nn.Module``; whatever else stays as it is.
-
-    Raises:
-        InputError: As :func:`resolve_device`.
-    """
+    """``thing`` itself, on a device if it is a ``torch.nn.Module``; errors as of :func:`resolve_device`."""
     place = resolve_device(device)
     return thing.to(place) if isinstance(thing, torch.nn.Module) else thing
 
@@ -157,10 +153,8 @@ def _release() -> None:
 
 
 def on_cpu(module: object, work: Callable[[list[Item]], Result]) -> Callable[[list[Item]], Result] | None:
-    """``work`` while ``module`` is on the CPU, to which it is moved for the call; for the end of :func:`halving`.
-
-    None for what is no module or stands on the CPU already: then there is no way out.
-    """
+    """``work`` while ``module`` is on the CPU, to which it is moved for the call, for the end of :func:`halving`; None
+    for what is no module or stands on the CPU already: then there is no way out."""
     if not isinstance(module, torch.nn.Module) or device_of(module).type == "cpu":
         return None
 

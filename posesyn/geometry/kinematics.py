@@ -1,4 +1,4 @@
-"""Joints-only forward kinematics, local and global rotations, mirrored poses."""
+"""Joints-only forward kinematics, local and global rotations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from posesyn import skeletons
 from posesyn.errors import InputError
 
 
@@ -32,11 +31,16 @@ def _levels(parents: tuple[int, ...]) -> tuple[tuple[tuple[int, ...], tuple[int,
 
 
 def _check_rotations(rotmat: Tensor, parents: Sequence[int], name: str) -> tuple[int, ...]:
-    if rotmat.ndim < 3 or tuple(rotmat.shape[-3:]) != (len(parents), 3, 3):
-        raise InputError(
-            f"{name} has the wrong shape", expected=f"(..., {len(parents)}, 3, 3)", got=tuple(rotmat.shape)
-        )
+    wanted = f"(..., {len(parents)}, 3, 3)"
+    if tuple(rotmat.shape[-3:]) != (len(parents), 3, 3):
+        raise InputError(f"{name} has the wrong shape", expected=wanted, got=tuple(rotmat.shape))
     return tuple(int(parent) for parent in parents)
+
+
+def _check_offsets(value: Tensor, parents: Sequence[int], name: str) -> None:
+    if tuple(value.shape[-2:]) != (len(parents), 3):
+        wanted = f"(..., {len(parents)}, 3)"
+        raise InputError(f"{name} has the wrong shape", expected=wanted, got=tuple(value.shape))
 
 
 def forward_kinematics(
@@ -61,8 +65,7 @@ def forward_kinematics(
         InputError: Wrong shapes, or ``parents`` is not one tree.
     """
     parents = _check_rotations(local_rotmat, parents, "local_rotmat")
-    if tuple(offsets.shape[-2:]) != (len(parents), 3):
-        raise InputError("offsets has the wrong shape", expected=f"(..., {len(parents)}, 3)", got=tuple(offsets.shape))
+    _check_offsets(offsets, parents, "offsets")
     global_rotmat = local_to_global(local_rotmat, parents)
     levels = _levels(parents)
     top = levels[0][0][0]
@@ -109,32 +112,7 @@ def offsets_from_joints(
     rest_joints: Float[Tensor, "*batch J 3"], parents: Sequence[int]
 ) -> Float[Tensor, "*batch J 3"]:
     """Rest-pose joint positions → position of each joint relative to its parent; the root keeps its position."""
-    if rest_joints.shape[-2] != len(parents):
-        raise InputError(
-            "rest_joints has the wrong shape", expected=f"(..., {len(parents)}, 3)", got=tuple(rest_joints.shape)
-        )
+    _check_offsets(rest_joints, parents, "rest_joints")
     is_root = torch.tensor([parent < 0 for parent in parents], device=rest_joints.device)
     difference = rest_joints - rest_joints[..., [max(parent, 0) for parent in parents], :]
     return torch.where(is_root[:, None], rest_joints, difference)
-
-
-def mirror_pose(rotvec: Float[Tensor, "*batch J 3"]) -> Float[Tensor, "*batch J 3"]:
-    """The SMPL pose of a person mirrored at the plane x = 0 of its frame: sides swap, y and z of each axis-angle change
-    sign (nkolot/SPIN, utils/imutils.py).
-
-    Args:
-        rotvec: (..., 24, 3) local rotations, or (..., 22, 3) without hands.
-
-    Raises:
-        InputError: Neither 24 nor 22 joints.
-    """
-    flip = _flip_of(rotvec)
-    return rotvec[..., flip, :] * rotvec.new_tensor([1.0, -1.0, -1.0])
-
-
-def _flip_of(rotvec: Tensor) -> list[int]:
-    names = {24: "smpl24", 22: "humanml3d22"}
-    shape = tuple(rotvec.shape)
-    if len(shape) < 2 or shape[-1] != 3 or shape[-2] not in names:
-        raise InputError("pose must have 24 or 22 SMPL joints", got=shape)
-    return list(skeletons.get(names[shape[-2]]).flip)

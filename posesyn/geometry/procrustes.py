@@ -80,15 +80,11 @@ def _solve(source: Tensor, target: Tensor, weights: Tensor | None) -> tuple[Tens
 
 
 def _shares(weights: Tensor, shape: torch.Size) -> Tensor:
+    where = "similarity alignment"
     if weights.shape != shape:
-        raise InputError(
-            "weights must be (..., J)", where="similarity alignment", expected=tuple(shape), got=tuple(weights.shape)
-        )
+        raise InputError("weights must be (..., J)", where=where, expected=tuple(shape), got=tuple(weights.shape))
     total = weights.sum(-1, keepdim=True)
     if not torch.isfinite(weights).all() or (weights < 0).any() or (total <= 0).any():
-        raise InputError(
-            "weights must be finite, not negative, and positive for at least one point of each set",
-            where="similarity alignment",
-            fix="leave out sets without a usable point",
-        )
+        problem = "weights must be finite, not negative, and positive for at least one point of each set"
+        raise InputError(problem, where=where, fix="leave out sets without a usable point")
     return weights / total

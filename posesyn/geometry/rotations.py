@@ -109,12 +109,8 @@ def quat_to_matrix(quat: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3
 def slerp(
     start: Float[Tensor, "... 3 3"], end: Float[Tensor, "... 3 3"], weight: Float[Tensor, ...] | float
 ) -> Float[Tensor, "... 3 3"]:
-    """Shortest-path interpolation between rotation matrices.
-
-    Args:
-        start, end: (..., 3, 3), broadcast with each other.
-        weight: 0 gives ``start``, 1 gives ``end``; a number, or a tensor that broadcasts against the batch dimensions.
-    """
+    """Shortest-path interpolation between rotation matrices, which broadcast with each other. Weight 0 gives ``start``,
+    1 gives ``end``; a number, or a tensor that broadcasts against the batch dimensions."""
     _check(start, (3, 3), "start")
     _check(end, (3, 3), "end")
     rotvec = matrix_to_rotvec(start.transpose(-1, -2) @ end)

@@ -10,14 +10,13 @@ if TYPE_CHECKING:
     from posesyn.report.animation import animation_uri as animation_uri
     from posesyn.report.animation import clip_to_webp as clip_to_webp
     from posesyn.report.animation import motion_to_webp as motion_to_webp
-    from posesyn.report.augmentation import augmentation_figure as augmentation_figure
-    from posesyn.report.augmentation import learning_curves as learning_curves
     from posesyn.report.cards import RunSummary as RunSummary
     from posesyn.report.cards import clips_to_show as clips_to_show
     from posesyn.report.embedding import encode_figure as encode_figure
     from posesyn.report.embedding import encode_image as encode_image
     from posesyn.report.embedding import figure_uri as figure_uri
     from posesyn.report.embedding import image_uri as image_uri
+    from posesyn.report.figures import augmentation_figure as augmentation_figure
     from posesyn.report.figures import grid_figure as grid_figure
     from posesyn.report.figures import joint_heat_figure as joint_heat_figure
     from posesyn.report.figures import mesh_figure as mesh_figure
@@ -26,11 +25,11 @@ if TYPE_CHECKING:
     from posesyn.report.figures import scored_grid as scored_grid
     from posesyn.report.figures import side_view_figure as side_view_figure
     from posesyn.report.figures import skeleton_figure as skeleton_figure
-    from posesyn.report.formatters import register as register
     from posesyn.report.notebook import clip_html as clip_html
     from posesyn.report.notebook import motion_html as motion_html
     from posesyn.report.notebook import person_html as person_html
     from posesyn.report.notebook import persons_html as persons_html
+    from posesyn.report.notebook import register as register
     from posesyn.report.notebook import report_html as report_html
     from posesyn.report.notebook import show as show
     from posesyn.report.overlays import clip_overlay as clip_overlay
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from posesyn.report.plots import error_by_rank as error_by_rank
     from posesyn.report.plots import error_histogram as error_histogram
     from posesyn.report.plots import joint_error_bars as joint_error_bars
+    from posesyn.report.plots import learning_curves as learning_curves
     from posesyn.report.plots import mean_joint_errors as mean_joint_errors
     from posesyn.report.recordings import save_persons_rerun as save_persons_rerun
     from posesyn.report.recordings import save_rerun as save_rerun

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,12 +36,11 @@ def encode_animation(frames: np.ndarray, fps: float, quality: int = 60) -> bytes
     durations = np.maximum(np.diff(stamps), 1).astype(int).tolist()
     pictures = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
     buffer = io.BytesIO()
-    options = {"save_all": True, "append_images": pictures[1:], "loop": 0}
+    options: dict[str, Any] = {"save_all": True, "append_images": pictures[1:], "loop": 0}
     options["duration"] = durations if len(pictures) > 1 else durations[0]
-    if features.check("webp"):
-        pictures[0].save(buffer, "WEBP", quality=quality, method=2, **options)
-    else:
-        pictures[0].save(buffer, "GIF", optimize=True, **options)
+    webp = features.check("webp")
+    options |= {"format": "WEBP", "quality": quality, "method": 2} if webp else {"format": "GIF", "optimize": True}
+    pictures[0].save(buffer, **options)
     return buffer.getvalue()
 
 
@@ -59,19 +59,13 @@ def encode_within(frames: np.ndarray, fps: float, max_bytes: int) -> bytes:
     return encode_animation(reduced[:1], fps, quality)
 
 
-def clip_frames(
-    clip: Clip, max_size: int = 256, skeleton: bool = False, mark_rejected: bool = True, max_frames: int = 120
-) -> np.ndarray:
-    """The frames of a clip made ready to show: (T, h, w, 3) uint8, T at most ``max_frames`` from the beginning.
-
-    Args:
-        skeleton: Draw the exact 2D joints.
-        mark_rejected: Put a red frame around frames that the filter dropped.
-    """
+def clip_frames(clip: Clip, max_size: int = 256, skeleton: bool = False, max_frames: int = 120) -> np.ndarray:
+    """The frames of a clip made ready to show: (T, h, w, 3) uint8, T at most ``max_frames`` from the beginning, with
+    the exact 2D joints if asked for, and with a red rim around frames that the filter dropped."""
     pictures = []
     for t in range(min(len(clip), max_frames)):
         picture = shrink(clip_overlay(clip, t) if skeleton else as_rgb(clip.frames[t], clip.clip_id), max_size)
-        if mark_rejected and not clip.keep[t]:
+        if not clip.keep[t]:
             picture, edge = picture.copy(), max(2, round(max(picture.shape[:2]) / 64))
             far = picture.shape[1] - 1, picture.shape[0] - 1
             cv2.rectangle(picture, (0, 0), far, _REJECTED, 2 * edge)
@@ -115,13 +109,9 @@ def motion_joints(motion: Motion) -> np.ndarray:
     from posesyn.geometry.rotations import rotvec_to_matrix
 
     body = load_body("anny", size="small")
-    frames = len(motion)
     with torch.no_grad():
-        joints = body.joints_only(
-            rotvec_to_matrix(torch.from_numpy(motion.pose_rotvec)),
-            torch.from_numpy(motion.betas).expand(frames, 10),
-            torch.from_numpy(motion.transl_world),
-        )
+        pose, betas = rotvec_to_matrix(torch.from_numpy(motion.pose_rotvec)), torch.from_numpy(motion.betas)[None]
+        joints = body.joints_only(pose, betas, torch.from_numpy(motion.transl_world))
     return joints[:, :22].double().numpy()
 
 
@@ -130,9 +120,8 @@ def motion_frames(
 ) -> np.ndarray:
     """A stick figure on a checked floor, seen from a fixed direction that follows the figure; (T, size, size, 3) uint8.
 
-    Args:
-        azimuth, elevation: Viewing direction in radians; at azimuth 0 the eye stands on the +z side, where the
-            face of an unrotated SMPL body is.
+    Azimuth and elevation in radians; at azimuth 0 the eye stands on the +z side, where the face of an unrotated SMPL
+    body is.
     """
     joints = motion_joints(motion)
     # Rows of the view: right, up, towards the eye.
@@ -163,10 +152,8 @@ def _draw_floor(canvas: np.ndarray, center: np.ndarray, right: np.ndarray, up: n
     x0, z0 = np.round(center[[0, 2]] / step) * step
     ticks = np.arange(-reach, reach + step / 2, step)
     for tick in ticks:
-        for ends in (
-            [(x0 + tick, 0, z0 - reach), (x0 + tick, 0, z0 + reach)],
-            [(x0 - reach, 0, z0 + tick), (x0 + reach, 0, z0 + tick)],
-        ):
+        across = [(x0 + tick, 0, z0 - reach), (x0 + tick, 0, z0 + reach)]
+        for ends in (across, [(x0 - reach, 0, z0 + tick), (x0 + reach, 0, z0 + tick)]):
             local = np.array(ends) - center
             pixels = np.stack([local @ right, -(local @ up)], -1) * scale + (size - 1) / 2
             a, b = np.round(pixels * 16).astype(int).tolist()

@@ -22,44 +22,26 @@ SHOWN, SHOWN_REJECTED = 9, 4  # clips on the page, spread over the run
 
 @dataclass(frozen=True, eq=False)
 class RunSummary:
-    """Everything the run report shows. All fields but the title may be empty; empty parts are left out.
+    """Everything the run report shows. All fields but the title may be empty; empty parts are left out."""
 
-    Attributes:
-        title: Heading of the report.
-        subtitle: One or two sentences below it.
-        rows: The result table: one ordered mapping column → value per row. The first column names the row. Strings are
-            shown as they are, numbers rounded; a column missing from a row is shown as a dash.
-        highlight: Value of the first column of the row to stress, usually our own.
-        table_note: How the numbers were made (split, number of persons, unit), shown below the table.
-        funnel: What was left after each stage, in order: ``{"persons": 900, "challenging": 100, ...}``.
-        error_series: Name → errors on the same persons (before, control, ours), for the histogram.
-        error_unit: Unit of these errors and of those in ``improved``.
-        improved: Pairs (before, after) of the same person, predicted by the estimator before and after training.
-        worst: Persons with the largest (normalised) errors.
-        best: Persons with the smallest errors.
-        clips: Synthesized clips. Frames with ``keep`` False are shown as rejected.
-        rejected: Clips dropped as a whole.
-        settings: Name → value, shown as text.
-        timings: Stage → seconds.
-        notes: Sentences for the end of the report.
-    """
-
-    title: str
-    subtitle: str = ""
+    title: str  #: heading of the report
+    subtitle: str = ""  #: one or two sentences below it
+    #: The result table: an ordered mapping column → value per row. The first column names the row. Strings are shown as
+    #: they are, numbers rounded; a column missing from a row is shown as a dash.
     rows: Sequence[Mapping[str, Any]] = ()
-    highlight: str | None = None
-    table_note: str = ""
-    funnel: Mapping[str, int] = field(default_factory=dict)
-    error_series: Mapping[str, np.ndarray] = field(default_factory=dict)
-    error_unit: str = "mm"
-    improved: Sequence[tuple[ScoredPerson, ScoredPerson]] = ()
-    worst: Sequence[ScoredPerson] = ()
-    best: Sequence[ScoredPerson] = ()
-    clips: Sequence[Clip] = ()
-    rejected: Sequence[Clip] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    timings: Mapping[str, float] = field(default_factory=dict)
-    notes: Sequence[str] = ()
+    highlight: str | None = None  #: value of the first column of the row to stress, usually our own
+    table_note: str = ""  #: how the numbers were made (split, number of persons, unit), shown below the table
+    funnel: Mapping[str, int] = field(default_factory=dict)  #: what was left after each stage, in order
+    error_series: Mapping[str, np.ndarray] = field(default_factory=dict)  #: name → errors on the same persons
+    error_unit: str = "mm"  #: of these errors and of those in ``improved``
+    improved: Sequence[tuple[ScoredPerson, ScoredPerson]] = ()  #: the same person before and after training
+    worst: Sequence[ScoredPerson] = ()  #: persons with the largest (normalised) errors
+    best: Sequence[ScoredPerson] = ()  #: persons with the smallest errors
+    clips: Sequence[Clip] = ()  #: synthesized clips; frames with ``keep`` False are shown as rejected
+    rejected: Sequence[Clip] = ()  #: clips dropped as a whole
+    settings: Mapping[str, Any] = field(default_factory=dict)  #: name → value, shown as text
+    timings: Mapping[str, float] = field(default_factory=dict)  #: stage → seconds
+    notes: Sequence[str] = ()  #: sentences for the end of the report
 
     __repr__ = short_repr
 
@@ -102,13 +84,8 @@ def worst_joints(scored: ScoredPerson, count: int = 3) -> list[str]:
 def person_card(
     scored: ScoredPerson, when: str = "", unit: str = "", region: tuple[np.ndarray, float] | None = None
 ) -> dict[str, Any]:
-    """Overlay, side view and numbers of one scored person.
-
-    Args:
-        when: Appended to the descriptions of the pictures.
-        unit: Unit of the error, nothing for normalised errors.
-        region: Part of the image to show, see ``person_crop_overlay``.
-    """
+    """Overlay, side view and numbers of one scored person. ``when`` is appended to the descriptions of the pictures;
+    ``region`` is the part of the image to show, see ``person_crop_overlay``."""
     person, when = scored.person, f", {when}" if when else ""
     problem, picture = "", None
     try:

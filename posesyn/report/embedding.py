@@ -33,18 +33,16 @@ def data_uri(picture: bytes) -> str:
     for signature, media_type in _SIGNATURES:
         if picture.startswith(signature):
             return f"data:{media_type};base64,{base64.b64encode(picture).decode('ascii')}"
-    raise InputError(
-        "data_uri takes an encoded picture", expected="PNG, GIF, JPEG, WebP or SVG bytes", got=bytes(picture[:8])
-    )
+    wanted = "PNG, GIF, JPEG, WebP or SVG bytes"
+    raise InputError("data_uri takes an encoded picture", expected=wanted, got=bytes(picture[:8]))
 
 
 def as_rgb(image: np.ndarray, where: str) -> np.ndarray:
     """Returns ``image`` if it is (H, W, 3) uint8 with at least one pixel, else raises InputError."""
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise InputError(
-            "a picture must be RGB", where=where, expected="(H, W, 3) uint8", got=f"{image.shape} {image.dtype}"
-        )
+        got = f"{image.shape} {image.dtype}"
+        raise InputError("a picture must be RGB", where=where, expected="(H, W, 3) uint8", got=got)
     return image
 
 

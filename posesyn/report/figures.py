@@ -4,6 +4,7 @@ notebook."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from posesyn.report.plots import SERIES, _axes, _legend, _plain
 from posesyn.synthesis.rendering.mesh.rasterizer import rasterize
 from posesyn.types import Person, PoseBatch, ScoredPerson
 
+if TYPE_CHECKING:
+    from posesyn.synthesis.augmentation.augmentor import Augmentor
+
 # Light over the camera's left shoulder, and how much reaches surfaces that face away: our own choice.
 _LIGHT = np.array([-0.35, -0.5, -0.8]) / np.linalg.norm([-0.35, -0.5, -0.8])
 _AMBIENT = 0.35
@@ -33,7 +37,7 @@ def mesh_overlay(
     color: Color = BODY,
     opacity: float = 0.75,
 ) -> np.ndarray:
-    """The image with the shaded mesh on top.
+    """The image (H, W, 3) uint8 with the shaded mesh on top; parts behind the camera or outside the image are cut off.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -43,19 +47,14 @@ def mesh_overlay(
         color: RGB of the body.
         opacity: 1 hides the photograph behind the body.
 
-    Returns:
-        A new (H, W, 3) uint8 image; parts of the body behind the camera or outside the image are cut off.
-
     Raises:
         InputError: Wrong shapes, values that are not finite, or an opacity outside [0, 1].
     """
     canvas = as_rgb(image, "mesh_overlay").astype(np.float32)
     vertices = np.asarray(vertices_cam, np.float32)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or np.shape(intrinsics) != (3, 3):
-        raise InputError(
-            "mesh_overlay needs (V, 3) vertices and (3, 3) intrinsics",
-            got=f"{vertices.shape} and {np.shape(intrinsics)}",
-        )
+        got = f"{vertices.shape} and {np.shape(intrinsics)}"
+        raise InputError("mesh_overlay needs (V, 3) vertices and (3, 3) intrinsics", got=got)
     if not 0 <= opacity <= 1:
         raise InputError("opacity must be in [0, 1]", where="mesh_overlay", got=opacity)
     camera = torch.as_tensor(np.asarray(intrinsics, np.float32))[None]
@@ -86,11 +85,8 @@ def _picture(image: np.ndarray, title: str = "", size: float = 4.0) -> tuple[Fig
 
 
 def skeleton_figure(item: Person | ScoredPerson | Sequence[Person], title: str | None = None) -> Figure:
-    """Annotated skeletons on the image; for a scored person a crop with the annotation and the prediction.
-
-    Args:
-        item: A person, a scored person, or several persons of one image.
-        title: None takes the person's name.
+    """Annotated skeletons on the image, of one person or several; for a scored person a crop with the annotation and
+    the prediction. Without a title the person's name stands there.
 
     Raises:
         InputError: No persons. FileError: The image cannot be read.
@@ -143,11 +139,8 @@ def side_view_figure(
 
 def joint_heat_figure(scored: ScoredPerson, largest: float | None = None) -> Figure:
     """The person's crop with each annotated joint coloured by its error; joints that did not count are hollow.
-
-    Args:
-        scored: The person.
-        largest: Error at the dark end of the scale; None takes the person's largest.
-    """
+    ``largest``
+    is the error at the dark end of the scale; None takes the person's largest."""
     person = scored.person
     image = as_rgb(person.image.load(), person.person_id)
     crop, affine = crop_square(image, *crop_region([scored]), _CROP_PX)
@@ -173,24 +166,15 @@ def joint_heat_figure(scored: ScoredPerson, largest: float | None = None) -> Fig
 def grid_figure(
     images: Sequence[np.ndarray], titles: Sequence[str] = (), columns: int = 4, title: str = "", size: float = 2.2
 ) -> Figure:
-    """Pictures in rows.
-
-    Args:
-        images: (H, W, 3) uint8, of any sizes.
-        titles: One per image, or none.
-        columns: Pictures per row.
-        title: Above all.
-        size: Inches per picture.
+    """Pictures (H, W, 3) uint8 of any sizes in rows, each with a title or none, ``size`` inches wide.
 
     Raises:
         InputError: No images, another number of titles, or columns below 1.
     """
     if not len(images) or columns < 1 or (len(titles) and len(titles) != len(images)):
-        raise InputError(
-            "a grid needs images, one title each or none, and at least one column",
-            where="grid_figure",
-            got=f"{len(images)} images, {len(titles)} titles, {columns} columns",
-        )
+        got = f"{len(images)} images, {len(titles)} titles, {columns} columns"
+        problem = "a grid needs images, one title each or none, and at least one column"
+        raise InputError(problem, where="grid_figure", got=got)
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(size * columns, (size + (0.2 if len(titles) else 0)) * rows), layout="constrained")
@@ -242,3 +226,87 @@ def pck_curve(
     if series:
         _legend(axes, dark, loc="lower right")
     return figure
+
+
+_COLOURS = {"left": "tab:blue", "right": "tab:red", "middle": "0.15"}
+_AROUND = 1.3  # metres from the person at which a camera is drawn, whatever its distance
+
+
+def augmentation_figure(augmentor: Augmentor, joints_cam: np.ndarray, copies: int = 3, seed: int = 0) -> Figure:
+    """Poses in 3D and what an augmentor makes of each, one row per pose.
+
+    Grey is the recorded pose, in colours (left blue, right red) the one with new bones; both stand in the frame of the
+    recorded camera, which is the grey pyramid. The green pyramid is the camera that would see the person as the
+    augmented pose is placed; its distance is written beside it.
+
+    Args:
+        augmentor: Drawn in eval mode, which keeps poses within human range if it knows that range.
+        joints_cam: (N, 16, 3) absolute camera frame, metres.
+        copies: Augmentations of each pose.
+        seed: Draws them.
+
+    Raises:
+        InputError: No poses or copies, or not finite (N, 16, 3).
+    """
+    from posesyn.synthesis.augmentation.augmentor import NOISE
+
+    joints_cam = np.asarray(joints_cam, np.float32)
+    shaped = joints_cam.ndim == 3 and joints_cam.shape[1:] == (16, 3) and len(joints_cam) > 0
+    if not shaped or not np.isfinite(joints_cam).all() or copies < 1:
+        problem = "augmentation_figure needs finite poses (N, 16, 3) and at least one copy"
+        raise InputError(problem, where="augmentation_figure", got=(joints_cam.shape, copies))
+    generator = torch.Generator().manual_seed(seed)
+    figure = Figure(figsize=(3.2 * copies, 2.9 * len(joints_cam)), layout="constrained")
+    device, was_training = next(augmentor.parameters()).device, augmentor.training
+    augmentor.eval()
+    with torch.no_grad():
+        pose, made = torch.from_numpy(joints_cam).to(device), []
+        for _ in range(copies):  # noise from the CPU, so that a seed draws the same on every device
+            noise = [torch.randn(len(pose), NOISE, generator=generator).to(device) for _ in range(4)]
+            made.append(augmentor(pose, noise))
+    augmentor.train(was_training)
+    for row, source in enumerate(joints_cam):
+        for column, one in enumerate(made):
+            place = (len(joints_cam), copies, row * copies + column + 1)
+            axes = figure.add_subplot(*place, projection="3d", proj_type="persp")
+            bones, turn, move = (part[row].cpu().numpy() for part in (one.pose_bl, one.rotvec, one.translation))
+            _scene(axes, source, bones, turn, move)
+    return figure
+
+
+def _scene(axes, source: np.ndarray, made: np.ndarray, rotvec: np.ndarray, translation: np.ndarray) -> None:
+    from scipy.spatial.transform import Rotation
+
+    back = Rotation.from_rotvec(rotvec).inv()
+    _skeleton(axes, source - source[0], coloured=False)
+    _skeleton(axes, made - made[0], coloured=True)
+    _camera(axes, -source[0], np.eye(3), "0.6")
+    _camera(axes, back.apply(-translation), back.as_matrix(), "tab:green")
+    reach = 1.25
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-reach, reach))
+    axes.set_box_aspect((1, 1, 1), zoom=1.6)
+    axes.view_init(elev=18, azim=-60)
+    axes.set_axis_off()
+    floor = -float(max(source[:, 1].max() - source[0, 1], 0.1))
+    ring = np.linspace(0, 2 * np.pi, 60)
+    for radius in (0.45, 0.9):
+        axes.plot(radius * np.cos(ring), radius * np.sin(ring), floor, color="0.85", lw=0.8)
+
+
+def _skeleton(axes, joints: np.ndarray, *, coloured: bool) -> None:
+    skeleton = skeletons.get("poseaug16")
+    for parent, child in skeleton.bones:
+        ends = joints[[parent, child]]
+        colour, width = (_COLOURS[skeleton.sides[child]], 2.4) if coloured else ("0.7", 3.4)
+        axes.plot(ends[:, 0], ends[:, 2], -ends[:, 1], color=colour, lw=width, solid_capstyle="round")
+
+
+def _camera(axes, place: np.ndarray, axes_of: np.ndarray, colour: str) -> None:
+    """A pyramid that opens towards the person; ``axes_of`` holds the camera's x, y, z in its columns."""
+    distance = float(np.linalg.norm(place))
+    eye = place / max(distance, 1e-6) * _AROUND
+    corners = [eye + axes_of @ np.array((x, y, 0.22)) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1)) * np.array(0.12)]
+    lines = [(eye, corner) for corner in corners] + list(zip(corners, corners[1:] + corners[:1]))
+    for start, end in lines:
+        axes.plot(*np.stack((start, end))[:, [0, 2, 1]].T * np.array([[1], [1], [-1]]), color=colour, lw=1.1)
+    axes.text(*(eye[[0, 2, 1]] * (1, 1, -1) + (0, 0, 0.24)), f"{distance:.1f} m", color=colour, fontsize=8, ha="center")

@@ -1,24 +1,54 @@
 """What notebooks show of a value as the last line of a cell: motions and clips move, reports and data sets are grids.
 
-:func:`posesyn.report.register` tells IPython; the values themselves know nothing of pictures.
+:func:`posesyn.report.register` tells IPython; the values themselves know nothing of pictures. Importing this loads
+nothing that draws: that comes when a cell asks.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from posesyn.data.persons.base import AnnotatedPersons
-from posesyn.data.persons.rendered import RenderedClips
 from posesyn.errors import FileError, InputError
-from posesyn.report.animation import animation_uri
-from posesyn.report.cards import worst_joints
-from posesyn.report.embedding import as_rgb, image_uri
-from posesyn.report.overlays import crop_square, draw_persons, person_crop_overlay
 from posesyn.types import Clip, ErrorReport, Motion, Person, ScoredPerson
+
+# Module and class; a subclass of one of them (a reader of a data format) is shown the same way.
+_SHOWN = (
+    ("posesyn.types.motion", "Motion"),
+    ("posesyn.types.clip", "Clip"),
+    ("posesyn.types.person", "Person"),
+    ("posesyn.types.scores", "ScoredPerson"),
+    ("posesyn.types.scores", "ErrorReport"),
+    ("posesyn.data.persons.base", "AnnotatedPersons"),
+    ("posesyn.data.persons.rendered", "RenderedClips"),
+)
+
+
+def register(formatter: Any = None) -> bool:
+    """Makes notebooks show motions, clips, persons, reports and data sets as pictures.
+
+    ``import posesyn`` calls it where IPython runs already, and so does ``import posesyn.report``.
+
+    Args:
+        formatter: IPython's formatter of ``text/html``; None takes that of the running shell.
+
+    Returns:
+        Whether there was one to tell.
+    """
+    if formatter is None:
+        ipython = sys.modules.get("IPython")
+        shell = None if ipython is None else getattr(ipython, "get_ipython", lambda: None)()
+        formatter = None if shell is None else shell.display_formatter.formatters["text/html"]
+    if formatter is None:
+        return False
+    for module, name in _SHOWN:
+        formatter.for_type_by_name(module, name, value_html)
+    return True
+
 
 # Our own choice: small enough to keep a notebook with dozens of values light.
 _MAX_BYTES = 150_000
@@ -37,13 +67,19 @@ def _figure(uri: str, title: str, facts: str, size: int, caption: str = "") -> s
     )
 
 
+def _moving(value: Motion | Clip, size: int) -> str:
+    from posesyn.report.animation import animation_uri
+
+    return animation_uri(value, max_size=size, max_bytes=_MAX_BYTES)
+
+
 def motion_html(motion: Motion, size: int = _SIZE) -> str:
     """A moving stick figure with its caption as one HTML element without scripts and without outside files.
 
     Longer motions than 200 frames are shown with every n-th frame, in their true time.
     """
     shown = motion.take(range(0, len(motion), -(-len(motion) // _MAX_FRAMES)))
-    uri = animation_uri(shown, max_size=size, max_bytes=_MAX_BYTES)
+    uri = _moving(shown, size)
     facts = f"{len(motion)} frames at {motion.fps:g} fps ({len(motion) / motion.fps:.1f} s)"
     if motion.reprojection_error is not None:
         facts += f", reprojection error {motion.reprojection_error:.3f}"
@@ -52,7 +88,7 @@ def motion_html(motion: Motion, size: int = _SIZE) -> str:
 
 def clip_html(clip: Clip, size: int = _SIZE) -> str:
     """The clip, moving; frames that the filter dropped have a red rim. No scripts, no outside files."""
-    uri = animation_uri(clip, max_size=size, max_bytes=_MAX_BYTES)
+    uri = _moving(clip, size)
     height, width = clip.frames.shape[1:3]
     facts = f"{len(clip)} frames of {width} x {height} at {clip.fps:g} fps, {int(np.sum(clip.keep))} kept"
     return _figure(uri, clip.clip_id, facts, size, clip.caption)
@@ -63,6 +99,10 @@ def person_html(person: Person | ScoredPerson, size: int = _SIZE) -> str:
 
     An image that cannot be read is said in words, so that the others are seen.
     """
+    from posesyn.report.cards import worst_joints
+    from posesyn.report.embedding import as_rgb, image_uri
+    from posesyn.report.overlays import crop_square, draw_persons, person_crop_overlay
+
     scored = person if isinstance(person, ScoredPerson) else None
     one = person.person if isinstance(person, ScoredPerson) else person
     facts = f"{int(one.visible.sum())} joints of {one.skeleton}"
@@ -101,31 +141,25 @@ def _grid(head: str, persons: Sequence[Person | ScoredPerson], size: int) -> str
     return f"<div><p>{html.escape(head)}</p>{''.join(person_html(person, size) for person in persons)}</div>"
 
 
-_DRAWN = (
-    (Motion, motion_html),
-    (Clip, clip_html),
-    ((Person, ScoredPerson), person_html),
-    (ErrorReport, report_html),
-    ((AnnotatedPersons, RenderedClips), persons_html),
-)
-
-
 def value_html(value: Any, size: int = _SIZE) -> str:
     """Any of the values above as HTML; several of them side by side.
 
     Raises:
         InputError: Something else.
     """
-    for kind, draw in _DRAWN:
+    from posesyn.data.persons.base import AnnotatedPersons
+    from posesyn.data.persons.rendered import RenderedClips
+
+    drawn: dict[Any, Callable[..., str]] = {Motion: motion_html, Clip: clip_html, Person: person_html}
+    drawn |= {ScoredPerson: person_html, ErrorReport: report_html}
+    drawn |= {AnnotatedPersons: persons_html, RenderedClips: persons_html}
+    for kind, draw in drawn.items():
         if isinstance(value, kind):
-            return draw(value, size)  # type: ignore[operator]
+            return draw(value, size)
     if isinstance(value, list | tuple):
         return "".join(value_html(one, size) for one in value)
-    raise InputError(
-        "only motions, clips, persons, reports, data sets and lists of them can be shown",
-        where="report.show",
-        got=type(value).__name__,
-    )
+    problem = "only motions, clips, persons, reports, data sets and lists of them can be shown"
+    raise InputError(problem, where="report.show", got=type(value).__name__)
 
 
 class _Picture:

@@ -63,9 +63,6 @@ def draw_skeleton(
         color: One RGB colour for everything; None colours the person's left, right and middle differently.
         thickness: Line width in pixels; None chooses by the size of the person.
 
-    Returns:
-        A new (H, W, 3) uint8 image.
-
     Raises:
         InputError: Shapes that do not fit the skeleton, or an image that is not RGB.
     """
@@ -73,11 +70,8 @@ def draw_skeleton(
     known = skeletons.get(skeleton)
     points, visible = np.asarray(keypoints_px, np.float64), np.asarray(visible, bool)
     if points.shape != (len(known.joints), 2) or visible.shape != (len(known.joints),):
-        raise InputError(
-            f"draw_skeleton needs (J, 2) points and (J,) flags of skeleton '{skeleton}'",
-            expected=f"J={len(known.joints)}",
-            got=f"{points.shape} and {visible.shape}",
-        )
+        problem = f"draw_skeleton needs (J, 2) points and (J,) flags of skeleton '{skeleton}'"
+        raise InputError(problem, expected=f"J={len(known.joints)}", got=f"{points.shape} and {visible.shape}")
     visible = visible & np.isfinite(points).all(-1)
     if not visible.any():
         return canvas
@@ -140,13 +134,9 @@ def crop_square(image: np.ndarray, center: np.ndarray, side: float, size: int) -
 def person_crop_overlay(
     scored: ScoredPerson, size: int = 256, region: tuple[np.ndarray, float] | None = None
 ) -> np.ndarray:
-    """The person with the annotated joints (:data:`TRUTH`) and the projected prediction (:data:`PREDICTION`).
-
-    Args:
-        region: Centre (2,) and side in pixels of the square to show; None takes :func:`crop_region`.
-
-    Returns:
-        (size, size, 3) uint8. Joints without annotation are left out of the truth; the prediction shows all its joints.
+    """The person (size, size, 3) with the annotated joints (:data:`TRUTH`) and all of the projected prediction
+    (:data:`PREDICTION`). ``region`` is the centre (2,) and side in pixels of the square to show; None takes
+    :func:`crop_region`.
 
     Raises:
         FileError: The image cannot be read.
@@ -195,16 +185,13 @@ def clip_overlay(clip: Clip, frame: int) -> np.ndarray:
 def side_view(
     joints_cam: np.ndarray, skeleton: str, size: int = 192, azimuth: float = np.pi / 2, background: int = 38
 ) -> np.ndarray:
-    """A 3D pose seen from the side (orthographic), for what the image cannot show: its depth.
+    """A 3D pose seen from the side (orthographic), (size, size, 3) uint8, for what the image cannot show: its depth.
 
     Args:
         joints_cam: (J, 3) metres, OpenCV camera frame.
         azimuth: Turn about the vertical in radians; 0 is the camera's own view, pi/2 looks from the camera's right,
             with the camera towards the left edge of the picture.
         background: Grey level of the ground.
-
-    Returns:
-        (size, size, 3) uint8.
     """
     joints = np.asarray(joints_cam, np.float64)
     canvas = np.full((size, size, 3), background, np.uint8)

@@ -96,13 +96,8 @@ def _seconds(seconds: float) -> str:
 def _write(path: str | os.PathLike[str], template: str, **values: Any) -> int:
     page = _environment().get_template(template).render(version=posesyn.__version__, **values).encode("utf-8")
     if len(page) > MAX_REPORT_BYTES:
-        raise InputError(
-            "the report grew too large to be of use",
-            where=path,
-            expected=f"at most {MAX_REPORT_BYTES} bytes",
-            got=len(page),
-            fix="show fewer persons",
-        )
+        problem, limit = "the report grew too large to be of use", f"at most {MAX_REPORT_BYTES} bytes"
+        raise InputError(problem, where=path, expected=limit, got=len(page), fix="show fewer persons")
     write_bytes(path, page)
     return len(page)
 
@@ -126,11 +121,11 @@ def write_extraction_report(
 
     A person whose image cannot be read any more gets a card that says so.
     """
-    if max_persons < 0:
-        raise InputError("max_persons must not be negative", where="write_extraction_report", got=max_persons)
+    _check_count(max_persons, "write_extraction_report")
     figures = []
+    groups = {"challenging": report.challenging, "non-challenging": report.non_challenging}
+    counted = {"persons scored": report.scored, **groups, "skipped": report.skipped}
     if report.scored:
-        groups = {"challenging": report.challenging, "non-challenging": report.non_challenging}
         shares = {name: np.array([one.error for one in group]) for name, group in groups.items() if group}
         if not shares:
             shares = {"all persons": np.array([one.error for one in report.scored])}
@@ -138,10 +133,7 @@ def write_extraction_report(
         joints = joints or {"all persons": plots.mean_joint_errors(report.scored)}
         figures = [
             _figure(lambda dark: plots.error_by_rank(report, dark), _rank_alt(report)),
-            _figure(
-                lambda dark: plots.error_histogram(shares, "", 30, dark, "normalised 2D error"),
-                "Histogram of the errors: " + _medians(shares, ""),
-            ),
+            _histogram(shares, "", 30, "normalised 2D error"),
             _figure(lambda dark: plots.joint_error_bars(joints, "", dark), _joints_alt(joints), tall=True),
         ]
     ranking = [
@@ -159,14 +151,7 @@ def write_extraction_report(
         "extraction.html.j2",
         title=title,
         subtitle="Persons ranked by the distance between the annotated joints and the projected prediction.",
-        funnel=_pairs(
-            {
-                "persons scored": len(report.scored),
-                "challenging": len(report.challenging),
-                "non-challenging": len(report.non_challenging),
-                "skipped": len(report.skipped),
-            }
-        ),
+        funnel=_pairs({name: len(group) for name, group in counted.items()}),
         figures=figures,
         challenging=[person_card(one) for one in report.challenging[:max_persons]],
         challenging_count=len(report.challenging),
@@ -174,28 +159,18 @@ def write_extraction_report(
         non_challenging_count=len(report.non_challenging),
         ranking=_table(ranking),
         ranking_count=len(report.scored),
-        skipped=[(str(name), str(reason)) for name, reason in report.skipped[:MAX_RANKING_ROWS]],
-        skipped_count=len(report.skipped),
         settings=_pairs(report.settings),
+        **_skipped(report),
     )
 
 
 def write_run_report(path: str | os.PathLike[str], summary: RunSummary, max_persons: int = 24) -> int:
     """Writes the report of a whole run; returns its size in bytes. Arguments and errors as of the extraction report."""
-    if max_persons < 0:
-        raise InputError("max_persons must not be negative", where="write_run_report", got=max_persons)
+    _check_count(max_persons, "write_run_report")
     clips = list(summary.clips[:MAX_CLIPS])
     kept, dropped = _frame_examples([*summary.clips, *summary.rejected])
-    figures = []
     series = {name: np.asarray(values) for name, values in summary.error_series.items() if np.size(values)}
-    if series:
-        unit = summary.error_unit
-        figures.append(
-            _figure(
-                lambda dark: plots.error_histogram(series, unit, 40, dark),
-                "Histogram of the errors: " + _medians(series, unit),
-            )
-        )
+    unit = summary.error_unit
     return _write(
         path,
         "run.html.j2",
@@ -204,10 +179,8 @@ def write_run_report(path: str | os.PathLike[str], summary: RunSummary, max_pers
         table=_table(summary.rows, summary.highlight),
         table_note=summary.table_note,
         funnel=_pairs(summary.funnel),
-        figures=figures,
-        improved=[
-            comparison_card(before, after, summary.error_unit) for before, after in summary.improved[:max_persons]
-        ],
+        figures=[_histogram(series, unit, 40)] if series else [],
+        improved=[comparison_card(before, after, unit) for before, after in summary.improved[:max_persons]],
         improved_count=len(summary.improved),
         worst=[person_card(one) for one in summary.worst[:max_persons]],
         worst_count=len(summary.worst),
@@ -236,9 +209,15 @@ def _frame_examples(clips: Sequence[Clip]) -> tuple[list[dict[str, str]], list[d
     return groups
 
 
-def _medians(series: Mapping[str, np.ndarray], unit: str) -> str:
-    parts = (f"median of {name} {np.median(v):.3g} {unit}".rstrip() for name, v in series.items() if np.size(v))
-    return "; ".join(parts) + "."
+def _histogram(series: Mapping[str, np.ndarray], unit: str, bins: int, xlabel: str | None = None) -> dict[str, Any]:
+    medians = (f"median of {name} {np.median(v):.3g} {unit}".rstrip() for name, v in series.items() if np.size(v))
+    alt = "Histogram of the errors: " + "; ".join(medians) + "."
+    return _figure(lambda dark: plots.error_histogram(series, unit, bins, dark, xlabel), alt)
+
+
+def _check_count(max_persons: int, where: str) -> None:
+    if max_persons < 0:
+        raise InputError("max_persons must not be negative", where=where, got=max_persons)
 
 
 def _rank_alt(report: ErrorReport) -> str:
@@ -270,10 +249,8 @@ def write_extraction_pages(
         InputError: ``per_page`` below 1, or nobody to show.
         FileError: The folder cannot be written.
     """
-    items = list(report.scored)
-    if only_selected:
-        chosen = {item.person.person_id for item in (*report.challenging, *report.non_challenging)}
-        items = [item for item in items if item.person.person_id in chosen]
+    chosen = report.selections
+    items = [item for item in report.scored if not only_selected or item.person.person_id in chosen]
     if per_page < 1 or not items:
         raise InputError("pages need persons and at least one per page", got=f"{len(items)} persons, {per_page}")
     folder = Path(folder)
@@ -304,24 +281,19 @@ def write_extraction_pages(
         funnel=[],
         pages=pages,
         joints=joints,
-        skipped=[(str(name), str(reason)) for name, reason in report.skipped[:MAX_RANKING_ROWS]],
-        skipped_count=len(report.skipped),
+        **_skipped(report),
     )
     return [index, *written]
 
 
+def _skipped(report: ErrorReport) -> dict[str, Any]:
+    shown = [(str(name), str(reason)) for name, reason in report.skipped[:MAX_RANKING_ROWS]]
+    return {"skipped": shown, "skipped_count": len(report.skipped)}
+
+
 def _page(path: Path, title: str, part: Sequence[ScoredPerson], before: str | None, after: str | None) -> Path:
-    _write(
-        path,
-        "persons_page.html.j2",
-        title=title,
-        subtitle="",
-        funnel=[],
-        heading=title,
-        previous=before,
-        next=after,
-        cards=[person_card(item) for item in part],
-    )
+    values = {"title": title, "subtitle": "", "funnel": [], "heading": title, "previous": before, "next": after}
+    _write(path, "persons_page.html.j2", **values, cards=[person_card(item) for item in part])
     return path
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from posesyn import skeletons
-from posesyn.errors import InputError
+from posesyn.errors import FileError, InputError
 from posesyn.types import ErrorReport, ScoredPerson
 
 # Okabe & Ito's colour-blind safe palette, ordered so that neighbours differ in lightness too; brighter on dark paper.
@@ -49,10 +52,9 @@ def _legend(axes: Axes, dark: bool, **options) -> None:
 
 def _finite(name: str, values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, np.float64).ravel()
-    if values.size and not np.isfinite(values).all():
-        raise InputError(
-            "errors to be plotted must be finite", where=f"series '{name}'", got=f"{(~np.isfinite(values)).sum()} bad"
-        )
+    bad = (~np.isfinite(values)).sum()
+    if bad:
+        raise InputError("errors to be plotted must be finite", where=f"series '{name}'", got=f"{bad} bad")
     return values
 
 
@@ -134,13 +136,12 @@ def error_by_rank(report: ErrorReport, dark: bool = False) -> Figure:
     errors = _finite("scored persons", np.array([one.error for one in report.scored]))
     axes.set_xlabel("rank (0 = largest error)")
     axes.set_ylabel("normalised 2D error")
-    for i, (name, group) in enumerate(
-        {"challenging": report.challenging, "non-challenging": report.non_challenging}.items()
-    ):
+    groups = (("challenging", report.challenging, 5), ("non-challenging", report.non_challenging, 2))
+    for name, group, series in groups:
         ids = {one.person.person_id for one in group}
         ranks = [rank for rank, one in enumerate(report.scored) if one.person.person_id in ids]
         if ranks:
-            color = (SERIES[dark][5], SERIES[dark][2])[i]
+            color = SERIES[dark][series]
             axes.axvspan(min(ranks) - 0.5, max(ranks) + 0.5, color=color, alpha=0.18, label=f"{name} ({len(ranks)})")
     marker = "o" if len(errors) <= 60 else None
     axes.plot(np.arange(len(errors)), errors, color=SERIES[dark][0], linewidth=1.8, marker=marker, markersize=3.5)
@@ -149,3 +150,77 @@ def error_by_rank(report: ErrorReport, dark: bool = False) -> Figure:
     if report.challenging or report.non_challenging:
         _legend(axes, dark, loc="upper right")
     return figure
+
+
+# Column of curves.csv → its line's name.
+_HEALTH = {
+    "gan/usable": "inside the picture",
+    "gan/variety": "variety of poses",
+    "gan/variety_2d": "variety of 2D poses",
+    "gan/views": "spread of views",
+    "gan/beyond": "beyond human range",
+}
+
+
+def learning_curves(runs: Mapping[str, str | os.PathLike[str]] | str | os.PathLike[str]) -> Figure:
+    """How trainings of ``train_lifter`` and ``train_poseaug`` went: validation error and, of PoseAug, its health.
+
+    Args:
+        runs: Folder of a run or its ``curves.csv``; several by name are drawn together. The health is the last one's
+            that has it.
+
+    Raises:
+        FileError: No curves there, or none with an epoch. InputError: No runs.
+    """
+    if not isinstance(runs, Mapping):
+        runs = {Path(runs).name: runs}
+    if not runs:
+        raise InputError("learning_curves needs at least one run", where="learning_curves")
+    tables = {name: _curves(Path(path)) for name, path in runs.items()}
+    healthy = [table for table in tables.values() if any(len(table.get(key, ())) for key in _HEALTH)]
+    figure = Figure(figsize=(9.5 if healthy else 5, 3.4), layout="constrained")
+    panels = figure.subplots(1, 2 if healthy else 1, squeeze=False)[0]
+    for (name, table), colour in zip(tables.items(), SERIES[False] * len(tables)):
+        points = table.get("val/mpjpe", np.zeros((0, 2)))
+        if not len(points):  # trained without validation
+            continue
+        # A run of more epochs, such as a baseline of two passes for each of PoseAug's, is drawn over the same width.
+        share = points[:, 0] / (points[-1, 0] or 1)
+        panels[0].plot(share, points[:, 1], label=name, color=colour)
+    panels[0].set(xlabel="share of the training", ylabel="validation MPJPE [mm]")
+    if panels[0].lines:
+        panels[0].legend(fontsize=8)
+    if healthy:
+        for (key, label), colour in zip(_HEALTH.items(), SERIES[False]):
+            points = healthy[-1].get(key, np.zeros((0, 2)))
+            if len(points):
+                panels[1].plot(points[:, 0], points[:, 1], label=label, color=colour)
+        panels[1].set(xlabel="epoch", ylabel="share")
+        panels[1].set_ylim(bottom=0)
+        panels[1].legend(fontsize=8)
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _curves(path: Path) -> dict[str, np.ndarray]:
+    """Column → (epochs, 2): epoch and value, rows without a finite value left out."""
+    file = path / "curves.csv" if path.is_dir() else path
+    if not file.is_file():
+        wanted = "curves.csv of train_lifter or train_poseaug"
+        raise FileError("there are no learning curves", where=file, expected=wanted)
+    with file.open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    found: dict[str, list] = {}
+    try:
+        for row in rows:
+            for key, text in row.items():
+                if key and text and np.isfinite(value := float(text)):
+                    found.setdefault(key, []).append((float(row["epoch"]), value))
+    except (KeyError, TypeError, ValueError) as error:
+        wanted = "numbers, an epoch in every row"
+        raise FileError("learning curves cannot be read", where=file, expected=wanted) from error
+    if not found.keys() - {"epoch"}:
+        raise FileError("learning curves hold no epoch", where=file, expected="values beside the epochs")
+    return {key: np.array(points) for key, points in found.items()}

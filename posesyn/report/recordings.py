@@ -41,15 +41,7 @@ def save_rerun(
     motions = [motions] if isinstance(motions, Motion) else list(motions)
     if not motions:
         raise InputError("there is no motion to record", where="save_rerun")
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileError("the folder does not exist", where=path)
-    try:
-        import rerun as rr
-    except ImportError as error:
-        raise MissingDependencyError("recordings need rerun", fix="pip install rerun-sdk") from error
-    recording = rr.RecordingStream("posesyn")
-    recording.save(str(path))
+    rr, recording = _recording(Path(path))
     recording.log("world", rr.ViewCoordinates.RIGHT_HAND_Y_UP, static=True)
     if surface and body is None:
         from posesyn.body import load_body
@@ -60,22 +52,33 @@ def save_rerun(
     recording.flush()
 
 
+def _recording(path: Path) -> tuple[Any, Any]:
+    """The module ``rerun``, and a recording that goes into a file."""
+    if not path.parent.is_dir():
+        raise FileError("the folder does not exist", where=path)
+    try:
+        import rerun as rr
+    except ImportError as error:
+        raise MissingDependencyError("recordings need rerun", fix="pip install rerun-sdk") from error
+    recording = rr.RecordingStream("posesyn")
+    recording.save(str(path))
+    return rr, recording
+
+
 def _record(rr: Any, recording: Any, entity: str, motion: Motion, body: Any) -> None:
     joints = motion_joints(motion)
-    bones = [(parent, joint) for joint, parent in enumerate(skeletons.get("humanml3d22").parents) if parent >= 0]
+    bones = np.array(skeletons.get("humanml3d22").bones)
     label = f"{motion.motion_id}: {motion.caption}" if motion.caption else motion.motion_id
     recording.log(f"{entity}/text", rr.TextDocument(label), static=True)
     for t in range(len(motion)):
         recording.set_time(TIMELINE, duration=t / motion.fps)
         recording.log(f"{entity}/joints", rr.Points3D(joints[t].astype(np.float32), radii=0.015))
-        lines = joints[t][np.array(bones)].astype(np.float32)
+        lines = joints[t][bones].astype(np.float32)
         recording.log(f"{entity}/bones", rr.LineStrips3D(lines, radii=0.006))
         if body is not None:
             vertices, normals = _surface(motion, t, body)
-            recording.log(
-                f"{entity}/body",
-                rr.Mesh3D(vertex_positions=vertices, triangle_indices=body.faces, vertex_normals=normals),
-            )
+            mesh = rr.Mesh3D(vertex_positions=vertices, triangle_indices=body.faces, vertex_normals=normals)
+            recording.log(f"{entity}/body", mesh)
 
 
 def _surface(motion: Motion, frame: int, body: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -106,17 +109,9 @@ def save_persons_rerun(path: str | PathLike[str], scored: Sequence[ScoredPerson]
         MissingDependencyError: rerun-sdk is not installed.
         InputError: No person. FileError: The folder does not exist.
     """
-    try:
-        import rerun as rr
-    except ImportError as error:
-        raise MissingDependencyError("recordings need rerun", fix="pip install rerun-sdk") from error
-    path = Path(path)
     if not scored:
         raise InputError("there is no person to record", where="save_persons_rerun")
-    if not path.parent.is_dir():
-        raise FileError("the folder does not exist", where=path)
-    recording = rr.RecordingStream("posesyn")
-    recording.save(str(path))
+    rr, recording = _recording(Path(path))
     recording.log("camera", rr.ViewCoordinates.RDF, static=True)
     for step, item in enumerate(scored):
         recording.set_time(RANKS, sequence=step)

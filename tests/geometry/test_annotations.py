@@ -37,7 +37,6 @@ CALLS = {
         "local_to_global": (EYE, SMPL),
         "global_to_local": (EYE, SMPL),
         "offsets_from_joints": (VECTORS, SMPL),
-        "mirror_pose": (VECTORS,),
     },
     cameras: {
         "project": (VECTORS, torch.eye(3)),

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from posesyn import metrics
 from posesyn.body import load_body
 from posesyn.errors import FileError, InputError
-from posesyn.report import figures, save_persons_rerun, write_extraction_pages
+from posesyn.report import augmentation_figure, figures, save_persons_rerun, write_extraction_pages
 from posesyn.report.embedding import encode_figure
 from posesyn.report.figures import mesh_overlay
+from posesyn.synthesis.augmentation import Augmentor, ViewRange
 from tests.factories import make_report, make_scored
 
 
@@ -114,3 +115,51 @@ def test_a_recording_of_persons(tmp_path):
         save_persons_rerun(tmp_path / "x.rrd", [])
     with pytest.raises(FileError, match="folder"):
         save_persons_rerun(tmp_path / "nowhere" / "x.rrd", [make_scored(0)])
+
+
+def poses(count: int) -> np.ndarray:
+    return np.random.default_rng(0).normal((0.2, 0.0, 5.0), 0.3, (count, 16, 3))
+
+
+def augmentor(angles: bool = True) -> Augmentor:
+    torch.manual_seed(0)
+    return Augmentor(views=ViewRange(), angles=angles, lengths=angles).eval()
+
+
+def test_one_scene_per_pose_and_copy():
+    figure = augmentation_figure(augmentor(), poses(2), copies=3)
+    assert len(figure.axes) == 6
+    # 15 bones each of the recorded and the new pose, two cameras of eight edges, two rings.
+    assert {len(axes.lines) for axes in figure.axes} == {15 + 15 + 8 + 8 + 2}
+
+
+def test_the_new_camera_stands_where_it_sees_the_pose_from():
+    network, pose = augmentor(angles=False), poses(1)
+    figure = augmentation_figure(network, pose, copies=1, seed=4)
+    generator = torch.Generator().manual_seed(4)
+    made = network(torch.from_numpy(pose).float(), [torch.randn(1, 48, generator=generator) for _ in range(4)])
+    distances = [text.get_text() for text in figure.axes[0].texts]
+    assert distances == [f"{np.linalg.norm(pose[0, 0]):.1f} m", f"{float(made.translation.detach().norm()):.1f} m"]
+    # Seen from the camera that is drawn, the recorded joints lie where the augmented pose has them.
+    eye = np.array(figure.axes[0].texts[1].get_position_3d()) - (0, 0, 0.24)
+    direction = eye[[0, 2, 1]] * (1, -1, 1)
+    place = direction / np.linalg.norm(direction) * float(made.translation.detach().norm())
+    centred = pose[0] - pose[0, 0]
+    wanted = made.pose_rt[0].detach().norm(dim=-1).numpy()
+    np.testing.assert_allclose(np.linalg.norm(centred - place, axis=-1), wanted, rtol=1e-3)
+
+
+def test_drawing_leaves_the_network_as_it_was():
+    network = augmentor().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    augmentation_figure(network, poses(1), copies=1)
+    assert network.training and all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_poses_that_cannot_be_augmented_are_refused():
+    with pytest.raises(InputError, match="16"):
+        augmentation_figure(augmentor(), poses(2)[:, :14])
+    with pytest.raises(InputError, match="copy"):
+        augmentation_figure(augmentor(), poses(2), copies=0)
+    with pytest.raises(InputError, match="finite"):
+        augmentation_figure(augmentor(), np.full((2, 16, 3), np.nan))

@@ -4,8 +4,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from posesyn.errors import InputError
-from posesyn.report import plots
+from posesyn.errors import FileError, InputError
+from posesyn.report import learning_curves, plots
 from posesyn.report.embedding import encode_figure
 from posesyn.types import ErrorReport
 from tests.factories import make_report, make_scored
@@ -77,3 +77,38 @@ def test_no_global_state_is_touched(rng):
     import matplotlib.pyplot as plt
 
     assert plt.get_fignums() == []
+
+
+CURVES = "epoch,gan/usable,gan/views,gan/beyond,val/mpjpe\n0,,,,101\n1,0.9,0.4,nan,99.5\n2,0.95,0.5,,90\n"
+
+
+def test_curves_of_several_runs(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "curves.csv").write_text("epoch,val/mpjpe\n0,120\n1,110\n")
+    (tmp_path / "b.csv").write_text(CURVES)
+    figure = learning_curves({"alone": tmp_path / "a", "PoseAug": tmp_path / "b.csv"})
+    error, health = figure.axes
+    assert [line.get_label() for line in error.lines] == ["alone", "PoseAug"]
+    np.testing.assert_array_equal(error.lines[1].get_ydata(), (101, 99.5, 90))
+    # Not a number is left out, and with it a line that has nothing else.
+    assert [line.get_label() for line in health.lines] == ["inside the picture", "spread of views"]
+    assert len(learning_curves(tmp_path / "a").axes) == 1
+
+
+def test_curves_of_a_training_without_validation(tmp_path):
+    (tmp_path / "curves.csv").write_text("epoch,gan/usable\n0,0.9\n1,0.8\n")
+    error, health = learning_curves(tmp_path).axes
+    assert not error.lines and len(health.lines) == 1
+
+
+def test_files_that_hold_no_curves_are_refused(tmp_path):
+    with pytest.raises(FileError, match="no learning curves"):
+        learning_curves(tmp_path / "nothing")
+    (tmp_path / "curves.csv").write_text("epoch,val/mpjpe\n")
+    with pytest.raises(FileError, match="no epoch"):
+        learning_curves(tmp_path)
+    (tmp_path / "curves.csv").write_text("epoch,val/mpjpe\n0,much\n")
+    with pytest.raises(FileError, match="cannot be read"):
+        learning_curves(tmp_path)
+    with pytest.raises(InputError, match="at least one run"):
+        learning_curves({})

@@ -239,10 +239,11 @@ class Augmentor(nn.Module):
 
     @torch.no_grad()
     def start_near(self, root: Sequence[float]) -> None:
-        """Lets every step start near the data, whose roots are at ``root`` (x, y, z) on average, camera frame, metres:
-        at
-        random weights hardly a fake is inside the picture or a human pose, and the adversaries see only that. Our own
-        choice."""
+        """Lets every step start near the data, whose roots are at ``root`` (x, y, z) on average, camera frame, metres.
+
+        At random weights hardly a fake is inside the picture or a human pose, and the adversaries see only that. Our
+        own choice.
+        """
         middle = torch.as_tensor(root).to(self.RTprocess.w2_T.bias)
         place = self.RTprocess
         rotation = place.w2_R.weight.new_tensor(_START_FREE if place.views is None else _START_VIEWS)[:, None]
