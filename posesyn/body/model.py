@@ -141,15 +141,12 @@ class Body(torch.nn.Module):
         return joints if transl is None else joints + transl[:, None]
 
     def _check(self, pose_rotmat: Tensor, betas: Tensor, transl: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        where = f"body '{self.name}'"
         if pose_rotmat.ndim != 4 or tuple(pose_rotmat.shape[1:]) != (NUM_JOINTS, 3, 3):
-            raise InputError(
-                "pose_rotmat has the wrong shape",
-                where=f"body '{self.name}'",
-                expected=f"(B, {NUM_JOINTS}, 3, 3)",
-                got=tuple(pose_rotmat.shape),
-                fix="convert rotation vectors with geometry.rotations.rotvec_to_matrix",
-            )
-        batch, where = len(pose_rotmat), f"body '{self.name}'"
+            wanted, got = f"(B, {NUM_JOINTS}, 3, 3)", tuple(pose_rotmat.shape)
+            fix = "convert rotation vectors with geometry.rotations.rotvec_to_matrix"
+            raise InputError("pose_rotmat has the wrong shape", where=where, expected=wanted, got=got, fix=fix)
+        batch = len(pose_rotmat)
         for name, value, width in (("betas", betas, NUM_BETAS), ("transl", transl, 3)):
             if value is not None and tuple(value.shape) not in ((1, width), (batch, width)):
                 wanted, got = f"({batch}, {width})", tuple(value.shape)

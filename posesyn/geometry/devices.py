@@ -99,21 +99,15 @@ def halving(
 ) -> list[Result]:
     """Calls ``work`` on batches of items, in order; a batch that does not fit into the device's memory is halved.
 
-    A size that turned out to fit is kept for the batches that follow. An item that does not fit alone goes to
-    ``last``. Nothing that was done is done again, except for the batch that failed: ``work`` must give the same for it
-    a second time, so that its randomness may come from the items only.
+    Returns the results, one per batch. A size that turned out to fit is kept for the batches that follow. Nothing that
+    was done is done again, except for the batch that failed: ``work`` must give the same for it a second time, so that
+    its randomness may come from the items only.
 
     Args:
         work: One batch → its result.
         items: All items.
         size: Items per batch to begin with.
-        last: The way out for a single item, such as :func:`on_cpu`; None raises the device's error.
-
-    Returns:
-        The results, one per batch.
-
-    Raises:
-        torch.OutOfMemoryError, RuntimeError: As ``work`` did, if one item does not fit and there is no ``last``.
+        last: The way out for a single item that does not fit, such as :func:`on_cpu`; None raises the device's error.
 
     Example:
         >>> halving(sum, [1, 2, 3, 4, 5], size=2)

@@ -114,11 +114,9 @@ def mesh_figure(person: Person, prediction: PoseBatch, faces: np.ndarray, title:
         InputError: The prediction has no mesh or no camera.
     """
     if prediction.vertices_cam is None or prediction.intrinsics is None or len(prediction) != 1:
-        raise InputError(
-            "a mesh figure needs one prediction with vertices_cam and intrinsics",
-            where=f"person '{person.person_id}'",
-            fix="pose the body with prediction.pose_rotmat, betas and transl_cam first",
-        )
+        problem = "a mesh figure needs one prediction with vertices_cam and intrinsics"
+        fix = "pose the body with prediction.pose_rotmat, betas and transl_cam first"
+        raise InputError(problem, where=f"person '{person.person_id}'", fix=fix)
     picture = mesh_overlay(person.image.load(), prediction.vertices_cam[0], faces, prediction.intrinsics[0])
     return _picture(picture, person.person_id if title is None else title, 5.0)[0]
 

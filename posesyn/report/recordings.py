@@ -15,9 +15,10 @@ from posesyn.errors import FileError, InputError, MissingDependencyError, Posesy
 from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.report.animation import motion_joints
 from posesyn.report.overlays import PREDICTION, TRUTH
+from posesyn.synthesis.rendering.mesh.shading import VertexNormals
 from posesyn.types import Motion, ScoredPerson
 
-TIMELINE = "time"
+TIMELINE, RANKS = "time", "rank"
 
 
 def save_rerun(
@@ -67,6 +68,7 @@ def _recording(path: Path) -> tuple[Any, Any]:
 
 def _record(rr: Any, recording: Any, entity: str, motion: Motion, body: Any) -> None:
     joints = motion_joints(motion)
+    normals_of = None if body is None else VertexNormals(body.faces, int(body.faces.max()) + 1)
     bones = np.array(skeletons.get("humanml3d22").bones)
     label = f"{motion.motion_id}: {motion.caption}" if motion.caption else motion.motion_id
     recording.log(f"{entity}/text", rr.TextDocument(label), static=True)
@@ -75,27 +77,13 @@ def _record(rr: Any, recording: Any, entity: str, motion: Motion, body: Any) -> 
         recording.log(f"{entity}/joints", rr.Points3D(joints[t].astype(np.float32), radii=0.015))
         lines = joints[t][bones].astype(np.float32)
         recording.log(f"{entity}/bones", rr.LineStrips3D(lines, radii=0.006))
-        if body is not None:
-            vertices, normals = _surface(motion, t, body)
-            mesh = rr.Mesh3D(vertex_positions=vertices, triangle_indices=body.faces, vertex_normals=normals)
-            recording.log(f"{entity}/body", mesh)
-
-
-def _surface(motion: Motion, frame: int, body: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(V, 3) vertices in metres, world, and unit normals."""
-    with torch.no_grad():
-        pose = rotvec_to_matrix(torch.from_numpy(motion.pose_rotvec[frame : frame + 1]))
-        transl = torch.from_numpy(motion.transl_world[frame : frame + 1])
-        vertices = body(pose, torch.from_numpy(motion.betas)[None], transl).vertices[0].float().numpy()
-    corners = vertices[body.faces]
-    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.zeros_like(vertices)
-    for corner in range(3):
-        np.add.at(normals, body.faces[:, corner], across)
-    return vertices, normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-
-
-RANKS = "rank"
+        if normals_of is not None:
+            with torch.no_grad():
+                pose = rotvec_to_matrix(torch.from_numpy(motion.pose_rotvec[t : t + 1]))
+                transl = torch.from_numpy(motion.transl_world[t : t + 1])
+                vertices = body(pose, torch.from_numpy(motion.betas)[None], transl).vertices.float()
+            surface = {"vertex_positions": vertices[0].numpy(), "vertex_normals": normals_of(vertices)[0].numpy()}
+            recording.log(f"{entity}/body", rr.Mesh3D(triangle_indices=body.faces, **surface))
 
 
 def save_persons_rerun(path: str | PathLike[str], scored: Sequence[ScoredPerson]) -> None:

@@ -112,11 +112,8 @@ def project_normalised(
         InputError: Wrong shapes.
     """
     if points_cam.shape[-1] != 3 or camera.shape[-1] != CAMERA_SIZE:
-        raise InputError(
-            "projection needs points (..., J, 3) and cameras (..., 9)",
-            where="project_normalised",
-            got=(tuple(points_cam.shape), tuple(camera.shape)),
-        )
+        problem, got = "projection needs points (..., J, 3) and cameras (..., 9)", (points_cam.shape, camera.shape)
+        raise InputError(problem, where="project_normalised", got=tuple(map(tuple, got)))
     camera = camera[..., None, :]
     focal, center, k, p = camera[..., :2], camera[..., 2:4], camera[..., 4:7], camera[..., 7:9]
     rays = (points_cam[..., :2] / points_cam[..., 2:]).clamp(-1, 1)

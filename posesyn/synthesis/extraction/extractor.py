@@ -177,11 +177,8 @@ class ErrorExtractor:
 
     def _report(self, ranking: Ranking, skipped: Sequence[tuple[str, str]]) -> ErrorReport:
         if not len(ranking):
-            raise InputError(
-                "no person could be scored",
-                where="ErrorExtractor.extract",
-                got=f"{len(skipped)} skipped, the first because {skipped[0][1]}",
-            )
+            got = f"{len(skipped)} skipped, the first because {skipped[0][1]}"
+            raise InputError("no person could be scored", where="ErrorExtractor.extract", got=got)
         settings = {**self.identity(), "root": "pelvis, else mid-hips, thorax, neck, mid-shoulders, mean of the joints"}
         if self.settings.keep == "selected":
             settings["persons_scored"] = len(ranking)

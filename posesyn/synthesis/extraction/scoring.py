@@ -128,14 +128,10 @@ def _disagreement(predictions: Sequence[PoseBatch]) -> np.ndarray:
 
 def _predict(estimator: TargetEstimator, persons: Sequence[Person]) -> PoseBatch:
     predictions = estimator.predict(persons)
-    ids = [person.person_id for person in persons]
-    if list(predictions.person_ids) != ids:
-        raise InputError(
-            "an estimator must answer for the persons it was given, in their order",
-            where=f"estimator '{estimator.spec.name}'",
-            expected=ids[:3],
-            got=list(predictions.person_ids)[:3],
-        )
+    ids, got = [person.person_id for person in persons], list(predictions.person_ids)
+    if got != ids:
+        problem = "an estimator must answer for the persons it was given, in their order"
+        raise InputError(problem, where=f"estimator '{estimator.spec.name}'", expected=ids[:3], got=got[:3])
     return predictions
 
 

@@ -137,11 +137,8 @@ class ClipFilter:
         asked = np.flatnonzero(keep)
         if len(asked) and self.mode != "labels":
             if self.threshold is None:
-                raise InputError(
-                    "a sum over joints has no default threshold",
-                    where="ClipFilter",
-                    fix="pass threshold=... in metres, or use the filter that calibrate(clips) returns",
-                )
+                fix = "pass threshold=... in metres, or use the filter that calibrate(clips) returns"
+                raise InputError("a sum over joints has no default threshold", where="ClipFilter", fix=fix)
             known = self._known.get(_content(clip, asked)) if self._known else None
             values[asked] = self._judge(clip, asked) if known is None else known
             bad = values[asked] > self.threshold if self.mode == "estimator" else values[asked] < self.threshold
@@ -231,11 +228,8 @@ class FilteredClips:
 
     def __iter__(self) -> Iterator[Clip]:
         if self._once and self._started:
-            raise InputError(
-                "these clips come from a generator and were gone through already",
-                where="FilteredClips",
-                fix="filter a list or a ClipStore, or keep list(filtered)",
-            )
+            problem = "these clips come from a generator and were gone through already"
+            raise InputError(problem, where="FilteredClips", fix="filter a list or a ClipStore, or keep list(filtered)")
         self._started = True
         for clip in self._clips:
             if clip.clip_id not in self.masks:

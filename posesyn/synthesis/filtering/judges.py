@@ -135,12 +135,8 @@ def detector_scores(
     found, confidence = detector.detect(clip.frames[rows], boxes)
     wanted = (len(rows), len(skeletons.get(detector.skeleton)), 2)
     if np.shape(found) != wanted or np.shape(confidence) != wanted[:2]:
-        raise InputError(
-            "a detector must give keypoints (T, J, 2) and scores (T, J)",
-            where=f"skeleton '{detector.skeleton}'",
-            expected=wanted,
-            got=np.shape(found),
-        )
+        problem, where = "a detector must give keypoints (T, J, 2) and scores (T, J)", f"skeleton '{detector.skeleton}'"
+        raise InputError(problem, where=where, expected=wanted, got=np.shape(found))
     detected = (np.asarray(confidence) >= min_score) & np.isfinite(found).all(-1)
     points, present = skeletons.convert(np.nan_to_num(found), detector.skeleton, "coco17", detected)
     has = skeletons.mapping(detector.skeleton, "coco17") >= 0

@@ -168,17 +168,13 @@ class MeshBackend:
     ) -> None:
         check_style(style)
         if len(image_size) != 2 or min(image_size) < 16 or max(image_size) > 4096:
-            raise InputError(
-                "image_size must be (height, width)", where="rendering", expected="16 to 4096", got=image_size
-            )
+            problem = "image_size must be (height, width)"
+            raise InputError(problem, where="rendering", expected="16 to 4096", got=image_size)
         if camera not in MODES:
             raise InputError("unknown camera mode", where="rendering", expected=", ".join(MODES), got=camera)
         if supersample not in (1, 2) or frames_per_pass < 1:
-            raise InputError(
-                "bad rendering settings",
-                expected="supersample 1 or 2, frames_per_pass at least 1",
-                got=(supersample, frames_per_pass),
-            )
+            wanted = "supersample 1 or 2, frames_per_pass at least 1"
+            raise InputError("bad rendering settings", expected=wanted, got=(supersample, frames_per_pass))
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.device = _device(device)
         self._source, self._own_body = backgrounds, body is not None

@@ -187,24 +187,18 @@ class _Triangles:
 def _check(vertices: torch.Tensor, faces: torch.Tensor, intrinsics: torch.Tensor, image_size) -> None:
     where = "rasterize()"
     if vertices.ndim != 3 or vertices.shape[-1] != 3:
-        raise InputError(
-            "vertices_cam has the wrong shape", where=where, expected="(B, V, 3)", got=tuple(vertices.shape)
-        )
+        got = tuple(vertices.shape)
+        raise InputError("vertices_cam has the wrong shape", where=where, expected="(B, V, 3)", got=got)
     if faces.ndim != 2 or faces.shape[-1] != 3:
         raise InputError("faces has the wrong shape", where=where, expected="(F, 3)", got=tuple(faces.shape))
     if intrinsics.shape != (len(vertices), 3, 3):
-        raise InputError(
-            "intrinsics has the wrong shape", where=where, expected=(len(vertices), 3, 3), got=tuple(intrinsics.shape)
-        )
+        wanted, got = (len(vertices), 3, 3), tuple(intrinsics.shape)
+        raise InputError("intrinsics has the wrong shape", where=where, expected=wanted, got=got)
     if len(image_size) != 2 or min(image_size) < 1 or max(image_size) > 8192:
         raise InputError("image_size must be (height, width)", where=where, expected="1 to 8192 px", got=image_size)
     if len(faces) and (int(faces.min()) < 0 or int(faces.max()) >= vertices.shape[1]):
-        raise InputError(
-            "faces point outside the vertices",
-            where=where,
-            expected=f"0 to {vertices.shape[1] - 1}",
-            got=f"{int(faces.min())} to {int(faces.max())}",
-        )
+        wanted, got = f"0 to {vertices.shape[1] - 1}", f"{int(faces.min())} to {int(faces.max())}"
+        raise InputError("faces point outside the vertices", where=where, expected=wanted, got=got)
     if not bool(torch.isfinite(vertices).all()):
         raise InputError("vertices_cam has NaN or infinite values", where=where)
 
