@@ -18,13 +18,7 @@ from posesyn.evaluation.scoring import PROTOCOL, Evaluation, evaluate
 from posesyn.interfaces import TargetEstimator
 from posesyn.pipeline.run import FINE_TUNED, Pipeline
 from posesyn.report import RunSummary
-from posesyn.settings import (
-    ExtractionSettings,
-    FineTuningSettings,
-    RenderingSettings,
-    RunSettings,
-    SynthesisSettings,
-)
+from posesyn.settings import ExtractionSettings, FineTuningSettings, RenderingSettings, RunSettings, SynthesisSettings
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.files import write_json
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer

@@ -145,12 +145,7 @@ def _from_weak_perspective(joints: Tensor, cam: Tensor, crops: CropBatch, spec: 
     transl = crop_to_full_translation(cam, centers, extents, sizes, focal)
     camera = intrinsics(focal, sizes[:, 0], sizes[:, 1])
     placed = joints + transl[:, None]
-    result = {
-        "joints_cam": placed,
-        "keypoints_px": project(placed, camera),
-        "transl_cam": transl,
-        "intrinsics": camera,
-    }
+    result = {"joints_cam": placed, "keypoints_px": project(placed, camera), "transl_cam": transl, "intrinsics": camera}
     return {name: value.numpy() for name, value in result.items()}
 
 

@@ -31,10 +31,7 @@ def check_choices(settings: object) -> None:
         value = getattr(settings, one.name)
         if choices and isinstance(value, str) and value not in choices:
             raise InputError(
-                f"unknown {one.name}",
-                where=type(settings).__name__,
-                expected=", ".join(map(str, choices)),
-                got=value,
+                f"unknown {one.name}", where=type(settings).__name__, expected=", ".join(map(str, choices)), got=value
             )
 
 

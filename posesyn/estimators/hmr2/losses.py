@@ -124,10 +124,7 @@ def hmr2_losses(
 
 
 def adversarial_losses(
-    discriminator: PoseDiscriminator,
-    predicted: tuple[Tensor, Tensor],
-    real: tuple[Tensor, Tensor],
-    weight: float,
+    discriminator: PoseDiscriminator, predicted: tuple[Tensor, Tensor], real: tuple[Tensor, Tensor], weight: float
 ) -> dict[str, Tensor]:
     """Least-squares GAN losses of network and discriminator for one common backward pass.
 
@@ -142,10 +139,7 @@ def adversarial_losses(
     frozen = {name: value.detach() for name, value in discriminator.named_parameters()}
     fooled = torch.func.functional_call(discriminator, frozen, predicted)
     fake = discriminator(*(value.detach() for value in predicted))
-    terms = {
-        "adversarial": (fooled - 1).square(),
-        "discriminator": fake.square() + (discriminator(*real) - 1).square(),
-    }
+    terms = {"adversarial": (fooled - 1).square(), "discriminator": fake.square() + (discriminator(*real) - 1).square()}
     return {name: weight * value.sum() / len(fake) for name, value in terms.items()}
 
 
