@@ -36,15 +36,13 @@ def check_choices(settings: object) -> None:
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
-    if typing.get_origin(hint) is typing.Literal:
-        return typing.get_args(hint)
-    members = [_choices(member) for member in typing.get_args(hint)] if _is_union(hint) else []
+    kind, parts = typing.get_origin(hint), typing.get_args(hint)
+    if kind is typing.Literal:
+        return parts
     # A free text beside choices allows everything.
-    return () if str in typing.get_args(hint) else tuple(value for member in members for value in member)
-
-
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+    if kind not in (typing.Union, types.UnionType) or str in parts:
+        return ()
+    return tuple(value for part in parts for value in _choices(part))
 
 
 def check_least(settings: object, **least: float) -> None:
@@ -70,12 +68,9 @@ def with_changes(kind: type[S], settings: S | None, changes: Mapping[str, Any]) 
     known = [one.name for one in fields(kind)]  # type: ignore[arg-type]
     for name in changes:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=2)
-            raise InputError(
-                f"{kind.__name__} has no '{name}'",
-                expected=", ".join(known),
-                fix=f"did you mean {' or '.join(near)}?" if near else None,
-            )
+            near = " or ".join(difflib.get_close_matches(name, known, n=2))
+            fix = f"did you mean {near}?" if near else None
+            raise InputError(f"{kind.__name__} has no '{name}'", expected=", ".join(known), fix=fix)
     start = kind() if settings is None else settings
     return replace(start, **changes) if changes else start  # type: ignore[type-var]
 

@@ -41,11 +41,8 @@ class CameraRig:
     def __post_init__(self) -> None:
         for name in ("heights", "distances", "aim", "focal"):
             low, high = getattr(self, name)
-            if (
-                not (math.isfinite(low) and math.isfinite(high))
-                or low > high
-                or (name in ("distances", "focal") and low <= 0)
-            ):
+            least = 0 if name in ("distances", "focal") else -math.inf
+            if not (math.isfinite(low) and low <= high < math.inf and low > least):
                 raise InputError(f"CameraRig.{name} must be a range low <= high", got=(low, high))
         if self.count < 1 or (self.azimuths is not None and not self.azimuths):
             raise InputError("a rig needs at least one camera", where="CameraRig", got=self.count)
@@ -93,7 +90,7 @@ class PoseAugSettings:
     collapse.
 
     Args:
-        recipe: ``default``, or ``official`` for the published code with its quirks.
+        recipe: See above.
         epochs, batch_size: As published.
         warmup: Epochs that train the GAN only.
         learning_rate: Of Adam for augmentor and discriminators.

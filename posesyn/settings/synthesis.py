@@ -123,26 +123,14 @@ class SynthesisSettings:
 
     def checked(self, step: int, most_tokens: int) -> SynthesisSettings:
         """Itself, if a prior with ``step`` frames per token and so many tokens can do it; else :class:`InputError`."""
-        where = "SynthesisSettings"
-        if self.prefix_frames < step or self.prefix_frames % step:
-            raise InputError(
-                "prefix_frames must fill whole tokens",
-                where=where,
-                expected=f"a positive multiple of {step}",
-                got=self.prefix_frames,
-            )
-        if self.prefix_frames > step * most_tokens:
-            raise InputError(
-                "the prefix is too long",
-                where=where,
-                expected=f"at most {step * most_tokens} frames (prefix + new frames)",
-                got=self.prefix_frames,
-            )
-        if not self.prefix_frames <= self.max_frames <= MAX_FRAMES:
-            raise InputError(
-                "max_frames is out of range",
-                where=where,
-                expected=f"{self.prefix_frames} (the prefix) to {MAX_FRAMES} frames",
-                got=self.max_frames,
-            )
+        where, prefix = "SynthesisSettings", self.prefix_frames
+        if prefix < step or prefix % step:
+            wanted = f"a positive multiple of {step}"
+            raise InputError("prefix_frames must fill whole tokens", where=where, expected=wanted, got=prefix)
+        if prefix > step * most_tokens:
+            wanted = f"at most {step * most_tokens} frames (prefix + new frames)"
+            raise InputError("the prefix is too long", where=where, expected=wanted, got=prefix)
+        if not prefix <= self.max_frames <= MAX_FRAMES:
+            wanted = f"{prefix} (the prefix) to {MAX_FRAMES} frames"
+            raise InputError("max_frames is out of range", where=where, expected=wanted, got=self.max_frames)
         return replace(self, min_frames=min(self.min_frames, self.max_frames))

@@ -27,16 +27,13 @@ def check_several(values: Any, kind: type | tuple[type, ...], call: str, fix: st
         >>> check_several([], Motion, "renderer.render")
     """
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    names = " or ".join(one.__name__ for one in kinds)
-    wanted = f"a list of {names}"
+    wanted, got = f"a list of {' or '.join(one.__name__ for one in kinds)}", type(values).__name__
     if isinstance(values, kinds):
-        one = type(values).__name__
-        raise InputError(
-            f"{call} takes several values", expected=wanted, got=f"one {one}", fix=f"write {call}([...]) around it"
-        )
+        fix = f"write {call}([...]) around it"
+        raise InputError(f"{call} takes several values", expected=wanted, got=f"one {got}", fix=fix)
     listed = isinstance(values, Iterable) or hasattr(values, "__getitem__")
     if isinstance(values, str | bytes) or not listed:
-        raise InputError(f"{call} got something else", expected=wanted, got=type(values).__name__, fix=fix)
+        raise InputError(f"{call} got something else", expected=wanted, got=got, fix=fix)
     if isinstance(values, list | tuple):
         wrong = next((one for one in values if not isinstance(one, kinds)), None)
         if wrong is not None:

@@ -64,10 +64,8 @@ class Clip:
         }
         if self.keep is None:
             object.__setattr__(self, "keep", np.ones(frames, bool))
-        wanted["keep"] = (frames,)
-        for name, shape in wanted.items():
-            got = np.shape(getattr(self, name))
-            if got != shape:
+        for name, shape in {**wanted, "keep": (frames,)}.items():
+            if (got := np.shape(getattr(self, name))) != shape:
                 where = f"clip '{self.clip_id}'"
                 raise InputError(f"Clip.{name} has the wrong shape", where=where, expected=shape, got=got)
 

@@ -29,11 +29,9 @@ class ViewRequest:
     def __post_init__(self) -> None:
         for name in ("camera_yaw", "camera_elevation"):
             value = getattr(self, name)
-            if value is None:
-                continue
-            if not math.isfinite(value):
+            if value is not None and not math.isfinite(value):
                 raise InputError(f"ViewRequest.{name} must be finite", expected="radians", got=value)
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, None if value is None else float(value))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -146,26 +144,19 @@ class Motion:
 
         The anchor becomes the frame nearest to it, or None where it lies outside the taken range.
         """
-        rows = np.asarray(rows)
+        rows, where = np.asarray(rows), f"motion '{self.motion_id}'"
         if rows.ndim != 1 or len(rows) == 0 or rows[0] < 0 or rows[-1] >= len(self):
+            most, got = len(self) - 1, rows.tolist()[:5]
             raise InputError(
-                "Motion.take needs frame numbers of the motion",
-                where=f"motion '{self.motion_id}'",
-                expected=f"0 to {len(self) - 1}",
-                got=rows.tolist()[:5],
+                "Motion.take needs frame numbers of the motion", where=where, expected=f"0 to {most}", got=got
             )
         steps = np.unique(np.diff(rows))
         if len(steps) > 1 or (len(steps) and steps[0] < 1):
-            raise InputError(
-                "Motion.take needs evenly spaced, increasing frames", where=f"motion '{self.motion_id}'", got=rows[:8]
-            )
+            raise InputError("Motion.take needs evenly spaced, increasing frames", where=where, got=rows[:8])
         anchor = self.anchor_frame
         inside = anchor is not None and rows[0] <= anchor <= rows[-1]
-        fields = {
-            "pose_rotvec": self.pose_rotvec[rows],
-            "transl_world": self.transl_world[rows],
-            "joints_world": None if self.joints_world is None else self.joints_world[rows],
-            "fps": self.fps / int(steps[0]) if len(steps) else self.fps,
-            "anchor_frame": int(np.argmin(np.abs(rows - anchor))) if inside else None,
-        }
+        taken = ("pose_rotvec", "transl_world", *(() if self.joints_world is None else ("joints_world",)))
+        fields = {name: getattr(self, name)[rows] for name in taken}
+        fields["fps"] = self.fps / int(steps[0]) if len(steps) else self.fps
+        fields["anchor_frame"] = int(np.argmin(np.abs(rows - anchor))) if inside else None
         return replace(self, **{**fields, **changes})

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from posesyn.data.motions.captions import CaptionedMotion
 from posesyn.errors import InputError
-from posesyn.settings.prior import PriorSettings
+from posesyn.settings.training import PriorSettings
 from posesyn.storage.files import atomic_file
 from posesyn.synthesis.motion.prior.features import (
     JOINTS,

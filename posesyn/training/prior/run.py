@@ -16,8 +16,7 @@ from posesyn.body import load_body
 from posesyn.data.motions.captions import CaptionedMotion
 from posesyn.errors import InputError
 from posesyn.settings.base import identity, with_changes
-from posesyn.settings.prior import PriorSettings
-from posesyn.settings.training import TrainerSettings
+from posesyn.settings.training import PriorSettings, TrainerSettings
 from posesyn.storage.checkpoints import load_into, load_weights, save_weights
 from posesyn.storage.ledger import RunLedger
 from posesyn.synthesis.motion.prior.features import body_offsets
@@ -73,7 +72,7 @@ def train_prior(
         motions: Clips of a reader of :mod:`posesyn.training.prior.sources` (features as they are, not normalised), or
             mocap of :func:`posesyn.data.motions.captions.load_mocap` at 20 frames per second.
         out: Folder.
-        settings: See :class:`~posesyn.settings.prior.PriorSettings`.
+        settings: See :class:`~posesyn.settings.training.PriorSettings`.
         validation: Motions to choose the weights on, best of other people. None holds back every tenth motion.
         seed: Decides everything that is drawn.
         progress: Show bars.
