@@ -36,7 +36,7 @@ from scipy.stats import spearmanr
 
 from posesyn import metrics
 from posesyn.data import RenderedClips, crop_persons
-from posesyn.demo.world import WILD, as_2d_annotation
+from posesyn.demo.run import WILD, as_2d_annotation
 from posesyn.estimators import HMR, load_estimator
 from posesyn.interfaces import EstimatorSpec
 from posesyn.storage.clip_store import ClipStore

@@ -50,7 +50,7 @@ from posesyn.body import load_body
 from posesyn.body.inverse_kinematics import PoseFit, fit_pose
 from posesyn.data.motions.bvh import bvh_to_motion
 from posesyn.data.persons.rendered import RenderedClips
-from posesyn.demo.world import as_2d_annotation
+from posesyn.demo.run import as_2d_annotation
 from posesyn.estimators import load_estimator
 from posesyn.geometry.procrustes import similarity_align
 from posesyn.settings.synthesis import SynthesisSettings

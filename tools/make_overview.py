@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from posesyn.data.persons.rendered import RenderedClips
-from posesyn.demo.world import WorldSettings, as_2d_annotation
+from posesyn.demo.run import WorldSettings, as_2d_annotation
 from posesyn.report import clip_overlay, person_crop_overlay
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.reports import load_report

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -118,9 +119,8 @@ class Pipeline:
     @cached_property
     def synthesizer(self) -> MotionSynthesizer:
         """Makes the motions."""
-        return self._synthesizer or MotionSynthesizer.from_pretrained(
-            settings=self.settings.synthesis, device=self.device
-        )
+        settings = self.settings.synthesis
+        return self._synthesizer or MotionSynthesizer.from_pretrained(settings=settings, device=self.device)
 
     @cached_property
     def renderer(self) -> AnimationRenderer:
@@ -213,10 +213,7 @@ class Pipeline:
             for name, synthetic in arms.items()
         ]
         with self._timed("+".join(arms)):
-            if processes > 1:
-                weights = train_side_by_side(jobs, processes)
-            else:
-                weights = [fine_tune(**job) for job in jobs]
+            weights = train_side_by_side(jobs, processes) if processes > 1 else [fine_tune(**job) for job in jobs]
         for job, path in zip(jobs, weights):
             # Another process has trained a copy of its own.
             load_into(job["estimator"], load_weights(path), where=path)
@@ -237,28 +234,22 @@ class Pipeline:
         """Scores the selected persons again, with the trained estimator, for the run report."""
         chosen = [scored.person for scored in (*report.challenging, *report.non_challenging)]
         # As wrong as before is measured the same way; who is picked is known.
-        settings = replace(
-            self.settings.extraction,
-            num_challenging=len(chosen),
-            num_non_challenging=0,
-            selection="rank",
-            rank_by="error",
-            keep="all",
-        )
+        picked: dict[str, Any] = {"num_challenging": len(chosen), "num_non_challenging": 0, "selection": "rank"}
+        settings = replace(self.settings.extraction, **picked, rank_by="error", keep="all")
         with self._timed("rescore"):
             stages.extract(chosen, settings, self.out / AFTER, estimator=trained, progress=self.progress)
 
     def funnel(self) -> dict[str, int]:
         """What is left after each stage that has run."""
-        report, counts = load_report(self.out / "extraction", self.persons), {}
-        counts["2D persons"] = len(self.persons)
-        counts["persons scored"] = len(report)
-        counts["challenging persons"] = len(report.challenging)
-        counts["motions"] = len(list((self.out / "motions").glob("*.npz")))
-        store = ClipStore(self.out / "clips")
-        counts["rendered frames"] = sum(store.header(row).shape[0] for row in range(len(store)))
-        counts["kept frames"] = sum(int(store.labels(row)["keep"].sum()) for row in range(len(store)))
-        return counts
+        report, store = load_report(self.out / "extraction", self.persons), ClipStore(self.out / "clips")
+        return {
+            "2D persons": len(self.persons),
+            "persons scored": len(report),
+            "challenging persons": len(report.challenging),
+            "motions": len(list((self.out / "motions").glob("*.npz"))),
+            "rendered frames": sum(store.header(row).shape[0] for row in range(len(store))),
+            "kept frames": sum(int(store.labels(row)["keep"].sum()) for row in range(len(store))),
+        }
 
     def summary(self) -> RunSummary:
         """What the run report shows."""
@@ -271,12 +262,9 @@ class Pipeline:
         if (self.out / AFTER / "report.json").exists():
             chosen = [scored.person for scored in (*report.challenging, *report.non_challenging)]
             after = {scored.person.person_id: scored for scored in load_report(self.out / AFTER, chosen).scored}
-            rows = [
-                _change(name, part, after)
-                for name, part in (("challenging", report.challenging), ("non-challenging", report.non_challenging))
-                if part
-            ]
-            pairs = [(scored, after[scored.person.person_id]) for scored in report.challenging if _known(scored, after)]
+            parts = {"challenging": report.challenging, "non-challenging": report.non_challenging}
+            rows = [_change(name, part, after) for name, part in parts.items() if part]
+            pairs = [(one, after[name]) for one in report.challenging if (name := one.person.person_id) in after]
             improved = sorted(pairs, key=lambda pair: pair[1].error - pair[0].error)[:8]
             notes.append(
                 "The errors after training are on persons that it was trained with: they show what was learnt, not "
@@ -300,29 +288,19 @@ class Pipeline:
             notes=notes,
         )
 
-    def _timed(self, stage: str) -> _Timer:
-        return _Timer(self, stage)
-
-
-class _Timer:
-    def __init__(self, pipeline: Pipeline, stage: str) -> None:
-        self._pipeline, self._stage = pipeline, stage
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *exception: object) -> None:
-        timings = self._pipeline.timings
-        timings[self._stage] = timings.get(self._stage, 0.0) + time.perf_counter() - self._start
-        write_json(self._pipeline.out / "timings.json", timings)
-
-
-def _known(scored: ScoredPerson, after: Mapping[str, ScoredPerson]) -> bool:
-    return scored.person.person_id in after
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            timings = self.timings
+            timings[stage] = timings.get(stage, 0.0) + time.perf_counter() - start
+            write_json(self.out / "timings.json", timings)
 
 
 def _change(name: str, part: Sequence[ScoredPerson], after: Mapping[str, ScoredPerson]) -> dict[str, Any]:
     """One row of the table: the part's mean error before and after, on persons scored both times."""
-    both = [(scored.error, after[scored.person.person_id].error) for scored in part if _known(scored, after)]
+    both = [(one.error, after[one.person.person_id].error) for one in part if one.person.person_id in after]
     before, now = np.mean(both, axis=0) if both else (np.nan, np.nan)
     return {"persons": name, "count": str(len(both)), "before": float(before), "after": float(now)}

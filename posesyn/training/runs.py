@@ -125,12 +125,15 @@ def run_training(
     out, chosen = Path(out), trainer or TrainerSettings()
     path = out / weights
     numeric = identity(chosen)
-    with _folder(out, {**config, **({"trainer": numeric} if numeric else {})}), quiet_lightning():
+    ledger = {**config, **({"trainer": numeric} if numeric else {})}
+    # The first of several processes has the folder; the others only train.
+    folder: AbstractContextManager[Any] = RunLedger(out, ledger) if rank_zero_only.rank == 0 else nullcontext()
+    with folder, quiet_lightning():
         if load is not None and path.exists():
             load(path)
             return path
         start = copy.deepcopy(network.state_dict())
-        keeper = _Keeper(out, every if epochs is None else None, _ROWS, steps, offers)
+        keeper = _Keeper(out, every, steps, offers)
         own_bar = any(isinstance(callback, LightningBar) for callback in callbacks)
         bars = [_Bar(name, row)] if progress and not own_bar else []
         if epochs is None and offers is not None:
@@ -162,9 +165,7 @@ def run_training(
         except BaseException:
             network.load_state_dict(start)
             raise
-        if (
-            offers is not None and keeper.kept is None and last.is_file()
-        ):  # it lived in a process that Lightning started
+        if offers is not None and keeper.kept is None and last.is_file():  # it lived in a process of Lightning's
             keeper.load_state_dict(torch.load(last, "cpu", weights_only=True)["callbacks"][keeper.state_key])
         if keeper.weights is not None:
             network.load_state_dict(keeper.weights)
@@ -172,11 +173,6 @@ def run_training(
         if lightning.is_global_zero:
             save(path, keeper.kept)
     return path
-
-
-def _folder(out: Path, config: Mapping[str, Any]) -> AbstractContextManager[Any]:
-    # The first of several processes has the folder; the others only train.
-    return RunLedger(out, config) if rank_zero_only.rank == 0 else nullcontext()
 
 
 def _fit(
@@ -202,36 +198,26 @@ def _check(module: pl.LightningModule, path: Path) -> None:
         content = torch.load(path, map_location="cpu", weights_only=True)
         names, callbacks = content["state_dict"].keys(), content["callbacks"].keys()
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise RunError(
-            "the checkpoint to go on from cannot be read",
-            where=path,
-            got=error,
-            fix="delete it to train from the start, or choose another folder",
-        ) from error
+        fix = "delete it to train from the start, or choose another folder"
+        raise RunError("the checkpoint to go on from cannot be read", where=path, got=error, fix=fix) from error
     if module.state_dict().keys() != names or _Keeper.state_key not in callbacks:
         raise RunError("the folder holds a training of an earlier version of posesyn", where=path.parent,
                        fix="choose another folder")  # fmt: skip
 
 
 class _Keeper(Checkpoint):
-    """Keeps what a run needs: a row of numbers, the best weights so far and the checkpoint to go on from.
+    """Keeps what a run needs: a row of numbers, the best weights so far and the checkpoint to go on from, every so many
+    steps or (None) after every epoch.
 
     Lightning calls it after all other callbacks, when an epoch's or a validation's means are known.
-
-    Args:
-        out: Folder.
-        every: Steps between checkpoints; None writes one after every epoch.
-        rows: Rows of the curves at most, over ``steps``.
-        steps: Length of the training, if it counts steps.
-        offers: See :func:`run_training`.
     """
 
     state_key = "posesyn.training"
 
-    def __init__(self, out: Path, every: int | None, rows: int, steps: int | None, offers: Offers | None) -> None:
+    def __init__(self, out: Path, every: int | None, steps: int | None, offers: Offers | None) -> None:
         self.out, self.offers = out, offers
         self.every = None if steps is None else max(1, min(every or steps, steps))
-        self.row_every = None if steps is None else max(10, steps // rows)
+        self.row_every = None if steps is None else max(10, steps // _ROWS)
         self.kept: Kept | None = None
         self.weights: Mapping[str, Tensor] | None = None
         self.curves: list[dict[str, float]] = []
@@ -268,9 +254,8 @@ class _Keeper(Checkpoint):
 
     def _row(self, trainer: pl.Trainer, unit: str, number: int, prefix: str) -> dict[str, float]:
         """Notes the metrics whose names start so; a second row of one moment completes the first."""
-        metrics = {
-            name: float(value) for name, value in sorted(trainer.callback_metrics.items()) if name.startswith(prefix)
-        }
+        found = sorted(trainer.callback_metrics.items())
+        metrics = {name: float(value) for name, value in found if name.startswith(prefix)}
         if self.curves and self.curves[-1][unit] == number:
             self.curves[-1].update(metrics)
         else:
@@ -327,20 +312,18 @@ class _Bar(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         # Reading the numbers waits for the device: not at every step.
+        read = self.bar.done % 20 == 0
         text = (
-            None if self.bar.done % 20 else "  ".join(f"{k} {v:.4g}" for k, v in trainer.progress_bar_metrics.items())
+            "  ".join(f"{name} {value:.4g}" for name, value in trainer.progress_bar_metrics.items()) if read else None
         )
         self.bar.update(text=text)
 
     def on_train_end(self, *_: Any) -> None:
-        self._close()
-
-    def on_exception(self, *_: Any) -> None:
-        self._close()
-
-    def _close(self) -> None:
         if self.bar is not None:
             self.bar.close()
+
+    def on_exception(self, *_: Any) -> None:
+        self.on_train_end()
 
 
 _LOGGERS = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero")

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from posesyn.demo.run import BEFORE, CONTROL, OURS, run_demo
-from posesyn.demo.world import WorldSettings
+from posesyn.demo.run import BEFORE, CONTROL, OURS, WorldSettings, run_demo
 from posesyn.settings import ExtractionSettings, FineTuningSettings, RenderingSettings, RunSettings, SynthesisSettings
 
 

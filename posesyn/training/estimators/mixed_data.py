@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from posesyn.data.batches import Neighbours, collate, training_sample
 from posesyn.data.crops import CropAugmentation
@@ -34,35 +34,25 @@ def synthetic_count(batch_size: int, fraction: float) -> int:
     Raises:
         InputError: A fraction outside 0..1, or one that rounds away one of the two kinds.
     """
+    where = "MixedPoseDataModule"
     if not 0 <= fraction <= 1 or batch_size < 1:
-        raise InputError(
-            "synthetic_fraction must be in 0..1 and batch_size positive",
-            where="MixedPoseDataModule",
-            got=f"{fraction} and {batch_size}",
-        )
+        got = f"{fraction} and {batch_size}"
+        raise InputError("synthetic_fraction must be in 0..1 and batch_size positive", where=where, got=got)
     count = math.floor(fraction * batch_size + 0.5)
     if 0 < fraction < 1 and count in (0, batch_size):
-        raise InputError(
-            f"a batch of {batch_size} cannot hold a synthetic fraction of {fraction:g}",
-            where="MixedPoseDataModule",
-            got=f"{count} synthetic persons per batch",
-            fix="raise batch_size, or set the fraction to 0 or 1",
-        )
+        what = f"a batch of {batch_size} cannot hold a synthetic fraction of {fraction:g}"
+        fix = "raise batch_size, or set the fraction to 0 or 1"
+        raise InputError(what, where=where, got=f"{count} synthetic persons per batch", fix=fix)
     return count
 
 
 class MixedBatchSampler:
     """Endless batches of draws; which draws batch ``g`` holds depends on (seed, g) and the sizes only.
 
-    Each stream is read in passes. A pass visits every position once, in an order drawn from (seed, stream, pass), and
-    goes on across batches and epochs, so that data smaller than a batch, or of a length that the batch does not divide,
-    is repeated evenly and nothing is left out.
-
-    Args:
-        sizes: Persons in the real and in the synthetic stream.
-        counts: Persons per batch from each.
-        seed: See above.
-        steps: Batches per epoch.
+    Each stream (real, synthetic) of ``sizes`` persons, ``counts`` of them in a batch, is read in passes. A pass visits
+    every position once, in an order drawn from (seed, stream, pass), and goes on across batches and epochs of ``steps``
+    batches, so that data smaller than a batch, or of a length that the batch does not divide, is repeated evenly and
+    nothing is left out.
     """
 
     def __init__(self, sizes: tuple[int, int], counts: tuple[int, int], seed: int, steps: int) -> None:
@@ -91,12 +81,10 @@ class MixedBatchSampler:
 
     def _order(self, stream: int, number: int) -> np.ndarray:
         if (stream, number) not in self._orders:
-            order = rng_of(self.seed, f"order/{stream}/{number}").permutation(self.sizes[stream])
             # Two passes per stream are alive where a batch crosses from one into the next.
-            self._orders = {
-                key: value for key, value in self._orders.items() if key[0] != stream or key[1] == number - 1
-            }
-            self._orders[stream, number] = order
+            kept = {key: order for key, order in self._orders.items() if key[0] != stream or key[1] == number - 1}
+            order = rng_of(self.seed, f"order/{stream}/{number}").permutation(self.sizes[stream])
+            self._orders = {**kept, (stream, number): order}
         return self._orders[stream, number]
 
 
@@ -136,21 +124,6 @@ def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     return batch
 
 
-class _Joined(Sequence[Person]):
-    """Several data sets end to end."""
-
-    def __init__(self, parts: Sequence[Sequence[Person]]) -> None:
-        self.parts = parts
-        self.ends = np.cumsum([len(part) for part in parts])
-
-    def __len__(self) -> int:
-        return int(self.ends[-1])
-
-    def __getitem__(self, index: int) -> Person:  # type: ignore[override]
-        part = int(np.searchsorted(self.ends, index, side="right"))
-        return self.parts[part][index - (int(self.ends[part - 1]) if part else 0)]
-
-
 def as_persons(data: Any, argument: str) -> Sequence[Person]:
     """Persons from what a user has: persons, several sequences of persons, clips, or a clip store; None is no person.
 
@@ -171,8 +144,9 @@ def as_persons(data: Any, argument: str) -> Sequence[Person]:
         return RenderedClips(data)
     if not all(isinstance(part, Sequence | ClipStore) for part in data):
         raise _unreadable(argument, data)
-    parts = [part for part in (as_persons(part, argument) for part in data) if len(part)]
-    return _Joined(parts) if parts else ()
+    parts: Any = [part for part in (as_persons(part, argument) for part in data) if len(part)]
+    joined: Any = ConcatDataset(parts) if parts else ()
+    return joined
 
 
 def _dropped(data: Any) -> str | None:
@@ -284,10 +258,8 @@ class MixedPoseDataModule(pl.LightningDataModule):
         module = None if self.trainer is None else self.trainer.lightning_module
         spec = self.spec or getattr(module, "spec", None)
         if spec is None:
-            raise InputError(
-                "MixedPoseDataModule does not know what the estimator wants to see",
-                fix="pass spec=estimator.spec, or use it with a Trainer and a PoseEstimatorModule",
-            )
+            fix = "pass spec=estimator.spec, or use it with a Trainer and a PoseEstimatorModule"
+            raise InputError("MixedPoseDataModule does not know what the estimator wants to see", fix=fix)
         return spec
 
     def train_dataloader(self) -> DataLoader:
@@ -296,13 +268,9 @@ class MixedPoseDataModule(pl.LightningDataModule):
         if self.batch_size % processes:
             raise InputError(f"a batch of {self.batch_size} cannot be divided among {processes} devices",
                              where="MixedPoseDataModule", fix="choose a multiple")  # fmt: skip
-        return _Loader(
-            samples,
-            batch_sampler=self.sampler if processes == 1 else _Share(self.sampler, self.trainer.global_rank, processes),
-            num_workers=self.num_workers,
-            collate_fn=_collate,
-            persistent_workers=self.num_workers > 0,
-        )
+        batches = self.sampler if processes == 1 else _Share(self.sampler, self.trainer.global_rank, processes)
+        workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        return _Loader(samples, batch_sampler=batches, collate_fn=_collate, **workers)
 
     def val_dataloader(self) -> DataLoader | list:
         if not len(self.val):
@@ -321,12 +289,8 @@ class MixedPoseDataModule(pl.LightningDataModule):
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "next_batch": self._trained,
-            "sizes": list(self.sampler.sizes),
-            "counts": list(self.counts),
-            "seed": self.seed,
-        }
+        sizes, counts = list(self.sampler.sizes), list(self.counts)
+        return {"next_batch": self._trained, "sizes": sizes, "counts": counts, "seed": self.seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues where :meth:`state_dict` was taken.

@@ -52,14 +52,8 @@ class AugmentorHealth:
         """The criterion: values that are not finite, hardly a fake inside the picture, fakes that vary less than
         ``MIN_VARIETY`` of the data in 3D or 2D, bones turned by ``MAX_TURN`` (78 degrees) and more on average, or all
         fakes seen from one side (``views`` below ``MIN_VIEWS``)."""
-        return (
-            not self.finite
-            or self.usable < MIN_USABLE
-            or self.variety < MIN_VARIETY
-            or self.variety_2d < MIN_VARIETY
-            or self.turn > MAX_TURN
-            or self.views < MIN_VIEWS
-        )
+        still = self.variety < MIN_VARIETY or self.variety_2d < MIN_VARIETY or self.views < MIN_VIEWS
+        return not self.finite or still or self.usable < MIN_USABLE or self.turn > MAX_TURN
 
     def values(self) -> dict[str, float]:
         """For the log."""
@@ -87,14 +81,8 @@ def measure_fakes(
     usable: Tensor,
     joint_range: JointRange | None = None,
 ) -> AugmentorHealth:
-    """Measures a batch of B augmented poses.
-
-    Args:
-        source, source_2d: (B, 16, 3) and (B, 16, 2) that were augmented.
-        made, made_2d: What became of them.
-        usable: (B,) bool.
-        joint_range: Human range.
-    """
+    """Measures a batch of B augmented poses: what was augmented ((B, 16, 3) and (B, 16, 2)), what became of it, and
+    which of the fakes are usable, (B,) bool."""
     finite = bool(torch.isfinite(made.pose_rt).all() and torch.isfinite(made.pose_ba).all())
     kept = made_2d[usable] if int(usable.sum()) > 1 else made_2d
     return AugmentorHealth(
@@ -123,16 +111,11 @@ def _spread_ratio(made: Tensor, source: Tensor) -> float:
 
 
 class CollapseGuard:
-    """Remembers networks and optimisers while they are healthy and puts them back after a collapse.
-
-    Attributes:
-        healthy: What was remembered last.
-        rescues: How often it was put back.
-    """
+    """Remembers networks and optimisers while they are healthy and puts them back after a collapse."""
 
     def __init__(self) -> None:
-        self.healthy: dict[str, Any] | None = None
-        self.rescues = 0
+        self.healthy: dict[str, Any] | None = None  # what was remembered last
+        self.rescues = 0  # how often it was put back
 
     def remember(self, networks: dict[str, nn.Module], optimizers: list[Any]) -> None:
         """Keeps a copy."""

@@ -87,15 +87,11 @@ def train_poseaug(
 
     Args:
         lifter: The network, changed in place; best one trained alone before (:func:`~posesyn.training.train_lifter`).
-        pairs: Training data with cameras. Without ``validation`` a fifth of its subjects is held out, the same for
-            every seed and as in :func:`~posesyn.training.train_lifter`; except with ``recipe="official"``, which then
-            keeps the last epoch.
-        out: Folder.
+        pairs: Training data with cameras, divided as in :func:`~posesyn.training.train_lifter`; except with
+            ``recipe="official"``, which keeps the last epoch if there is no ``validation``.
         settings: As published, with the fixes told in :class:`PoseAugSettings`.
         validation: What the best epoch is chosen on. The official code takes test data here.
-        seed: Decides orders and noise.
-        progress: Show a progress bar.
-        trainer, logger, callbacks: See :func:`posesyn.training.runs.run_training`.
+        out, seed, progress, trainer, logger, callbacks: As for :func:`~posesyn.training.train_lifter`.
 
     Returns:
         Path of the lifter's weights.
@@ -105,11 +101,9 @@ def train_poseaug(
     """
     settings = settings or PoseAugSettings()
     if settings.epochs <= settings.warmup:
-        raise InputError(
-            "no epoch would train the lifter: the warm-up trains the augmentor only",
-            where="train_poseaug", expected=f"more than {settings.warmup} epochs", got=settings.epochs,
-            fix="more epochs, or warmup=0",
-        )  # fmt: skip
+        what, wanted = "no epoch would train the lifter: the warm-up trains the augmentor only", settings.warmup
+        raise InputError(what, where="train_poseaug", expected=f"more than {wanted} epochs", got=settings.epochs,
+                         fix="more epochs, or warmup=0")  # fmt: skip
     if validation is None and not settings.official:
         pairs, validation = pairs.split_by_subject()
     torch.manual_seed(seed)
@@ -122,13 +116,9 @@ def train_poseaug(
 
 
 def _run(
-    module: LifterModule | PoseAugModule,
-    pairs: PosePairs,
-    out: str | os.PathLike[str],
-    chosen: Mapping[str, Any],
-    offers: Offers,
-    options: Mapping[str, Any],
-) -> Path:
+    module: LifterModule | PoseAugModule, pairs: PosePairs, out: str | os.PathLike[str], chosen: Mapping[str, Any],
+    offers: Offers, options: Mapping[str, Any],
+) -> Path:  # fmt: skip
     lifter, held = module.lifter, module.validation
     config = {
         "kind": type(module).__name__,

@@ -95,12 +95,8 @@ class PoseAugSource(nn.Module):
     def __init__(self, pairs: PosePairs, bone_swap: bool = True, views: ViewRange | None = None) -> None:
         super().__init__()
         self.bone_swap, self.views = bone_swap, views
-        for name, value in (
-            ("poses", pairs.joints_cam),
-            ("keypoints", pairs.keypoints),
-            ("cameras", pairs.cameras),
-            ("subject_lengths", _subject_lengths(pairs)),
-        ):
+        data = {"poses": pairs.joints_cam, "keypoints": pairs.keypoints, "cameras": pairs.cameras}
+        for name, value in {**data, "subject_lengths": _subject_lengths(pairs)}.items():
             self.register_buffer(name, torch.from_numpy(value), persistent=False)
         self.register_buffer("groups", losses.group_matrix(self.poses), persistent=False)
         self.register_buffer("drawn_subject", torch.zeros(len(pairs), dtype=torch.long), persistent=False)
@@ -160,13 +156,10 @@ class PoseAugSource(nn.Module):
 
 
 def usable_fakes(pose: Tensor, keypoints: Tensor, aspect: float, lower_bound: bool = True) -> Tensor:
-    """(B,) bool: which fakes a lifter may learn from.
+    """(B,) bool: which fakes a lifter may learn from, of poses (B, 16, 3) in the camera's frame and normalised
+    keypoints (B, 16, 2) in a picture of ``aspect`` = height / width.
 
-    Args:
-        pose: (B, 16, 3) camera frame.
-        keypoints: (B, 16, 2) normalised.
-        aspect: Height / width of the picture.
-        lower_bound: False is the rule of the official code, which drops coordinates above 1 and looks at nothing else.
+    ``lower_bound=False`` is the rule of the official code, which drops coordinates above 1 and looks at nothing else.
     """
     if not lower_bound:
         return (keypoints <= 1).all(-1).all(-1)
