@@ -127,13 +127,12 @@ class CallableEstimator(nn.Module):
             if name not in output:
                 continue
             value = torch.as_tensor(output[name]).detach().float().cpu()
-            if tuple(value.shape) != (batch, *shape):
-                raise InputError(
+            if (seen := tuple(value.shape)) != (batch, *shape):
+                what, where = (
                     f"the wrapped function returns '{name}' of the wrong shape",
-                    where=f"{where}, skeleton '{self.spec.skeleton}'",
-                    expected=(batch, *shape),
-                    got=tuple(value.shape),
+                    f"{where}, skeleton '{self.spec.skeleton}'",
                 )
+                raise InputError(what, where=where, expected=(batch, *shape), got=seen)
             values[name] = value
         return values
 
@@ -143,8 +142,7 @@ def _from_weak_perspective(joints: Tensor, cam: Tensor, crops: CropBatch, spec: 
     focal = torch.tensor([full_image_focal(spec.focal_length, spec.input_size[1], *map(float, size)) for size in sizes])
     centers, extents = torch.from_numpy(crops.box_centers), torch.from_numpy(crops.box_sizes)
     transl = crop_to_full_translation(cam, centers, extents, sizes, focal)
-    camera = intrinsics(focal, sizes[:, 0], sizes[:, 1])
-    placed = joints + transl[:, None]
+    camera, placed = intrinsics(focal, sizes[:, 0], sizes[:, 1]), joints + transl[:, None]
     result = {"joints_cam": placed, "keypoints_px": project(placed, camera), "transl_cam": transl, "intrinsics": camera}
     return {name: value.numpy() for name, value in result.items()}
 

@@ -27,35 +27,15 @@ from posesyn.types import Person, PoseBatch
 from posesyn.types.arguments import check_several
 
 
-def require(batch: Mapping[str, Any], needed: tuple[str, ...]) -> None:
-    """Raises InputError naming the keys that a batch lacks."""
-    missing = [name for name in needed if name not in batch]
-    if missing:
-        raise InputError(
-            "a training batch lacks what the losses need",
-            expected=list(needed),
-            got=f"no {', '.join(missing)}",
-            fix="make batches with posesyn.data.batches.collate",
-        )
-
-
 def predict_in_chunks(
-    module: torch.nn.Module,
-    spec: EstimatorSpec,
-    persons: Sequence[Person],
-    predict: Callable[[list[Person]], dict[str, np.ndarray]],
-    size: int,
-) -> PoseBatch:
-    """Calls ``predict`` on at most ``size`` persons at a time; ``module`` is left in the mode it was in.
+    module: torch.nn.Module, spec: EstimatorSpec, persons: Sequence[Person],
+    predict: Callable[[list[Person]], dict[str, np.ndarray]], size: int,
+) -> PoseBatch:  # fmt: skip
+    """Calls ``predict`` (persons → arrays by field name of :class:`PoseBatch`, one row per person) on at most ``size``
+    persons at a time; ``module`` is left in the mode it was in.
 
     A batch that does not fit into the device's memory is halved (:func:`posesyn.geometry.devices.halving`), in the end
-    predicted on the CPU.
-
-    Args:
-        predict: Persons → arrays by field name of :class:`PoseBatch`, one row per person.
-
-    Raises:
-        InputError: No persons.
+    predicted on the CPU. Raises InputError where there are no persons.
     """
     check_several(persons, Person, "predict")
     if not len(persons):
@@ -76,14 +56,10 @@ _CROWN = ("head_top", "head")
 
 
 class PosedJoints:
-    """Reads a joint set off a posed body: joints of ``smpl45`` and the top of the head.
+    """Reads a joint set (``smpl30`` or ``hybrik29``) off a posed body: joints of ``smpl45`` and the top of the head.
 
     The top of the head is the highest vertex of the T-pose. 3DCrowdNet regresses its own from the vertices, with a
     licensed regressor (SPIN's J_regressor_extra.npy); the highest vertex is our own choice, for every body alike.
-
-    Args:
-        body: SMPL-format body.
-        skeleton: ``smpl30`` or ``hybrik29``.
     """
 
     def __init__(self, body: BodyModel, skeleton: str) -> None:
@@ -230,15 +206,14 @@ class SmplNetwork(nn.Module):
 
     def place(self, output: Mapping[str, Tensor], crops: CropBatch) -> tuple[Tensor, Tensor]:
         """SMPL translations (B, 3) in the camera of the full image, and its focal lengths (B,) in pixels."""
-        sizes = crops.image_sizes
-        focal = torch.tensor(
-            [full_image_focal(self.spec.focal_length, self.spec.input_size[1], *size) for size in sizes],
-            device=self.device,
+        focals = [
+            full_image_focal(self.spec.focal_length, self.spec.input_size[1], *size) for size in crops.image_sizes
+        ]
+        focal = torch.tensor(focals, device=self.device)
+        centers, extents, sizes = (
+            torch.from_numpy(value).to(self.device) for value in (crops.box_centers, crops.box_sizes, crops.image_sizes)
         )
-        centers, extents, image_sizes = (
-            torch.from_numpy(value).to(self.device) for value in (crops.box_centers, crops.box_sizes, sizes)
-        )
-        return crop_to_full_translation(self.weak_camera(output), centers, extents, image_sizes, focal), focal
+        return crop_to_full_translation(self.weak_camera(output), centers, extents, sizes, focal), focal
 
     def _predict(self, persons: Sequence[Person]) -> dict[str, np.ndarray]:
         crops = crop_persons(persons, self.spec)
@@ -247,12 +222,6 @@ class SmplNetwork(nn.Module):
         joints = self.body(output["pose_rotmat"], output["betas"], transl).joints
         sizes = torch.from_numpy(crops.image_sizes).to(self.device)
         camera = intrinsics(focal, sizes[:, 0], sizes[:, 1])
-        result = {
-            "joints_cam": joints,
-            "keypoints_px": project(joints, camera),
-            "pose_rotmat": output["pose_rotmat"],
-            "betas": output["betas"],
-            "transl_cam": transl,
-            "intrinsics": camera,
-        }
+        result = {"joints_cam": joints, "keypoints_px": project(joints, camera), "transl_cam": transl}
+        result |= {"pose_rotmat": output["pose_rotmat"], "betas": output["betas"], "intrinsics": camera}
         return {name: value.float().cpu().numpy() for name, value in result.items()}

@@ -23,11 +23,8 @@ from posesyn.interfaces import BodyModel, EstimatorSpec
 
 
 class AverageNeck(nn.Module):
-    """Averages the last feature map, as HMR and SPIN do.
-
-    Args:
-        channels: Channels of the backbone's maps, finest first.
-    """
+    """Averages the last feature map, as HMR and SPIN do; ``channels`` are those of the backbone's maps, finest
+    first."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
@@ -44,13 +41,8 @@ class JointNeck(nn.Module):
     Each joint has a heat map and a depth map; its place is their expectation (integral regression, Sun et al., ECCV
     2018, which HybrIK uses as well). A small network that starts from nothing learns where joints are within minutes,
     and from there to rotations is a small step; straight from the last feature map it had hardly got beyond the
-    mean pose after 70,000 crops (assets/ESTIMATOR.md). Layout and sizes are our own choice.
-
-    Args:
-        channels: Channels of the backbone's maps, finest first; the maps are merged at the finest resolution.
-        width: Channels of the merged map.
-        features: Width of the two layers.
-        joints: First joints of ``smpl45`` to find.
+    mean pose after 70,000 crops (assets/ESTIMATOR.md). The maps, finest first, are merged at the finest resolution to
+    ``width`` channels; found are the first ``joints`` of ``smpl45``. Layout and sizes are our own choice.
     """
 
     def __init__(
@@ -155,16 +147,11 @@ class HMR(SmplNetwork):
 
     @classmethod
     def from_official(cls, path: str | os.PathLike[str], **options: Any) -> HMR:
-        """SPIN's network with weights from a checkpoint of nkolot/SPIN (``model_checkpoint.pt``), or one that posesyn
-        saved.
-
-        Raises:
-            FileError, CheckpointError: Not readable, or the checkpoint of another model.
-        """
+        """SPIN's network with the weights of a file, see :meth:`load_checkpoint`, in eval mode."""
         return cls(**options).load_checkpoint(path).eval()
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> HMR:
-        """Loads weights that posesyn saved, or official ones of nkolot/SPIN, strictly.
+        """Loads weights that posesyn saved, or official ones of nkolot/SPIN (``model_checkpoint.pt``), strictly.
 
         Raises:
             FileError, CheckpointError: Not readable, or the checkpoint of another model.

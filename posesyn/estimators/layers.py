@@ -74,14 +74,9 @@ _ONE_PASS = getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if torch.b
 
 
 def convolve(
-    maps: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    added: Tensor | None = None,
-    relu: bool = True,
-) -> Tensor:
+    maps: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, ...], padding: tuple[int, ...],
+    added: Tensor | None = None, relu: bool = True,
+) -> Tensor:  # fmt: skip
     """Convolution, then ``added``, then ReLU; no gradients."""
     plain = maps.device.type == "cpu" and maps.dtype == weight.dtype == torch.float32
     if _ONE_PASS is None or not plain or torch.is_autocast_enabled("cpu"):
@@ -101,14 +96,8 @@ _JOINTS_AT_ONCE = 8
 def gaussian_heatmaps(
     places: Float[Tensor, "B J 2"], mask: Float[Tensor, "B J 1"], size: int = 64, sigma: float = 2.5
 ) -> Float[Tensor, "B J size size"]:
-    """One Gaussian of peak 1 for each joint, rows are y; zero where the mask is 0 (3DCrowdNet).
-
-    Args:
-        places: x, y in cells.
-        mask: 0 or 1.
-        size: Cells per side.
-        sigma: In cells.
-    """
+    """One Gaussian of peak 1 for each joint, rows are y; zero where the mask is 0 (3DCrowdNet). Places and sigma are in
+    cells."""
     cells = torch.arange(size, dtype=places.dtype, device=places.device)
     falloff = torch.exp(-0.5 * ((cells - places[..., None]) / sigma).square())
     return (mask[..., None] * falloff[:, :, 1, :, None]) * falloff[:, :, 0, None, :]
@@ -150,13 +139,9 @@ def expected_uvd(
 ) -> tuple[Float[Tensor, "B J 3"], Float[Tensor, "B J 1"]]:
     """Expected index / size - 0.5 of each joint along x, y and depth, and the largest softmax value (no gradient).
 
-    The volumes are large (64³ cells for each joint in HybrIK): they are read in the layout they come in and the
-    softmax is never written out.
-
-    Args:
-        scores: N = height · width cells, row by row, of C = J · depth channels, joint by joint.
-        size: (height, width).
-        depth: Cells along the depth.
+    The volumes are large (64³ cells for each joint in HybrIK): they are read in the layout they come in, N = height ·
+    width cells of ``size``, row by row, of C = J · depth channels, joint by joint, and the softmax is never written
+    out.
     """
     top = scores.detach().amax(1).view(len(scores), -1, depth).amax(-1)
     weights = (scores - top.repeat_interleave(depth, dim=1)[:, None]).exp_()
@@ -215,16 +200,10 @@ _IDENTITY = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
 
 
 class IterativeRegressor(nn.Module):
-    """Refines (pose, shape, camera) ``iterations`` times from features and the current estimate.
+    """Refines (pose, shape, camera) ``iterations`` times from F image ``features`` and the current estimate.
 
-    Source: nkolot/SPIN ``models/hmr.py``: two linear layers of ``hidden`` with
-    dropout and no activation between them, three read-outs with Xavier gain 0.01, residual updates.
-
-    Args:
-        features: Size F of the image features.
-        hidden: Width of both layers.
-        iterations: Rounds of refinement.
-        dropout: After each of the two layers.
+    Source: nkolot/SPIN ``models/hmr.py``: two linear layers of ``hidden`` with ``dropout`` after each and no activation
+    between them, three read-outs with Xavier gain 0.01, residual updates.
     """
 
     init_pose: Tensor

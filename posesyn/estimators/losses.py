@@ -38,6 +38,13 @@ class LossWeights:
     total: float = 60.0
 
 
+def require(batch: Mapping[str, Any], needed: tuple[str, ...]) -> None:
+    """Raises InputError naming the keys that a batch lacks."""
+    if missing := [name for name in needed if name not in batch]:
+        what, fix = "a training batch lacks what the losses need", "make batches with posesyn.data.batches.collate"
+        raise InputError(what, expected=list(needed), got=f"no {', '.join(missing)}", fix=fix)
+
+
 def masked_mean(values: Float[Tensor, "B ..."], mask: Bool[Tensor, "B ..."]) -> Tensor:
     """Mean over the elements where ``mask`` (broadcast from the left) holds; zero, with zero gradient, if none does."""
     mask = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)).expand_as(values)
@@ -72,15 +79,7 @@ def smpl_losses(
         InputError: A key is missing from the batch.
     """
     weights = weights or LossWeights()
-    needed = ("keypoints_norm", "visible", "has_labels", "joints", "joints_norm", "pose_rotmat", "betas")
-    missing = [name for name in needed if name not in batch]
-    if missing:
-        raise InputError(
-            "a training batch lacks what the losses need",
-            expected=list(needed),
-            got=f"no {', '.join(missing)}",
-            fix="make batches with posesyn.data.batches.collate",
-        )
+    require(batch, ("keypoints_norm", "visible", "has_labels", "joints", "joints_norm", "pose_rotmat", "betas"))
     joints = slice(0, SCORED_JOINTS)
     labelled = batch["has_labels"]
     seen = batch["visible"][:, joints, None].to(prediction["joints"])
@@ -161,11 +160,10 @@ class TrainingRecipe:
     weight_decay: float = 0.0
 
     def build(self, groups: Sequence[dict[str, Any]], learning_rate: float | None = None) -> dict[str, Any]:
-        """Optimiser and schedule as a Lightning module's ``configure_optimizers`` returns them.
+        """Optimiser of these parameter groups and schedule, as a Lightning module's ``configure_optimizers`` returns
+        them.
 
-        Args:
-            groups: Parameter groups.
-            learning_rate: In place of the published one; the decay stays.
+        ``learning_rate`` takes the place of the published one; the decay stays.
         """
         rate = self.learning_rate if learning_rate is None else learning_rate
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer]
@@ -188,15 +186,9 @@ HYBRIK_RECIPE = TrainingRecipe("adam", 1e-3, batch_size=256, epochs=200, milesto
 
 
 def trainable(named: Iterable[tuple[str, nn.Parameter]], prefixes: Sequence[str]) -> list[dict[str, Any]]:
-    """Parameter groups, one for each prefix of names and a last one for the rest; empty groups are left out.
-
-    Args:
-        named: ``module.named_parameters()``; frozen parameters are left out.
-        prefixes: ``("backbone.",)``.
-
-    Raises:
-        InputError: Nothing to train.
-    """
+    """Parameter groups of ``module.named_parameters()``, one for each prefix of names (``("backbone.",)``) and a last
+    one for the rest; frozen parameters and empty groups are left out. Raises InputError where there is nothing to
+    train."""
     groups: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in (*prefixes, "")}
     for name, parameter in named:
         if parameter.requires_grad:

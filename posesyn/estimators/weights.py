@@ -16,14 +16,8 @@ from posesyn.storage.checkpoints import load_into, load_weights
 def fold(
     weight: Tensor, norm: nn.BatchNorm1d | nn.BatchNorm2d, bias: Tensor | None = None, channel_dim: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a layer that does what the layer and, after it, ``norm`` do in eval mode.
-
-    Args:
-        weight: Of a linear layer or a convolution.
-        norm: Batch normalisation after it.
-        bias: Of the layer; None if it has none.
-        channel_dim: Dimension of the output channels: 0, or 1 for a transposed convolution.
-    """
+    """Weight and bias of a layer that does what a linear layer or a convolution and, after it, the batch normalisation
+    do in eval mode. ``channel_dim``: that of the output channels, 1 for a transposed convolution."""
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     shape = [1] * weight.ndim
     shape[channel_dim] = -1
@@ -46,13 +40,8 @@ CONFIG_CLASSES = (
 
 @dataclass(frozen=True)
 class OfficialWeights:
-    """The weights of a published checkpoint.
-
-    Attributes:
-        path: The file.
-        tensors: Weights by their official names, without ``prefix`` and without what is to be left out.
-        prefix: ``module.`` or nothing.
-    """
+    """The weights of a published checkpoint by their official names, without what is to be left out and without
+    ``prefix``, which is ``module.`` or nothing."""
 
     path: Path
     tensors: dict[str, Tensor]

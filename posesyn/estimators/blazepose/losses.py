@@ -13,7 +13,7 @@ from torch import Tensor
 
 from posesyn import skeletons
 from posesyn.data.batches import SKELETON as COMMON
-from posesyn.estimators.base import require
+from posesyn.estimators.losses import require
 from posesyn.estimators.losses import masked_mean
 
 SKELETON = "blazepose33"

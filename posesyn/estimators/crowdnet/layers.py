@@ -17,9 +17,9 @@ from posesyn.geometry.rotations import rot6d_to_matrix
 
 # hongsukchoi/3DCrowdNet_RELEASE, in the order of the skeleton 'graph15'.
 EDGES = (
-    *((0, 1), (1, 3), (3, 5), (0, 2), (2, 4), (4, 6), (0, 7), (7, 8), (7, 9), (9, 11), (11, 13), (7, 10)),
-    *((10, 12), (12, 14)),
-)
+    (0, 1), (1, 3), (3, 5), (0, 2), (2, 4), (4, 6), (0, 7), (7, 8), (7, 9), (9, 11), (11, 13), (7, 10), (10, 12),
+    (12, 14),
+)  # fmt: skip
 
 
 def normalised_adjacency(edges: Sequence[tuple[int, int]] = EDGES, skeleton: str = "graph15") -> Float[Tensor, "J J"]:
@@ -37,10 +37,6 @@ class JointGraphConv(nn.Module):
 
     The weights of all joints lie in one tensor. In the state dict they are apart, as 3DCrowdNet has them:
     ``fcbn_list.JOINT.0`` is the linear layer, ``fcbn_list.JOINT.1`` the normalisation.
-
-    Args:
-        adjacency: (J, J).
-        inputs, outputs: Features per joint.
     """
 
     adjacency: Tensor
@@ -147,20 +143,14 @@ class VPoser(nn.Module):
 
 
 class PosePrior(nn.Module):
-    """A :class:`VPoser` under the name ``vposer``, as 3DCrowdNet's files have it.
-
-    Args:
-        frozen: Whether its weights stay as they are in training.
-    """
+    """A :class:`VPoser` under the name ``vposer``, as 3DCrowdNet's files have it; ``frozen`` weights stay in
+    training."""
 
     def __init__(self, frozen: bool) -> None:
         super().__init__()
         self.vposer = VPoser()
-        self.frozen = frozen
-        self.vposer.requires_grad_(False)
-        if not frozen:
-            for name, parameter in self.vposer.named_parameters():
-                parameter.requires_grad_(name.startswith("bodyprior_dec_"))
+        for name, parameter in self.vposer.named_parameters():
+            parameter.requires_grad_(not frozen and name.startswith("bodyprior_dec_"))
 
     def train(self, mode: bool = True) -> PosePrior:
         super().train(mode)

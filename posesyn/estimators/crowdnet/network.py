@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,107 @@ from posesyn.data.crops import CropBatch
 from posesyn.errors import InputError
 from posesyn.estimators.base import PosedJoints, SmplNetwork
 from posesyn.estimators.crowdnet.layers import HeatmapFusion, PosePrior, PositionNet, RotationNet, body_pose_of
-from posesyn.estimators.crowdnet.losses import CrowdNetLossWeights, crowdnet_losses, project_to_grid
 from posesyn.estimators.crowdnet.pose_noise import PoseNoise
 from posesyn.estimators.layers import folded_stages, folded_stem, gaussian_heatmaps, is_foldable
-from posesyn.estimators.losses import CROWDNET_RECIPES, trainable
+from posesyn.estimators.losses import CROWDNET_RECIPES, require, trainable
 from posesyn.estimators.weights import OfficialWeights
 from posesyn.geometry.cameras import apply_affine
 from posesyn.geometry.rotations import matrix_to_rotvec, rot6d_to_matrix
 from posesyn.interfaces import BodyModel, EstimatorSpec
 from posesyn.storage.seeds import rng_of
 from posesyn.types import Person
+
+# Side of the crop in pixels, cells of the heatmaps, and metres that their depth spans around the pelvis.
+CROP, GRID, DEPTH_SPAN = 256, 64, 2.0
+# SMPL joints whose rotation a skeleton does not show: ankles, feet, wrists, hands.
+_UNSEEN = (7, 8, 10, 11, 20, 21, 22, 23)
+_LARGEST_BETA = 3.0
+_TO_30 = torch.from_numpy(skeletons.mapping("smpl45", "smpl30", approximate=False))
+_TO_15 = skeletons.mapping("smpl30", "graph15", approximate=False).tolist()
+_NEEDED = ("keypoints_px", "visible", "has_labels", "joints", "pose_rotmat", "betas", "transl_cam", "intrinsics")
+
+
+@dataclass(frozen=True)
+class CrowdNetLossWeights:
+    """Weights of hongsukchoi/3DCrowdNet_RELEASE."""
+
+    body_joint_img: float = 1 / 8
+    smpl_joint_img: float = 1 / 8
+    smpl_pose: float = 1.0
+    smpl_shape: float = 1.0
+    body_joint_proj: float = 1 / 8
+    body_joint_cam: float = 1.0
+    smpl_joint_cam: float = 1.0
+
+
+def crowdnet_losses(
+    prediction: Mapping[str, Tensor], batch: Mapping[str, Tensor], labels30: Float[Tensor, "B 30 3"],
+    weights: CrowdNetLossWeights,
+) -> dict[str, Tensor]:  # fmt: skip
+    """The published losses (``common/nets``), weighted; their sum is minimised. Absolute errors, means over all
+    elements, masked too.
+
+    ``body_*`` compare with the data set's own joints, ``smpl_*`` with those of the body fitted to them. Rendered data
+    has no fit apart from its labels: there both are the same, and the 2D annotation is the visible part of it. Betas
+    above 3 are taken as zero.
+
+    Args:
+        prediction: ``joint_img`` (B, 15, 3) cells, ``joints30`` (B, 30, 3) metres from the pelvis, ``joint_proj``
+            (B, 30, 2) cells, ``pose`` (B, 72), ``betas`` (B, 10).
+        batch: See :mod:`posesyn.data.batches`.
+        labels30: The labelled body in the camera of the crop, metres; meaningless where there are no labels.
+        weights: See there.
+
+    Raises:
+        InputError: A key is missing from the batch.
+    """
+    require(batch, _NEEDED)
+    labelled = batch["has_labels"][:, None].to(prediction["pose"])
+    annotated, seen = annotated_places(batch)
+    relative = labels30 - labels30[:, :1]
+    depth = (relative[..., 2:] / (DEPTH_SPAN / 2) + 1) / 2 * GRID
+    fitted = project_to_grid(labels30, batch["intrinsics"])
+    inside = ((fitted >= 0) & (fitted < GRID)).all(-1).to(labelled) * labelled
+    target = torch.where(batch["betas"].abs().amax(1, keepdim=True) > _LARGEST_BETA, 0, batch["betas"])
+    pose = matrix_to_rotvec(batch["pose_rotmat"]).flatten(1)
+    shown = torch.ones(24, 3).to(labelled)
+    shown[list(_UNSEEN)] = 0
+    body_mask = torch.stack((seen, seen, seen * labelled), dim=-1)[:, _TO_15]
+    placed = torch.cat((annotated, depth), dim=-1)[:, _TO_15]
+    terms = {
+        "body_joint_img": _masked_l1(prediction["joint_img"], placed, body_mask),
+        "smpl_joint_img": _masked_l1(
+            prediction["joint_img"], torch.cat((fitted, depth), dim=-1)[:, _TO_15], inside[:, _TO_15, None]
+        ),
+        "smpl_pose": _masked_l1(prediction["pose"], pose, labelled * shown.flatten()),
+        "smpl_shape": _masked_l1(prediction["betas"], target, labelled),
+        "body_joint_proj": _masked_l1(prediction["joint_proj"], annotated, seen[..., None]),
+        "body_joint_cam": _masked_l1(prediction["joints30"], relative, (seen * labelled)[..., None]),
+        "smpl_joint_cam": _masked_l1(prediction["joints30"], relative, labelled[..., None]),
+    }
+    return {name: value * getattr(weights, name) for name, value in terms.items()}
+
+
+def annotated_places(batch: Mapping[str, Tensor]) -> tuple[Float[Tensor, "B 30 2"], Tensor]:
+    """The 2D annotation in cells and (B, 30) 1.0 where it is there and inside the crop."""
+    rows = _TO_30.to(batch["visible"].device)
+    keypoints = batch["keypoints_px"][:, rows.clamp_min(0)]
+    inside = ((keypoints >= 0) & (keypoints < CROP)).all(-1)
+    seen = batch["visible"][:, rows.clamp_min(0)] & (rows >= 0) & inside
+    return keypoints * (GRID / CROP), seen.to(keypoints)
+
+
+def project_to_grid(joints_cam: Float[Tensor, "B J 3"], intrinsics: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B J 2"]:
+    """Pinhole projection to cells, with the published 1e-4 m added to the depth."""
+    rays = joints_cam / (joints_cam[..., 2:] + 1e-4)
+    return (rays @ intrinsics.transpose(-1, -2))[..., :2] * (GRID / CROP)
+
+
+def _masked_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    # where, and not a product: what is masked may be anything, infinities included.
+    mask = mask.expand_as(prediction)
+    return torch.where(mask > 0, (prediction - target).abs(), torch.zeros_like(prediction)).mean()
+
 
 # No mean and std; box cut at the image, square, x 1.25; COCO joints, pelvis and neck, as in 3DCrowdNet_RELEASE.
 CROWDNET_SPEC = EstimatorSpec(
@@ -41,9 +133,8 @@ CROWDNET_SPEC = EstimatorSpec(
     rot6d_layout="interleaved",
     neighbours=4,  # our own choice
 )
-_CROP, _GRID = 256, 64
 # hongsukchoi/3DCrowdNet_RELEASE: sqrt(f² · 2.5 m² / 256²), the depth at which 2.5 m fill the crop.
-_DEPTH_SCALE = 5000.0 * 2.5 / _CROP
+_DEPTH_SCALE = 5000.0 * 2.5 / CROP
 # The published principal point; the middle of the crop is at 127.5 here.
 _PRINCIPAL = 128.0
 _IGNORED = ("human_model_layer.",)
@@ -53,8 +144,8 @@ _NOISE = PoseNoise()
 class CrowdNet(SmplNetwork):
     """A crop and 2D joints → SMPL body; a ``TrainableEstimator``.
 
-    Layers, key names and numbers as in hongsukchoi/3DCrowdNet_RELEASE. The pose is decoded
-    by VPoser, whose licensed weights come with official checkpoints.
+    Layers, key names and numbers as in hongsukchoi/3DCrowdNet_RELEASE. The pose is decoded by VPoser, whose licensed
+    weights come with official checkpoints.
 
     Args:
         prior: ``frozen`` keeps the pose decoder as loaded. ``trained`` trains it along, for a network that starts
@@ -103,11 +194,9 @@ class CrowdNet(SmplNetwork):
         return model.eval()
 
     def forward(
-        self,
-        images: Float[Tensor, "B 3 256 256"],
-        joints: Float[Tensor, "B 30 2"],
+        self, images: Float[Tensor, "B 3 256 256"], joints: Float[Tensor, "B 30 2"],
         joints_mask: Float[Tensor, "B 30 1"],
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Tensor]:  # fmt: skip
         """One pass.
 
         Args:
@@ -126,14 +215,12 @@ class CrowdNet(SmplNetwork):
         """
         self.check_images(images)
         batch = len(images)
-        if tuple(joints.shape) != (batch, 30, 2) or tuple(joints_mask.shape) != (batch, 30, 1):
-            raise InputError(
-                "the 2D pose has the wrong shape",
-                where="estimator 'crowdnet'",
-                expected=f"joints ({batch}, 30, 2) and joints_mask ({batch}, 30, 1)",
-                got=f"{tuple(joints.shape)} and {tuple(joints_mask.shape)}",
-            )
-        heatmaps = gaussian_heatmaps(joints, joints_mask, _GRID)
+        got, wanted = (tuple(joints.shape), tuple(joints_mask.shape)), ((batch, 30, 2), (batch, 30, 1))
+        if got != wanted:
+            expected = f"joints {wanted[0]} and joints_mask {wanted[1]}"
+            raise InputError("the 2D pose has the wrong shape", where="estimator 'crowdnet'", expected=expected,
+                             got=f"{got[0]} and {got[1]}")  # fmt: skip
+        heatmaps = gaussian_heatmaps(joints, joints_mask, GRID)
         early, maps = self.run_heavy(self._maps, images, heatmaps)
         places, scores = self.position_net(maps)
         root6d, latent, betas, cam = self.rotation_net(maps, places, scores)
@@ -187,11 +274,11 @@ class CrowdNet(SmplNetwork):
         """The translation as (s, tx, ty), moved from the published principal point to the middle of the crop."""
         x, y, depth = output["cam_t"].unbind(1)
         focal = self.spec.focal_length
-        shift = (_PRINCIPAL - (_CROP - 1) / 2) * depth / focal
-        return torch.stack((2 * focal / (_CROP * depth), x + shift, y + shift), dim=1)
+        shift = (_PRINCIPAL - (CROP - 1) / 2) * depth / focal
+        return torch.stack((2 * focal / (CROP * depth), x + shift, y + shift), dim=1)
 
     def training_losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The published losses, see :mod:`posesyn.estimators.crowdnet.losses`, on corrupted input poses.
+        """The published losses, see :func:`crowdnet_losses`, on corrupted input poses.
 
         Joints are swapped with those of the neighbours that the batch holds (``EstimatorSpec.neighbours``).
         """
@@ -199,14 +286,11 @@ class CrowdNet(SmplNetwork):
         placed = self.posed_joints(output["pose_rotmat"], output["betas"], output["cam_t"])
         focal = self.spec.focal_length
         camera = placed.new_tensor([[focal, 0, _PRINCIPAL], [0, focal, _PRINCIPAL], [0, 0, 1]])
-        prediction = {
-            **output,
-            "joints30": placed - placed[:, :1],
-            "joint_proj": project_to_grid(placed, camera[None], _CROP),
-        }
+        projected = project_to_grid(placed, camera[None])
+        prediction = {**output, "joints30": placed - placed[:, :1], "joint_proj": projected}
         with torch.no_grad():
             labels = self.posed_joints(batch["pose_rotmat"], batch["betas"], batch["transl_cam"])
-        return crowdnet_losses(prediction, batch, labels, self.loss_weights, _CROP)
+        return crowdnet_losses(prediction, batch, labels, self.loss_weights)
 
     def answer_batch(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """``forward`` with the batch's own 2D poses, corrupted as in :meth:`training_poses`."""
@@ -219,16 +303,15 @@ class CrowdNet(SmplNetwork):
         The draw depends on the noise's seed, the person and the number of the batch only.
         """
         points, visible = _to_coco(batch["keypoints_px"], batch["visible"])
-        others = others_visible = None
+        near: list[Any] = []
         if "neighbours_px" in batch:
-            others, others_visible = _to_coco(batch["neighbours_px"], batch["neighbours_visible"])
+            near = list(zip(*_to_coco(batch["neighbours_px"], batch["neighbours_visible"])))
         poses = []
         for row, name in enumerate(batch["person_ids"]):
             pose = points[row]
             if self.noise is not None:
                 rng = rng_of(self.noise.seed, f"pose-noise/{name}/{batch.get('batch_index', 0)}")
-                near = (None, None) if others is None else (others[row], others_visible[row])
-                pose, _ = self.noise.corrupt(pose, visible[row], rng, *near)
+                pose, _ = self.noise.corrupt(pose, visible[row], rng, *(near[row] if near else ()))
             poses.append(to_input_pose(pose, visible[row]))
         joints, mask = (torch.from_numpy(np.stack(part)) for part in zip(*poses))
         return joints, mask
@@ -245,15 +328,10 @@ def _to_coco(points: Tensor, visible: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def to_input_pose(keypoints_px: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A ``coco17`` pose in crop pixels → what the network takes.
-
-    Pelvis and neck are added as midpoints.
-
-    Returns:
-        (30, 2) float32 cells and (30, 1) float32 mask: known and inside the crop.
-    """
+    """A ``coco17`` pose in crop pixels → what the network takes: (30, 2) float32 cells and (30, 1) float32 mask, known
+    and inside the crop. Pelvis and neck are added as midpoints."""
     points, known = skeletons.add_midpoints(keypoints_px, visible)
     points, known = skeletons.convert(points, "coco19", "smpl30", known)
-    inside = ((points >= 0) & (points < _CROP)).all(-1)
+    inside = ((points >= 0) & (points < CROP)).all(-1)
     mask = (known & inside).astype(np.float32)[:, None]
-    return (points * (_GRID / _CROP)).astype(np.float32), mask
+    return (points * (GRID / CROP)).astype(np.float32), mask

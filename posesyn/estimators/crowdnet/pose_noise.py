@@ -38,22 +38,17 @@ class PoseNoise:
     seed: int = 0
 
     def corrupt(
-        self,
-        keypoints: np.ndarray,
-        visible: np.ndarray,
-        rng: np.random.Generator,
-        neighbours: np.ndarray | None = None,
-        neighbours_visible: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, keypoints: np.ndarray, visible: np.ndarray, rng: np.random.Generator,
+        neighbours: np.ndarray | None = None, neighbours_visible: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """One pose.
 
         Args:
             keypoints: (17, 2) pixels.
             visible: (17,) bool; other joints stay as they are.
             rng: Source of the draws.
-            neighbours: (M, 17, 2) pixels of the other persons in the image; those whose box hardly touches are left
-                out.
-            neighbours_visible: (M, 17) bool.
+            neighbours, neighbours_visible: (M, 17, 2) pixels and (M, 17) bool of the other persons in the image; those
+                whose box hardly touches are left out.
 
         Returns:
             Pose (17, 2) float32, and (17,) the index into :data:`KINDS` of what was done.
@@ -143,23 +138,16 @@ def _chances(valid: int, overlapping: int, kind_of: np.ndarray, real: np.ndarray
 
 
 def _displace(
-    kind: str,
-    places: np.ndarray,
-    real: np.ndarray,
-    kind_of: np.ndarray,
-    order: np.ndarray,
-    rings: tuple[np.ndarray, np.ndarray],
-    radius: dict[float, np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:
+    kind: str, places: np.ndarray, real: np.ndarray, kind_of: np.ndarray, order: np.ndarray,
+    rings: tuple[np.ndarray, np.ndarray], radius: dict[float, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """(17, 2) displaced points and (17,) whether one was found that no other candidate is closer to."""
     wanted = {"inversion": _MIRRORED, "swap": _FOREIGN}.get(kind, _OWN)
     allowed = real if kind == "miss" else real & (kind_of == wanted)
     center = np.where(allowed, order, -1).argmax(1)
-    inner, outer = {
-        "jitter": (radius[0.85], radius[0.5]),
-        "miss": (radius[0.5], radius[0.1]),
-        "good": (0 * radius[0.85], radius[0.85]),
-    }.get(kind, (0 * radius[0.5], radius[0.5]))
+    far, near, none = radius[0.5], radius[0.85], 0 * radius[0.5]
+    rings_of = {"jitter": (near, far), "miss": (far, radius[0.1]), "good": (none, near)}
+    inner, outer = rings_of.get(kind, (none, far))
     share, angle = rings
     distance = inner[:, None] + share * (outer - inner)[:, None]
     step = distance[..., None] * np.stack((np.cos(angle), np.sin(angle)), axis=-1)

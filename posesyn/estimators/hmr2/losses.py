@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from posesyn import skeletons
 from posesyn.errors import InputError
-from posesyn.estimators.base import require
+from posesyn.estimators.losses import require
 from posesyn.types import Motion
 
 _JOINTS = 23
@@ -45,15 +45,7 @@ class PoseDiscriminator(nn.Module):
 
 
 class MocapPoses:
-    """Real poses and shapes for the discriminator, drawn from motions.
-
-    Args:
-        motions: Their frames; at least one.
-        seed: Of the draws.
-
-    Raises:
-        InputError: No motions.
-    """
+    """Real poses and shapes for the discriminator, drawn from the frames of motions; InputError without any."""
 
     def __init__(self, motions: list[Motion], seed: int = 0) -> None:
         if not motions:
@@ -129,12 +121,8 @@ def adversarial_losses(
     """Least-squares GAN losses of network and discriminator for one common backward pass.
 
     ``adversarial`` moves the network only, ``discriminator`` the discriminator only; published as two steps of two
-    optimisers with the same settings.
-
-    Args:
-        discriminator: The judge.
-        predicted, real: body_pose (B, 23, 3, 3) and betas (B, 10) of the network and of mocap.
-        weight: Of both.
+    optimisers with the same settings. ``predicted`` and ``real`` are body_pose (B, 23, 3, 3) and betas (B, 10) of the
+    network and of mocap.
     """
     frozen = {name: value.detach() for name, value in discriminator.named_parameters()}
     fooled = torch.func.functional_call(discriminator, frozen, predicted)

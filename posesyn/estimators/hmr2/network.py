@@ -16,14 +16,8 @@ from torch.nn import functional
 
 from posesyn.body import load_body
 from posesyn.estimators.base import SmplNetwork
-from posesyn.estimators.hmr2.losses import (
-    Hmr2LossWeights,
-    MocapPoses,
-    PoseDiscriminator,
-    adversarial_losses,
-    hmr2_losses,
-    project_to_crop,
-)
+from posesyn.estimators.hmr2 import losses
+from posesyn.estimators.hmr2.losses import Hmr2LossWeights, MocapPoses, PoseDiscriminator
 from posesyn.estimators.layers import CAM_SIZE, POSE_SIZE, SHAPE_SIZE
 from posesyn.estimators.losses import HMR2_RECIPE, trainable
 from posesyn.estimators.weights import OfficialWeights
@@ -47,16 +41,10 @@ class PatchEmbedding(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Image → feature map; key names and layout of the backbone of shubham-goel/4D-Humans.
+    """Image of (height, width) → feature map; key names and layout of the backbone of shubham-goel/4D-Humans.
 
-    The defaults are ViT-H as published. The position table keeps the row of a class token
-    that is not there: it is added to every token.
-
-    Args:
-        image_size: (height, width) in pixels.
-        patch, padding: Of the patch convolution.
-        dim, depth, heads, mlp_ratio: Of the blocks.
-        drop_path: Stochastic depth of the last block, rising linearly from 0 at the first.
+    The defaults are ViT-H as published. The position table keeps the row of a class token that is not there: it is
+    added to every token. ``drop_path``: stochastic depth of the last block, rising linearly from 0 at the first.
     """
 
     def __init__(
@@ -158,16 +146,12 @@ class _FeedForward(nn.Module):
 class _Layers(nn.Module):
     def __init__(self, depth: int, dim: int, context_dim: int, heads: int, head_dim: int, mlp_dim: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.ModuleList(
-                (
-                    _Normed(dim, _SelfAttention(dim, heads * head_dim)),
-                    _Normed(dim, _CrossAttention(dim, context_dim, heads, head_dim)),
-                    _Normed(dim, _FeedForward(dim, mlp_dim)),
-                )
-            )
-            for _ in range(depth)
-        )
+
+        def layer() -> nn.ModuleList:
+            own, cross = _SelfAttention(dim, heads * head_dim), _CrossAttention(dim, context_dim, heads, head_dim)
+            return nn.ModuleList(_Normed(dim, part) for part in (own, cross, _FeedForward(dim, mlp_dim)))
+
+        self.layers = nn.ModuleList(layer() for _ in range(depth))
 
     def forward(self, token: Tensor, context: Tensor) -> Tensor:
         for own, cross, feed in self.layers:
@@ -178,23 +162,13 @@ class _Layers(nn.Module):
 
 
 class TokenDecoder(nn.Module):
-    """One learned token through pre-norm layers of self-attention, cross-attention and feed-forward; no final norm.
-
-    Args:
-        dim: Of the token.
-        context_dim: Of what it looks at; not normalised again.
-        depth, heads, head_dim, mlp_dim: Of the layers.
-    """
+    """One learned token of ``dim`` through pre-norm layers of self-attention, cross-attention and feed-forward; no
+    final norm. What it looks at, of ``context_dim``, is not normalised again."""
 
     def __init__(
-        self,
-        dim: int = 1024,
-        context_dim: int = 1280,
-        depth: int = 6,
-        heads: int = 8,
-        head_dim: int = 64,
+        self, dim: int = 1024, context_dim: int = 1280, depth: int = 6, heads: int = 8, head_dim: int = 64,
         mlp_dim: int = 1024,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         # The published token is made from the number 0, so the weight of this layer never acts.
         self.to_token_embedding = nn.Linear(1, dim)
@@ -207,12 +181,8 @@ class TokenDecoder(nn.Module):
 
 
 class SmplDecoder(nn.Module):
-    """Feature map → 6D pose, betas, weak-perspective camera; key names of ``smpl_head`` of shubham-goel/4D-Humans.
-
-    Args:
-        context_dim: Channels of the feature map.
-        options: See :class:`TokenDecoder`.
-    """
+    """Feature map of ``context_dim`` channels → 6D pose, betas, weak-perspective camera; key names of ``smpl_head`` of
+    shubham-goel/4D-Humans, ``options`` of :class:`TokenDecoder`."""
 
     init_body_pose: Tensor
     init_betas: Tensor
@@ -235,11 +205,8 @@ class SmplDecoder(nn.Module):
     ) -> tuple[Float[Tensor, "B 144"], Float[Tensor, "B 10"], Float[Tensor, "B 3"]]:
         """Returns 6D pose (24 x 6, contiguous, flattened), betas and camera (s, tx, ty)."""
         token = self.transformer(maps.flatten(2).transpose(1, 2))
-        return (
-            self.init_body_pose + self.decpose(token),
-            self.init_betas + self.decshape(token),
-            self.init_cam + self.deccam(token),
-        )
+        pose, betas, cam = self.decpose(token), self.decshape(token), self.deccam(token)
+        return self.init_body_pose + pose, self.init_betas + betas, self.init_cam + cam
 
 
 # The box is padded to 192:256 and then to a square (shubham-goel/4D-Humans); detector boxes are not enlarged.
@@ -334,16 +301,16 @@ class HMR2(SmplNetwork):
         """The published losses, see :mod:`posesyn.estimators.hmr2.losses`; adversarial ones after :meth:`set_mocap`."""
         output = self(batch["images"])
         joints = self.body(output["pose_rotmat"], output["betas"]).joints
-        keypoints = project_to_crop(joints, output["cam_t"], self.spec.focal_length, self.spec.input_size[1])
-        losses = hmr2_losses({**output, "joints": joints, "keypoints_norm": keypoints}, batch, self.loss_weights)
+        keypoints = losses.project_to_crop(joints, output["cam_t"], self.spec.focal_length, self.spec.input_size[1])
+        terms = losses.hmr2_losses({**output, "joints": joints, "keypoints_norm": keypoints}, batch, self.loss_weights)
         if self.mocap is not None:
             step = batch.get("batch_index", self.losses_computed)
             self.losses_computed += 1
             rotvec, betas = (value.to(joints.device) for value in self.mocap.sample(len(joints), step))
             predicted = (output["body_pose"], output["betas"])
             real = (rotvec_to_matrix(rotvec), betas)
-            losses |= adversarial_losses(self.discriminator, predicted, real, self.loss_weights.adversarial)
-        return losses
+            terms |= losses.adversarial_losses(self.discriminator, predicted, real, self.loss_weights.adversarial)
+        return terms
 
     def published_optimizers(self, learning_rate: float | None = None) -> dict[str, Any]:
         """The published AdamW, see :mod:`posesyn.estimators.losses`."""

@@ -12,8 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posesyn import skeletons
-from posesyn.estimators.base import require
-from posesyn.estimators.losses import masked_mean
+from posesyn.estimators.losses import masked_mean, require
 
 # Focal length of a 256-pixel crop in pixels, and metres that the depth axis spans.
 FOCAL, CROP, DEPTH_SPAN = 1000.0, 256.0, 2.2
@@ -35,13 +34,9 @@ class HybrikLossWeights:
 
 
 def hybrik_losses(
-    prediction: Mapping[str, Tensor],
-    batch: Mapping[str, Tensor],
-    labels29: Float[Tensor, "B 29 3"],
-    twist: Float[Tensor, "B 23 2"],
-    weights: HybrikLossWeights,
-    uvd_loss: Literal["laplace", "l1"] = "laplace",
-) -> dict[str, Tensor]:
+    prediction: Mapping[str, Tensor], batch: Mapping[str, Tensor], labels29: Float[Tensor, "B 29 3"],
+    twist: Float[Tensor, "B 23 2"], weights: HybrikLossWeights, uvd_loss: Literal["laplace", "l1"] = "laplace",
+) -> dict[str, Tensor]:  # fmt: skip
     """Weighted losses; their sum is minimised.
 
     * ``uvd``: of all joints of persons with labels, x and y of visible joints of others. ``laplace``: likelihood with

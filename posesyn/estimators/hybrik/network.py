@@ -51,17 +51,15 @@ def unit_twist(phi: Float[Tensor, "... 2"]) -> Float[Tensor, "... 2"]:
 
 @cache
 def _tree() -> tuple[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]], ...]:
-    """Levels of the tree without the root: joints that turn, their parents, the child each one's bone points to.
-
-    A joint with several children has -1 in place of the child.
-    """
+    """Levels of the tree without the root: joints that turn, their parents, the child each one's bone points to (-1 for
+    a joint with several children)."""
     parents = skeletons.get("hybrik29").parents
-    children = {joint: [c for c, p in enumerate(parents) if p == joint] for joint in range(_BODY_JOINTS)}
-    levels, level = [], children[0]
+    levels, level = [], _children(0)
     while level := [joint for joint in level if joint < _BODY_JOINTS]:
-        bones = tuple(children[joint][0] if len(children[joint]) == 1 else -1 for joint in level)
+        children = [_children(joint) for joint in level]
+        bones = tuple(found[0] if len(found) == 1 else -1 for found in children)
         levels.append((tuple(level), tuple(parents[joint] for joint in level), bones))
-        level = [child for joint in level for child in children[joint]]
+        level = [child for found in children for child in found]
     return tuple(levels)
 
 
@@ -141,10 +139,8 @@ def twist_of(pose_rotmat: Float[Tensor, "B 24 3 3"], rest_joints: Float[Tensor, 
     twist = swing.transpose(-1, -2) @ rotation
     # trace = 1 + 2 cos; the skew part holds sin times the axis.
     cos = (twist.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
-    skew = torch.stack(
-        (twist[..., 2, 1] - twist[..., 1, 2], twist[..., 0, 2] - twist[..., 2, 0], twist[..., 1, 0] - twist[..., 0, 1]),
-        dim=-1,
-    )
+    odd = twist - twist.transpose(-1, -2)
+    skew = torch.stack((odd[..., 2, 1], odd[..., 0, 2], odd[..., 1, 0]), dim=-1)
     single = torch.tensor([len(found) == 1 for found in children], device=bone.device)[:, None]
     none = torch.tensor([1.0, 0.0], dtype=bone.dtype, device=bone.device)
     return torch.where(single, unit_twist(torch.stack((cos, (skew * axis).sum(-1) / 2), dim=-1)), none)
@@ -153,29 +149,21 @@ def twist_of(pose_rotmat: Float[Tensor, "B 24 3 3"], rest_joints: Float[Tensor, 
 # Mean and std are numbers for blue, green, red that the published code applies to red, green, blue: so must we
 # (Jeff-sjtu/HybrIK).
 HYBRIK_SPEC = EstimatorSpec(
-    "hybrik",
-    input_size=(256, 256),
-    mean=(0.406, 0.457, 0.480),
-    std=(0.225, 0.224, 0.229),
-    box_scale=1.25,
-    focal_length=FOCAL,
+    "hybrik", (256, 256), mean=(0.406, 0.457, 0.480), std=(0.225, 0.224, 0.229), box_scale=1.25, focal_length=FOCAL
 )
 _JOINTS, _CELLS, _DECONV = 29, 64, 256
 _IGNORED = ("smpl.",)
 _BACKBONES = {
-    ("basic", 2): "resnet18",
-    ("basic", 6): "resnet34",
-    ("bottleneck", 6): "resnet50",
-    ("bottleneck", 23): "resnet101",
-}
+    ("basic", 2): "resnet18", ("basic", 6): "resnet34", ("bottleneck", 6): "resnet50", ("bottleneck", 23): "resnet101",
+}  # fmt: skip
 _BLOCK = re.compile(r"preact\.layer3\.(\d+)\.")
 
 
 class HybrIK(SmplNetwork):
     """Image → 29 joints, twists, shape and camera → SMPL pose; a ``TrainableEstimator``.
 
-    Layers, key names and numbers as in Jeff-sjtu/HybrIK with a ResNet. The inverse kinematics
-    is our own, from the paper's equations.
+    Layers, key names and numbers as in Jeff-sjtu/HybrIK with a ResNet. The inverse kinematics is our own, from the
+    paper's equations.
 
     Args:
         backbone: ``resnet34``, ``resnet50`` or another plain ResNet of timm.
@@ -206,11 +194,8 @@ class HybrIK(SmplNetwork):
         channels = self.preact.num_features
         layers: list[nn.Module] = []
         for inputs in (channels, _DECONV, _DECONV):
-            layers += [
-                nn.ConvTranspose2d(inputs, _DECONV, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(_DECONV),
-                nn.ReLU(inplace=True),
-            ]
+            layers.append(nn.ConvTranspose2d(inputs, _DECONV, 4, stride=2, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(_DECONV), nn.ReLU(inplace=True)]
         self.deconv_layers = nn.Sequential(*layers)
         self.final_layer = nn.Conv2d(_DECONV, _JOINTS * _CELLS, 1)
         self.fc1 = nn.Linear(channels, 1024)
@@ -230,21 +215,17 @@ class HybrIK(SmplNetwork):
 
     @classmethod
     def from_official(cls, path: str | os.PathLike[str], **options: Any) -> HybrIK:
-        """The network with weights from a checkpoint of Jeff-sjtu/HybrIK; the licensed body in it is skipped.
-
-        The ResNet is that of the file.
+        """The network with the ResNet and the weights of a checkpoint of Jeff-sjtu/HybrIK; the licensed body is
+        skipped.
 
         Raises:
             FileError, CheckpointError: Not readable, or the checkpoint of another model, the HRNet version included.
         """
         official = OfficialWeights.read(path, _IGNORED)
         if any(name.startswith("preact.stage2.") for name in official.tensors):
-            raise CheckpointError(
-                "a checkpoint of HybrIK has an HRNet",
-                where=official.path,
-                expected="a ResNet version",
-                fix="use the checkpoint of HybrIK with ResNet-34 or ResNet-50",
-            )
+            fix = "use the checkpoint of HybrIK with ResNet-34 or ResNet-50"
+            raise CheckpointError("a checkpoint of HybrIK has an HRNet", where=official.path,
+                                  expected="a ResNet version", fix=fix)  # fmt: skip
         model = cls(_backbone_of(official.tensors), **options)
         official.load_into(model)
         return model.eval()

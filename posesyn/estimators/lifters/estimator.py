@@ -12,17 +12,11 @@ from torch.nn import functional
 
 from posesyn import skeletons
 from posesyn.errors import InputError
-from posesyn.estimators.base import predict_in_chunks, require
-from posesyn.estimators.lifters.keypoints import (
-    FOCAL,
-    NEEDED,
-    View,
-    lifted_from,
-    person_view,
-    sixteen_keypoints,
-    usable_keypoints,
-)
+from posesyn.estimators.base import predict_in_chunks
+from posesyn.estimators.lifters import keypoints
+from posesyn.estimators.lifters.keypoints import FOCAL, NEEDED, View, lifted_from, person_view
 from posesyn.estimators.lifters.lifter import JOINTS, SKELETON, Lifter, load_lifter
+from posesyn.estimators.losses import require
 from posesyn.estimators.placement import camera_of, place_before_camera
 from posesyn.interfaces import EstimatorSpec, KeypointDetector
 from posesyn.types import Person, PoseBatch
@@ -105,8 +99,8 @@ class LifterEstimator(nn.Module):
         given = {}
         for row, person in enumerate(persons):
             points, visible, skeleton = self._keypoints(person)
-            if usable_keypoints(visible, skeleton) >= NEEDED:
-                given[row] = sixteen_keypoints(points, visible, skeleton, f"person '{person.person_id}'")
+            if keypoints.usable_keypoints(visible, skeleton) >= NEEDED:
+                given[row] = keypoints.sixteen_keypoints(points, visible, skeleton, f"person '{person.person_id}'")
         if given:
             rows = list(given)
             lifted = lifted_from(self.lifter, np.stack(list(given.values())), cameras[rows], self.view)

@@ -206,15 +206,8 @@ class _Block(nn.Module):
         super().__init__()
         self.gcn = _GraphConv(inputs, outputs)
         # Official layout: BN, ReLU, dropout, convolution, BN, dropout; only four of them hold numbers.
-        self.tcn = nn.ModuleList(
-            [
-                nn.BatchNorm2d(outputs),
-                nn.Identity(),
-                nn.Identity(),
-                nn.Conv2d(outputs, outputs, 1),
-                nn.BatchNorm2d(outputs),
-            ]
-        )
+        first, last = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
+        self.tcn = nn.ModuleList([first, nn.Identity(), nn.Identity(), nn.Conv2d(outputs, outputs, 1), last])
         self.dropout, self.skip = dropout, skip
         if skip and inputs != outputs:
             self.residual = nn.ModuleList([nn.Conv2d(inputs, outputs, 1), nn.BatchNorm2d(outputs)])
@@ -256,13 +249,9 @@ class _Network(nn.Module):
         double, wide = 2 * width, 4 * width
         graph_rate, self.pool_rate, self.join_rate, self.last_rate = rates
         self.data_bn = nn.BatchNorm1d(2 * len(_PARENTS17), eps=_EPS)
-        self.st_gcn_networks = nn.ModuleList(
-            [
-                _Block(2, width, graph_rate, skip=False),
-                _Block(width, width, graph_rate),
-                _Block(width, double, graph_rate),
-            ]
-        )
+        first = _Block(2, width, graph_rate, skip=False)
+        later = _Block(width, width, graph_rate), _Block(width, double, graph_rate)
+        self.st_gcn_networks = nn.ModuleList([first, *later])
         self.st_gcn_pool = nn.ModuleList([_Block(double, wide, graph_rate), _Block(wide, wide, graph_rate)])
         self.conv4 = nn.Sequential(nn.Conv2d(wide, wide, 1), nn.BatchNorm2d(wide))
         self.conv2 = nn.Sequential(nn.Conv2d(2 * wide, double, 1), nn.BatchNorm2d(double))

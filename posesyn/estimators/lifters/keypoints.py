@@ -29,7 +29,7 @@ NEEDED = 6  # joints; fewer say nothing of a pose. Our own choice.
 _PARENTS = skeletons.get(SKELETON).parents
 _NAMES = skeletons.get(SKELETON).joints
 _HIP_RIGHT, _HIP_LEFT, _SPINE, _NECK, _HEAD, _SHOULDER_LEFT, _SHOULDER_RIGHT = 1, 4, 7, 8, 9, 10, 13
-_FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
+_FACE = ("nose", "eye", "ear")
 
 
 def usable_keypoints(visible: np.ndarray, skeleton: str) -> int:
@@ -50,10 +50,8 @@ def sixteen_keypoints(points: np.ndarray, visible: np.ndarray, skeleton: str, wh
     """
     found, present = skeletons.convert(np.asarray(points, np.float64), skeleton, SKELETON, np.asarray(visible, bool))
     found, present = found.copy(), present.copy()
-    if int(present.sum()) < NEEDED:
-        raise InputError(
-            "too few keypoints to lift", where=where, expected=f"at least {NEEDED} of 16", got=int(present.sum())
-        )
+    if (known := int(present.sum())) < NEEDED:
+        raise InputError("too few keypoints to lift", where=where, expected=f"at least {NEEDED} of 16", got=known)
     if not np.isfinite(found[present]).all():
         raise InputError("keypoints must be finite", where=where, fix="mark unknown joints as not visible")
 
@@ -65,8 +63,8 @@ def sixteen_keypoints(points: np.ndarray, visible: np.ndarray, skeleton: str, wh
     between(_NECK, _SHOULDER_LEFT, _SHOULDER_RIGHT)
     between(_SPINE, 0, _NECK)
     if not present[_HEAD]:
-        names = skeletons.get(skeleton).joints
-        face = [index for index, name in enumerate(names) if _is_face(name) and visible[index]]
+        names = enumerate(skeletons.get(skeleton).joints)
+        face = [index for index, name in names if any(part in name for part in _FACE) and visible[index]]
         if face:
             found[_HEAD], present[_HEAD] = np.asarray(points, np.float64)[face].mean(0), True
     if not present[0]:
@@ -77,8 +75,6 @@ def sixteen_keypoints(points: np.ndarray, visible: np.ndarray, skeleton: str, wh
     return found
 
 
-def _is_face(name: str) -> bool:
-    return name in _FACE or any(part in name for part in ("nose", "eye", "ear"))
 
 
 def normalised(points_px: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
@@ -115,13 +111,8 @@ def person_view(rays: Tensor) -> tuple[Tensor, Tensor]:
 def lifted_from(lifter: Lifter, points_px: np.ndarray, intrinsics: np.ndarray, view: View) -> np.ndarray:
     """Keypoints (B, 16, 2) of images with cameras (B, 3, 3) → root-relative poses (B, 16, 3) in these cameras.
 
-    Args:
-        lifter: In eval mode.
-        points_px, intrinsics: See above.
-        view: ``person``: :func:`person_view`; ``image``: where in the image the person stands, the published rule.
-
-    Raises:
-        InputError: Unknown view.
+    ``view`` is ``person`` (:func:`person_view`) or ``image`` (where in the image the person stands, the published
+    rule), else InputError; the lifter is in eval mode.
     """
     device = next(lifter.parameters()).device
     if view == "image":

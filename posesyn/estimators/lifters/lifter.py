@@ -74,13 +74,9 @@ class Lifter(nn.Module):
         bare = bare_keys(weights)
         owner = lifter_of(bare)
         if owner is not None and owner != self.name:
-            raise CheckpointError(
-                "a checkpoint belongs to another lifter",
-                where=where,
-                expected=f"weights of '{self.name}'",
-                got=f"weights of '{owner}'",
-                fix=f"name '{owner}' (--lifter.name {owner}), or let load_lifter(path) see which it is",
-            )
+            fix = f"name '{owner}' (--lifter.name {owner}), or let load_lifter(path) see which it is"
+            raise CheckpointError("a checkpoint belongs to another lifter", where=where, fix=fix,
+                                  expected=f"weights of '{self.name}'", got=f"weights of '{owner}'")  # fmt: skip
         load_into(self, bare, where=where)
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
@@ -129,12 +125,8 @@ def load_lifter(path: str | os.PathLike[str], name: str | None = None, **options
     written, options_of_file = saved_options(path)
     found = lifter_of(weights) or (written if written in LIFTERS else None)
     if found is None:
-        raise CheckpointError(
-            "a checkpoint belongs to no known lifter",
-            where=path,
-            expected=f"weights of {', '.join(LIFTERS)}",
-            got=", ".join(sorted(weights)[:5]),
-        )
+        wanted, got = f"weights of {', '.join(LIFTERS)}", ", ".join(sorted(weights)[:5])
+        raise CheckpointError("a checkpoint belongs to no known lifter", where=path, expected=wanted, got=got)
     if name is None or name == found:
         lifter = make_lifter(found, **(_sizes(found, weights) | options_of_file | options))
     else:
@@ -145,19 +137,19 @@ def load_lifter(path: str | os.PathLike[str], name: str | None = None, **options
 
 def _sizes(name: str, weights: Mapping[str, Tensor]) -> dict[str, int]:
     """Width and number of stages, seen from the weights: official files do not say them."""
+
+    def count(prefix: str) -> int:
+        return len({key.removeprefix(prefix).split(".")[0] for key in weights if key.startswith(prefix)})
+
     if name == "mlp":
-        return {"width": weights["w1.weight"].shape[0], "stages": _count(weights, "linear_stages.")}
+        return {"width": weights["w1.weight"].shape[0], "stages": count("linear_stages.")}
     if name == "videopose":
-        return {"width": weights["expand_conv.weight"].shape[0], "stages": _count(weights, "layers_conv.") // 2}
+        return {"width": weights["expand_conv.weight"].shape[0], "stages": count("layers_conv.") // 2}
     if name == "semgcn":
-        return {"width": weights["gconv_input.0.gconv.W"].shape[-1], "stages": _count(weights, "gconv_layers.")}
+        return {"width": weights["gconv_input.0.gconv.W"].shape[-1], "stages": count("gconv_layers.")}
     if name == "stgcn":
         return {"width": weights["stgcn.st_gcn_networks.0.gcn.conv.weight"].shape[0] // 4}
     return {}  # another package's: what it saved says them
-
-
-def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
-    return len({key.removeprefix(prefix).split(".")[0] for key in weights if key.startswith(prefix)})
 
 
 def official_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -171,12 +163,8 @@ def official_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     try:
         return load_weights(path)
     except CheckpointError as error:
-        raise CheckpointError(
-            "a file holds no lifter",
-            where=path,
-            expected=f"an entry {' or '.join(_ENTRIES)}, or a bare state dict",
-            got=error.got,
-        ) from entry
+        wanted = f"an entry {' or '.join(_ENTRIES)}, or a bare state dict"
+        raise CheckpointError("a file holds no lifter", where=path, expected=wanted, got=error.got) from entry
 
 
 def bare_keys(weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,8 +223,5 @@ def normalised_linear(x: Tensor, weight: Tensor, bias: Tensor | None, norm: nn.B
 def check_options(stages: int, width: int, dropout: float, where: str) -> None:
     """Raises InputError for sizes no network can have."""
     if stages < 1 or width < 1 or not 0 <= dropout < 1:
-        raise InputError(
-            "a lifter needs stages >= 1, width >= 1 and dropout in [0, 1)",
-            where=where,
-            got=f"stages={stages}, width={width}, dropout={dropout}",
-        )
+        got = f"stages={stages}, width={width}, dropout={dropout}"
+        raise InputError("a lifter needs stages >= 1, width >= 1 and dropout in [0, 1)", where=where, got=got)
