@@ -21,6 +21,7 @@ from posesyn.estimators import load_estimator
 from posesyn.evaluation.scoring import PROTOCOL, Evaluation, evaluate
 from posesyn.interfaces import TargetEstimator
 from posesyn.pipeline.run import FINE_TUNED, Pipeline
+from posesyn.pipeline.stages import LAYOUT
 from posesyn.progress import progress_over
 from posesyn.report import RunSummary
 from posesyn.settings import ExtractionSettings, FineTuningSettings, RenderingSettings, RunSettings, SynthesisSettings
