@@ -29,14 +29,8 @@ def persons_of(data: DataSettings) -> Sequence[Person]:
     """The data set; annotations that it skips are counted aloud."""
     from posesyn.data.persons.formats import open_dataset
 
-    persons = open_dataset(
-        data.format,
-        data.images,
-        data.annotations,
-        on_missing=data.on_missing,
-        captions=data.image_captions,
-        **data.options,
-    )
+    options: dict[str, Any] = {"on_missing": data.on_missing, "captions": data.image_captions, **data.options}
+    persons = open_dataset(data.format, data.images, data.annotations, **options)
     skipped = getattr(persons, "skipped", ())  # clips that posesyn wrote are complete
     if len(skipped):
         print(f"{len(skipped)} annotations were skipped, e.g. {skipped[0]}")
@@ -95,14 +89,9 @@ def captioner_of(captioner: CaptionerSettings, device: str = "auto") -> Captione
     from posesyn.geometry.devices import resolve_device
     from posesyn.synthesis.motion.captions import PROMPT, VisionCaptioner
 
-    return VisionCaptioner(
-        captioner.model,
-        PROMPT if captioner.prompt is None else captioner.prompt,
-        max_new_tokens=captioner.max_new_tokens,
-        batch_size=captioner.batch_size,
-        device=str(resolve_device(device)),
-        keep_annotated=captioner.keep_annotated,
-    )
+    prompt, place = PROMPT if captioner.prompt is None else captioner.prompt, str(resolve_device(device))
+    asked = {name: getattr(captioner, name) for name in ("max_new_tokens", "batch_size", "keep_annotated")}
+    return VisionCaptioner(captioner.model, prompt, device=place, **asked)
 
 
 def captioner_identity(captioner: CaptionerSettings) -> dict[str, Any]:

@@ -39,15 +39,9 @@ def evaluate_estimator(
     if evaluation.regressor is not None and bodies is not None:
         # The order of its joints is seen on the body, not believed.
         regressor = load_regressor(evaluation.regressor, bodies.body("neutral").v_template.numpy())
-    result = score(
-        build.estimator_of(estimator, device),
-        build.persons_of(data),
-        evaluation.batch_size,
-        protocol=evaluation.protocol,
-        regressor=regressor,
-        bodies=bodies,
-        progress=True,
-    )
+    examined, persons, size = build.estimator_of(estimator, device), build.persons_of(data), evaluation.batch_size
+    rules: dict[str, Any] = {"protocol": evaluation.protocol, "regressor": regressor, "bodies": bodies}
+    result = score(examined, persons, size, progress=True, **rules)
     options: dict[str, Any] = {"resamples": evaluation.resamples, "level": evaluation.level, "seed": evaluation.seed}
     result.save(out, **options)
     name, unit = result.settings["estimator"], result.joint_unit
@@ -125,6 +119,5 @@ def compare(first: Path, second: Path, out: Path | None = None, resamples: int =
     print(text_table(rows))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(
-            out, {"first": str(first), "second": str(second), "rows": rows, "resamples": resamples, "seed": seed}
-        )
+        asked = {"resamples": resamples, "seed": seed}
+        write_json(out, {"first": str(first), "second": str(second), "rows": rows, **asked})

@@ -84,19 +84,12 @@ def run(
     asked = build.captioner_of(captioner, device)
     synthesizer = MotionSynthesizer.from_pretrained(settings=synthesis, device=device)
     with Pipeline(
-        build.estimator_of(estimator, device),
-        build.persons_of(data),
-        out,
-        settings,
-        captions=build.captions_of(data),
-        captioner=asked,
+        build.estimator_of(estimator, device), build.persons_of(data), out, settings,
+        captions=build.captions_of(data), captioner=asked, synthesizer=synthesizer, device=device, progress=progress,
         others=[build.estimator_of(one, device) for one in others or ()],
         detector=build.detector_of(detector, device),
-        synthesizer=synthesizer,
         source={**build.data_identity(data), **build.captioner_identity(captioner)},
-        device=device,
-        progress=progress,
-    ) as pipeline:
+    ) as pipeline:  # fmt: skip
         pipeline.run()
         summary = pipeline.summary()
     write_run_report(out / "report.html", summary)
@@ -169,16 +162,9 @@ def synthesize(
 
     report = build.report_of(extraction, data)
     motions = stages.synthesize(
-        report,
-        synthesis,
-        out,
-        seed=seed,
-        captions=build.captions_of(data),
-        captioner=build.captioner_of(captioner, device),
-        source=build.captioner_identity(captioner),
-        device=device,
-        progress=progress,
-    )
+        report, synthesis, out, seed=seed, captions=build.captions_of(data), device=device, progress=progress,
+        captioner=build.captioner_of(captioner, device), source=build.captioner_identity(captioner),
+    )  # fmt: skip
     print(f"{len(motions)} motions for {len(report.challenging)} persons in {out}")
 
 
@@ -206,15 +192,9 @@ def render(
     """
     from posesyn.pipeline import stages
 
-    store = stages.render(
-        build.motions_of(motions),
-        rendering,
-        out,
-        seed=seed,
-        appearances=() if extraction is None else build.report_of(extraction, data).non_challenging,
-        device=device,
-        progress=progress,
-    )
+    read = build.motions_of(motions)
+    lenders = () if extraction is None else build.report_of(extraction, data).non_challenging
+    store = stages.render(read, rendering, out, seed=seed, appearances=lenders, device=device, progress=progress)
     print(f"{len(store)} clips in {out}")
 
 

@@ -49,16 +49,9 @@ def train_estimator(
     from posesyn.training.estimators.fine_tuning import fine_tune
 
     weights = fine_tune(
-        build.estimator_of(estimator, device),
-        build.persons_of(data),
-        RenderedClips(ClipStore(clips)),
-        out,
-        training,
-        seed=seed,
-        name="train",
-        progress=progress,
-        trainer=build.trainer_of(trainer, device),
-    )
+        build.estimator_of(estimator, device), build.persons_of(data), RenderedClips(ClipStore(clips)), out, training,
+        seed=seed, name="train", progress=progress, trainer=build.trainer_of(trainer, device),
+    )  # fmt: skip
     print(f"weights: {weights}\nload them: posesyn.load_estimator({estimator.name!r}, checkpoint={str(weights)!r})")
 
 

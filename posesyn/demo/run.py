@@ -34,48 +34,31 @@ from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
 from posesyn.types import ErrorReport, Motion, Person, ScoredPerson
 
 LAB = (
-    "a person walks forward",
-    "a person walks slowly in a circle",
-    "a person stands still",
-    "a person stands and looks around",
-    "a person walks forward and stops",
-    "a person walks and turns around",
-    "someone walks in a straight line",
-    "a person stands and moves the arms a little",
-)
-
+    "a person walks forward", "a person walks slowly in a circle", "a person stands still",
+    "a person stands and looks around", "a person walks forward and stops", "a person walks and turns around",
+    "someone walks in a straight line", "a person stands and moves the arms a little",
+)  # fmt: skip
 WILD = {
     "dance": (
-        "a person dances ballet and does a pirouette",
-        "a dancer moves the arms expressively",
-        "a person dances salsa steps with turns",
-        "someone dances and spins on one leg",
-        "a dancer leaps and lifts one leg high",
-        "a person dances with big arm movements",
+        "a person dances ballet and does a pirouette", "a dancer moves the arms expressively",
+        "a person dances salsa steps with turns", "someone dances and spins on one leg",
+        "a dancer leaps and lifts one leg high", "a person dances with big arm movements",
     ),
     "gymnastics": (
-        "a person does a cartwheel",
-        "someone does gymnastics and stretches the legs wide",
-        "a person bends down and touches the floor",
-        "a gymnast balances on one leg with arms raised",
+        "a person does a cartwheel", "someone does gymnastics and stretches the legs wide",
+        "a person bends down and touches the floor", "a gymnast balances on one leg with arms raised",
         "a person crouches and stands up again",
     ),
     "martial arts": (
-        "a person kicks and punches",
-        "someone practises karate",
-        "a martial artist does a high kick",
-        "a person boxes and ducks",
-        "a person performs tai chi",
+        "a person kicks and punches", "someone practises karate", "a martial artist does a high kick",
+        "a person boxes and ducks", "a person performs tai chi",
     ),
     "sports": (
-        "a person jumps forward with both feet",
-        "a person throws a ball",
-        "someone climbs using hands and feet",
-        "a person runs and leaps over an obstacle",
-        "a person swings a golf club",
+        "a person jumps forward with both feet", "a person throws a ball", "someone climbs using hands and feet",
+        "a person runs and leaps over an obstacle", "a person swings a golf club",
         "a person jumps up and down doing jumping jacks",
     ),
-}
+}  # fmt: skip
 ANNOTATION_SKELETON = "coco17"
 
 
@@ -131,16 +114,9 @@ def build_world(
 
 
 def _render_part(
-    folder: Path,
-    name: str,
-    texts: Sequence[str],
-    count: int,
-    style: str,
-    synthesizer: MotionSynthesizer,
-    settings: WorldSettings,
-    seed: int,
-    progress: bool,
-) -> ClipStore:
+    folder: Path, name: str, texts: Sequence[str], count: int, style: str, synthesizer: MotionSynthesizer,
+    settings: WorldSettings, seed: int, progress: bool,
+) -> ClipStore:  # fmt: skip
     ids = {clip_id(motion_id, seed): motion_id for motion_id in (f"{name}/{index:04d}" for index in range(count))}
     renderer = AnimationRenderer("mesh", image_size=settings.image_size, style=style)
     with ClipWriter(
@@ -158,13 +134,9 @@ def _render_part(
 
 
 def _motions(
-    synthesizer: MotionSynthesizer,
-    names: Sequence[str],
-    texts: Sequence[str],
-    settings: WorldSettings,
-    seed: int,
+    synthesizer: MotionSynthesizer, names: Sequence[str], texts: Sequence[str], settings: WorldSettings, seed: int,
     progress: bool,
-) -> list[Motion]:
+) -> list[Motion]:  # fmt: skip
     """One motion per name, the captions in turn, each cut to a few frames at a random place."""
     if progress:
         print(f"sampling {len(names)} motions", flush=True)
@@ -269,16 +241,9 @@ def run_demo(
     world = build_world(out / "world", synthesizer, sizes or WorldSettings(), seed, progress)
     built = time.perf_counter() - start
     with Pipeline(
-        estimator,
-        world.wild,
-        out / "run",
-        settings,
-        real=[world.lab, world.wild],
-        synthesizer=synthesizer,
-        source={"demo": seed},
-        device=device,
-        progress=progress,
-    ) as pipeline:
+        estimator, world.wild, out / "run", settings, real=[world.lab, world.wild], synthesizer=synthesizer,
+        source={"demo": seed}, device=device, progress=progress,
+    ) as pipeline:  # fmt: skip
         found = pipeline.extract()
         motions = pipeline.synthesize(found)
         store = pipeline.render(motions, found)

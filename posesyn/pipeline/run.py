@@ -136,42 +136,27 @@ class Pipeline:
     def extract(self) -> ErrorReport:
         """See :func:`~posesyn.pipeline.stages.extract`."""
         with self._timed("extract"):
-            return stages.extract(
-                self.persons,
-                self.settings.extraction,
-                self.out / "extraction",
-                estimator=self.estimator,
-                others=self.others,
-                progress=self.progress,
-            )
+            where = self.out / "extraction"
+            asked: dict[str, Any] = {"others": self.others, "progress": self.progress}
+            return stages.extract(self.persons, self.settings.extraction, where, estimator=self.estimator, **asked)
 
     def synthesize(self, report: ErrorReport) -> list[Motion]:
         """See :func:`~posesyn.pipeline.stages.synthesize`."""
         with self._timed("synthesize"):
             return stages.synthesize(
-                report,
-                self.settings.synthesis,
-                self.out / "motions",
-                seed=self.settings.seed,
-                synthesizer=self.synthesizer,
-                captions=self.captions,
-                captioner=self.captioner,
+                report, self.settings.synthesis, self.out / "motions", seed=self.settings.seed,
+                synthesizer=self.synthesizer, captions=self.captions, captioner=self.captioner,
                 source={key: value for key, value in self.source.items() if key == "captioner"},
                 progress=self.progress,
-            )
+            )  # fmt: skip
 
     def render(self, motions: Sequence[Motion], report: ErrorReport) -> ClipStore:
         """See :func:`~posesyn.pipeline.stages.render`; dressed as the non-challenging persons."""
         with self._timed("render"):
             return stages.render(
-                motions,
-                self.settings.rendering,
-                self.out / "clips",
-                seed=self.settings.seed,
-                renderer=self.renderer,
-                appearances=report.non_challenging,
-                progress=self.progress,
-            )
+                motions, self.settings.rendering, self.out / "clips", seed=self.settings.seed, renderer=self.renderer,
+                appearances=report.non_challenging, progress=self.progress,
+            )  # fmt: skip
 
     def filter(self, clips: ClipStore) -> RenderedClips:
         """See :func:`~posesyn.pipeline.stages.filter_clips`; the detector judges, or else the estimator itself."""
@@ -198,20 +183,12 @@ class Pipeline:
             processes: Trainings at the same time, the machine's threads divided among them. Small networks train
                 faster so: two processes of one thread do more steps than one process of two.
         """
-        jobs: list[dict[str, Any]] = [
-            {
-                "estimator": copy.deepcopy(self.estimator),
-                "real": self.real,
-                "synthetic": synthetic,
-                "out": self.out / name,
-                "settings": self.settings.training,
-                "seed": self.settings.seed,
-                "name": name.replace("_", " "),
-                "progress": self.progress,
-                "trainer": TrainerSettings.on(self.device),
-            }
-            for name, synthetic in arms.items()
-        ]
+        same = {"real": self.real, "settings": self.settings.training, "seed": self.settings.seed}
+        same |= {"progress": self.progress, "trainer": TrainerSettings.on(self.device)}
+        jobs: list[dict[str, Any]] = []
+        for name, synthetic in arms.items():
+            arm = {"synthetic": synthetic, "out": self.out / name, "name": name.replace("_", " ")}
+            jobs.append({"estimator": copy.deepcopy(self.estimator), **arm, **same})
         with self._timed("+".join(arms)):
             weights = train_side_by_side(jobs, processes) if processes > 1 else [fine_tune(**job) for job in jobs]
         for job, path in zip(jobs, weights):

@@ -109,14 +109,8 @@ def synthesize(
         done = len(found) - len(pending)
         with ProgressBar(len(found), "synthesize", "person", initial=done, shown=progress) as bar:
             for names in batched(pending, _PERSONS_AT_ONCE):
-                motions = made.synthesize(
-                    [found[name] for name in names],
-                    num_motions=settings.num_motions,
-                    seed=seed,
-                    captions=[texts.get(name) for name in names],
-                    progress=False,
-                    captioner=captioner,
-                )
+                chosen, words = [found[name] for name in names], [texts.get(name) for name in names]
+                motions = made.synthesize(chosen, settings.num_motions, seed, words, False, captioner)
                 for name in names:
                     for rank, motion in enumerate(motion for motion in motions if motion.person_id == name):
                         save_motion(folder / f"{order[name]:06d}_{rank:03d}.npz", motion)

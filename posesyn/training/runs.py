@@ -139,18 +139,10 @@ def run_training(
         if epochs is None and offers is not None:
             options = {"val_check_interval": keeper.every, "check_val_every_n_epoch": None, **options}
         lightning = pl.Trainer(
-            **chosen.arguments(),
-            max_epochs=-1 if epochs is None else epochs,
-            max_steps=-1 if steps is None else steps,
-            logger=logger,
-            log_every_n_steps=10,
-            callbacks=[*callbacks, *bars, keeper],
-            enable_progress_bar=own_bar,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            **options,
-        )
+            **chosen.arguments(), max_epochs=-1 if epochs is None else epochs, max_steps=-1 if steps is None else steps,
+            callbacks=[*callbacks, *bars, keeper], enable_progress_bar=own_bar, enable_model_summary=False,
+            logger=logger, log_every_n_steps=10, num_sanity_val_steps=0, use_distributed_sampler=False, **options,
+        )  # fmt: skip
         last = out / LAST
         try:
             if last.is_file():

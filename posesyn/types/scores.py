@@ -195,6 +195,9 @@ class ErrorReport:
         return ErrorReport.reader(folder, persons)
 
 
+_COPIED = ("track_id", "sequence", "subject", "action", "camera", "frame", "skeleton")
+
+
 def _row(item: ScoredPerson, selection: str) -> dict[str, Any]:
     person = item.person
     return {
@@ -206,13 +209,7 @@ def _row(item: ScoredPerson, selection: str) -> dict[str, Any]:
         "joints_used": int(np.sum(item.joint_used)),
         "image_id": person.image_id,
         "image_name": person.image.name,
-        "track_id": person.track_id,
-        "sequence": person.sequence,
-        "subject": person.subject,
-        "action": person.action,
-        "camera": person.camera,
-        "frame": person.frame,
-        "skeleton": person.skeleton,
+        **{name: getattr(person, name) for name in _COPIED},
         "box_xyxy": [float(x) for x in person.box_xyxy],
         "keypoints_px": [float(x) for x in person.keypoints_px.ravel()],
         "visible": [bool(x) for x in person.visible],

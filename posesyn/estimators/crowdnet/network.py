@@ -228,19 +228,11 @@ class CrowdNet(SmplNetwork):
         pose = body_pose_of(self.vposer(latent), root)
         depth = _DEPTH_SCALE * torch.sigmoid(cam[:, 2:])
         return {
-            "pose_rotmat": pose,
-            "pose": matrix_to_rotvec(pose).flatten(1),
-            "betas": betas,
-            "cam": cam,
-            "cam_t": torch.cat((cam[:, :2], depth), dim=1),
-            "joint_img": places * 8,
-            "joint_score": scores,
-            "root_rot6d": root6d,
-            "z": latent,
-            "pose2feat": early,
-            "feature": maps,
+            "pose_rotmat": pose, "pose": matrix_to_rotvec(pose).flatten(1), "betas": betas, "cam": cam,
+            "cam_t": torch.cat((cam[:, :2], depth), dim=1), "joint_img": places * 8, "joint_score": scores,
+            "root_rot6d": root6d, "z": latent, "pose2feat": early, "feature": maps,
             "graph_adj": self.rotation_net.adjacency,
-        }
+        }  # fmt: skip
 
     def _maps(self, images: Tensor, heatmaps: Tensor) -> list[Tensor]:
         images = images.contiguous(memory_format=torch.channels_last)

@@ -273,19 +273,11 @@ class HybrIK(SmplNetwork):
         pose, _ = solve_pose(skeleton, self.posed_joints.at_rest(betas), phi)
         lift = torch.cat((zero, distance), dim=1)
         return {
-            "pose_rotmat": pose,
-            "betas": betas,
-            "cam": cam,
-            "uvd": uvd,
-            "heatmap_max": peak,
-            "sigma": self.decsigma(hidden).sigmoid()[..., None],
-            "phi": phi,
-            "skeleton": skeleton,
-            "root": boxed[:, 0] + lift,
-            "skeleton_no_box": free - free[:, :1],
-            "root_no_box": free[:, 0] + lift,
+            "pose_rotmat": pose, "betas": betas, "cam": cam, "uvd": uvd, "heatmap_max": peak,
+            "sigma": self.decsigma(hidden).sigmoid()[..., None], "phi": phi, "skeleton": skeleton,
+            "root": boxed[:, 0] + lift, "skeleton_no_box": free - free[:, :1], "root_no_box": free[:, 0] + lift,
             "feature": maps,
-        }
+        }  # fmt: skip
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         images = images.contiguous(memory_format=torch.channels_last)
