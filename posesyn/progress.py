@@ -74,14 +74,9 @@ class ProgressBar:
 
 
 def progress_over(
-    items: Iterable[Item],
-    name: str,
-    unit: str = "item",
-    *,
-    total: int | None = None,
-    initial: int = 0,
+    items: Iterable[Item], name: str, unit: str = "item", *, total: int | None = None, initial: int = 0,
     shown: bool = True,
-) -> Iterator[Item]:
+) -> Iterator[Item]:  # fmt: skip
     """The items one by one, each counted when the next one is asked for; ``total`` defaults to their number."""
     if total is None and hasattr(items, "__len__"):
         total = len(items)

@@ -42,9 +42,8 @@ class Registry(Generic[T]):
             InputError: The name is taken by another one.
         """
         if name in self._things and self._things[name] is not thing:
-            raise InputError(
-                f"a {self.kind} of this name exists", where=f"register('{name}')", fix="choose another name"
-            )
+            where = f"register('{name}')"
+            raise InputError(f"a {self.kind} of this name exists", where=where, fix="choose another name")
         self._things[name] = thing
 
     def names(self) -> list[str]:
@@ -85,12 +84,9 @@ class Registry(Generic[T]):
         except PosesynError:
             raise
         except Exception as error:
-            raise InputError(
-                f"{self.kind} '{name}' could not be loaded",
-                where=f"entry point {point.value}",
-                got=f"{type(error).__name__}: {error}",
-                fix="report it to the package that announces it",
-            ) from error
+            what, got = f"{self.kind} '{name}' could not be loaded", f"{type(error).__name__}: {error}"
+            fix = "report it to the package that announces it"
+            raise InputError(what, where=f"entry point {point.value}", got=got, fix=fix) from error
 
     def make(self, name: str, *arguments: Any, where: str) -> Any:
         """What the maker of that name, or the function ``"my_module:make"`` of a file in the current folder or of an

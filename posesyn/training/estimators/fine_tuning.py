@@ -55,9 +55,7 @@ def fine_tune(
         synthetic: Rendered persons, or None for training on real data only.
         out: Folder for the weights, ``last.ckpt`` and ``curves.csv``.
         seed: Decides the order of the data and its augmentation.
-        name: Shown beside the progress bar.
-        bar_row: Line of the progress bar, for several trainings at once.
-        trainer, logger, callbacks: See :func:`posesyn.training.runs.run_training`.
+        name, bar_row, trainer, logger, callbacks: As for :func:`posesyn.training.runs.run_training` (``row``).
 
     Returns:
         The file with the weights. If it is there already it is loaded and nothing is trained.
@@ -90,14 +88,9 @@ def fine_tune(
     }
     # NumPy's global generator takes 32 bits; the stages before take any whole number.
     pl.seed_everything(seed if 0 <= seed < 2**32 else seed_of(seed, "fine-tuning") % 2**32, verbose=False)
+    fraction = settings.synthetic_fraction if synthetic is not None else 0.0
     data = MixedPoseDataModule(
-        real=real,
-        synthetic=synthetic,
-        synthetic_fraction=settings.synthetic_fraction if synthetic is not None else 0.0,
-        batch_size=settings.batch_size,
-        spec=estimator.spec,
-        seed=seed,
-        num_workers=settings.num_workers,
+        real, synthetic, fraction, settings.batch_size, seed, settings.num_workers, spec=estimator.spec
     )
     start = copy.deepcopy(estimator.state_dict()) if settings.end_share < 1 else {}
     rate = settings.learning_rate or getattr(estimator, "learning_rate", LEARNING_RATE)
@@ -116,23 +109,11 @@ def fine_tune(
         save_weights(path, estimator.state_dict(), {"estimator": estimator.spec.name, "steps": settings.steps})
 
     return run_training(
-        module,
-        estimator,
-        out,
-        config,
-        weights=WEIGHTS,
-        save=save,
+        module, estimator, out, config, weights=WEIGHTS, save=save, data=data,
         load=lambda path: load_into(estimator, load_weights(path), where=path),
-        data=data,
-        steps=settings.steps,
-        every=settings.checkpoint_every,
-        trainer=trainer,
-        logger=logger,
-        callbacks=callbacks,
-        progress=progress,
-        name=name,
-        row=bar_row,
-    )
+        steps=settings.steps, every=settings.checkpoint_every, trainer=trainer, logger=logger, callbacks=callbacks,
+        progress=progress, name=name, row=bar_row,
+    )  # fmt: skip
 
 
 def train_side_by_side(jobs: Sequence[Mapping[str, Any]], processes: int) -> list[Path]:
@@ -147,9 +128,8 @@ def train_side_by_side(jobs: Sequence[Mapping[str, Any]], processes: int) -> lis
     # A forked process would hang in the thread pools that torch has already started here.
     context = multiprocessing.get_context("spawn")
     # The lock keeps their bars from writing into each other's lines.
-    with ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_start_process, initargs=(context.RLock(), threads)
-    ) as pool:
+    started: dict[str, Any] = {"initializer": _start_process, "initargs": (context.RLock(), threads)}
+    with ProcessPoolExecutor(processes, mp_context=context, **started) as pool:
         try:
             running = [pool.submit(fine_tune, **{**job, "bar_row": row}) for row, job in enumerate(jobs)]
             return [job.result() for job in running]

@@ -67,30 +67,23 @@ class PoseEstimatorModule(pl.LightningModule):
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
-        name = getattr(getattr(estimator, "spec", None), "name", type(estimator).__name__)
-        missing = [
-            item for item in ("spec", "predict", "training_losses", "parameters") if not hasattr(estimator, item)
-        ]
-        if missing:
+        where = f"estimator '{getattr(getattr(estimator, 'spec', None), 'name', type(estimator).__name__)}'"
+        needed = ("spec", "predict", "training_losses", "parameters")
+        if missing := [item for item in needed if not hasattr(estimator, item)]:
             raise InputError(
                 "the estimator cannot be fine-tuned",
-                where=f"estimator '{name}'",
+                where=where,
                 expected="spec, predict(persons), training_losses(batch) and parameters()",
                 got=f"no {', '.join(missing)}",
                 fix="add them; CallableEstimator takes losses=... for a wrapped function",
             )
-        trainable = [parameter for parameter in estimator.parameters() if parameter.requires_grad]
-        if not trainable:
-            raise InputError("the estimator has no trainable parameters", where=f"estimator '{name}'")
+        if not any(parameter.requires_grad for parameter in estimator.parameters()):
+            raise InputError("the estimator has no trainable parameters", where=where)
         if schedule not in ("constant", "cosine", "published"):
             raise InputError("unknown schedule", expected="'constant', 'cosine' or 'published'", got=schedule)
         if schedule == "published" and not hasattr(estimator, "published_optimizers"):
-            raise InputError(
-                "the estimator has no published schedule",
-                where=f"estimator '{name}'",
-                expected="a method published_optimizers(learning_rate)",
-                fix="choose 'constant' or 'cosine'",
-            )
+            wanted, fix = "a method published_optimizers(learning_rate)", "choose 'constant' or 'cosine'"
+            raise InputError("the estimator has no published schedule", where=where, expected=wanted, fix=fix)
         if schedule != "published" and learning_rate is None:
             raise InputError("only the published schedule has a learning rate of its own", fix="pass learning_rate")
         self.estimator: Any = estimator  # a protocol cannot say that it may be a torch module, too
@@ -101,18 +94,16 @@ class PoseEstimatorModule(pl.LightningModule):
         self.schedule, self.warmup_steps, self.max_grad_norm = schedule, warmup_steps, max_grad_norm
         self.trunk_rate, self.trunk_after = trunk_rate, trunk_after
         if (trunk_rate != 1 or trunk_after) and not self._trunk():
-            raise InputError(
+            what, wanted = (
                 "the estimator does not say which of its parts are the trunk",
-                where=f"estimator '{name}'",
-                expected="heavy_parts, names of its submodules",
-                fix="leave trunk_rate at 1 and trunk_after at 0",
+                "heavy_parts, names of its submodules",
             )
+            raise InputError(what, where=where, expected=wanted, fix="leave trunk_rate at 1 and trunk_after at 0")
         if ema_decay and not isinstance(estimator, nn.Module):
-            raise InputError("only the weights of a torch module can be averaged", where=f"estimator '{name}'")
+            raise InputError("only the weights of a torch module can be averaged", where=where)
+        averaged = get_ema_multi_avg_fn(ema_decay)
         # A part of the module, so that checkpoints hold it.
-        self.average = (
-            AveragedModel(self.estimator, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)) if ema_decay else None
-        )
+        self.average = AveragedModel(self.estimator, multi_avg_fn=averaged) if ema_decay else None
         self.teacher = teacher
 
     @property
@@ -153,8 +144,7 @@ class PoseEstimatorModule(pl.LightningModule):
         shapes = {name: getattr(value, "shape", type(value).__name__) for name, value in losses.items()}
         if any(not isinstance(value, Tensor) or value.ndim for value in losses.values()):
             raise InputError("every loss must be a scalar tensor", where=where, got=shapes)
-        bad = [name for name, value in losses.items() if not torch.isfinite(value)]
-        if bad:
+        if bad := [name for name, value in losses.items() if not torch.isfinite(value)]:
             self._diverged("the loss is not finite", bad)
         return losses
 

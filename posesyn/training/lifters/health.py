@@ -74,13 +74,9 @@ def health_of(augmentor: Augmentor, source: PoseAugSource) -> AugmentorHealth:
 
 
 def measure_fakes(
-    source: Tensor,
-    source_2d: Tensor,
-    made: Augmented,
-    made_2d: Tensor,
-    usable: Tensor,
+    source: Tensor, source_2d: Tensor, made: Augmented, made_2d: Tensor, usable: Tensor,
     joint_range: JointRange | None = None,
-) -> AugmentorHealth:
+) -> AugmentorHealth:  # fmt: skip
     """Measures a batch of B augmented poses: what was augmented ((B, 16, 3) and (B, 16, 2)), what became of it, and
     which of the fakes are usable, (B,) bool."""
     finite = bool(torch.isfinite(made.pose_rt).all() and torch.isfinite(made.pose_ba).all())

@@ -159,20 +159,14 @@ def error_on(lifter: Lifter, pairs: PosePairs) -> float:
 
 
 def score(lifter: Lifter, pairs: PosePairs, flip: bool = False) -> dict[str, float]:
-    """Root-relative MPJPE and PA-MPJPE in mm, PCK@150 and AUC in percent over 16 joints.
+    """Root-relative MPJPE and PA-MPJPE in mm, PCK@150 and AUC in percent over 16 joints, of a lifter on labelled data.
 
-    Args:
-        lifter: The network.
-        pairs: Labelled data.
-        flip: Average with the mirrored input, the published rule on MPI-INF-3DHP, not on Human3.6M.
+    ``flip`` averages with the mirrored input, the published rule on MPI-INF-3DHP, not on Human3.6M.
     """
     made, truth = lift_all(lifter, pairs.keypoints, flip), pairs.centred
-    return {
-        "mpjpe": float(metrics.mpjpe(made, truth)),
-        "pa_mpjpe": float(metrics.pa_mpjpe(made, truth)),
-        "pck150": float(metrics.pck3d(made, truth)),
-        "auc": float(metrics.auc3d(made, truth)),
-    }
+    measures: dict[str, Any] = {"mpjpe": metrics.mpjpe, "pa_mpjpe": metrics.pa_mpjpe}
+    measures |= {"pck150": metrics.pck3d, "auc": metrics.auc3d}
+    return {name: float(measure(made, truth)) for name, measure in measures.items()}
 
 
 @contextmanager
