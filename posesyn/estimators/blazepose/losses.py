@@ -13,8 +13,7 @@ from torch import Tensor
 
 from posesyn import skeletons
 from posesyn.data.batches import SKELETON as COMMON
-from posesyn.estimators.losses import require
-from posesyn.estimators.losses import masked_mean
+from posesyn.estimators.losses import masked_mean, require
 
 SKELETON = "blazepose33"
 _KEYS = ("keypoints_norm", "visible", "has_labels", "joints")

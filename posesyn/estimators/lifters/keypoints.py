@@ -75,8 +75,6 @@ def sixteen_keypoints(points: np.ndarray, visible: np.ndarray, skeleton: str, wh
     return found
 
 
-
-
 def normalised(points_px: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
     """Pixels (integer = centre) → what a lifter reads: the ray of the pixel seen by a camera of focal length
     :data:`FOCAL`. With :func:`image_intrinsics` that is the published x / w · 2 - [1, h / w]."""
