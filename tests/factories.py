@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from posesyn import skeletons
+from posesyn.body.pose_library import ROWS
 from posesyn.estimators import CallableEstimator
 from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.interfaces import EstimatorSpec
@@ -22,7 +23,6 @@ from posesyn.synthesis.motion.prior.prior import MotionPriorModel
 from posesyn.synthesis.motion.prior.text import HashTextConfig, HashTextEncoder
 from posesyn.synthesis.motion.prior.transformer import MotionTransformer, TransformerConfig
 from posesyn.synthesis.motion.prior.vqvae import MotionVQVAE, VQVAEConfig
-from posesyn.synthesis.motion.steering.pose_library import ROWS
 from posesyn.synthesis.motion.steering.steering import CAM_TO_WORLD
 from posesyn.types import ArrayImage, BodyLabels, Clip, ErrorReport, Motion, Person, PoseBatch, ScoredPerson
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from posesyn.body import load_body
+from posesyn.body.pose_library import PoseLibrary, body_points, facing_forward, mirror
 from posesyn.data.motions.bvh import bvh_to_motion
-from posesyn.synthesis.motion.steering.pose_library import PoseLibrary, body_points, facing_forward, mirror
 
 
 def read_poses(data: Path, body, every: int) -> tuple[Tensor, list[str]]:

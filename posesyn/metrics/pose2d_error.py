@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -171,13 +171,20 @@ def occlusion_weights(
 
 
 def pose_error(
-    predicted_px: np.ndarray, true_px: np.ndarray, used: np.ndarray, skeleton: str, size: float, weights: np.ndarray
+    predicted_px: np.ndarray,
+    true_px: np.ndarray,
+    used: np.ndarray,
+    skeleton: str,
+    size: float,
+    weights: np.ndarray,
+    reduce: Literal["sum", "mean"] = "mean",
 ) -> tuple[float, np.ndarray, np.ndarray, str]:
     """Weighted, root-relative, normalised 2D error of one person.
 
     PoseSyn: ``Err = sum_n w_n |(pred_n - pred_root) - (true_n - true_root)|_1`` over n >= 2.
-    Here missing joints are masked, the sum is divided by the weights of the joints used, so that persons with few
-    annotated joints compare with the others, and distances are divided by ``size``.
+    Here missing joints are masked and distances are divided by ``size``. ``mean`` divides the sum by the weights of the
+    joints used, so that persons with few annotated joints compare with the others; ``sum`` by those of all joints but
+    the root, which ranks as the paper's sum does.
 
     Args:
         predicted_px, true_px: (J, 2) in the order of ``skeleton``.
@@ -203,5 +210,9 @@ def pose_error(
     if not entered.any():
         raise InputError("no joint besides the root can be compared", where="pose_error")
     errors = np.where(entered, np.abs(predicted - true).sum(-1) / size, 0.0)
-    total = float((weights * errors)[entered].sum() / weights[entered].sum())
+    counted = entered
+    if reduce == "sum":
+        counted = np.ones(len(entered), bool)
+        counted[rows] = len(rows) > 1
+    total = float((weights * errors)[entered].sum() / weights[counted].sum())
     return total, errors.astype(np.float32), entered, rule

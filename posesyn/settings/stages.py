@@ -116,14 +116,21 @@ class ExtractionSettings:
         joint_weights: ``limbs``, ``uniform``, or weights by joint name.
         normalizer: What the error is divided by. Persons that do not show their torso or head are skipped where it is
             that.
-        min_joints: Persons with fewer comparable joints are skipped (a root-relative error needs two).
+        min_joints: Persons with fewer comparable joints are skipped. A sum over few joints is small whatever they do.
+        reduce: ``sum`` over the joints, as in the paper, or their ``mean``. The sum is divided by the weights of all
+            joints of the data set's skeleton, so that for a fully annotated person the two are the same; joints without
+            annotation count nothing.
         occluded_weight: Factor on the weight of joints that are marked as hidden or lie outside the image; 0 leaves
             them out, 1 (the paper's) treats all alike.
         crowded_weight: The same for joints inside another person's box.
         selection: ``rank`` takes the largest errors, as the paper does; ``diverse`` picks among the largest errors
-            those unlike each other.
+            those unlike each other; ``random`` takes anybody, the control of every clever choice; ``mixed`` takes half
+            of them by rank and half at random.
+        selection_seed: Decides who is taken at random.
         diversity_pool: How many times as many persons ``diverse`` picks from.
-        rank_by: ``error``, or ``disagreement`` with further estimators, which asks for no annotation but a box.
+        rank_by: ``error`` as the paper; ``lifted``, the distance in mm between the predicted pose and those that
+            explain the 2D truth, which sees what is wrong in depth (0.2 s a person; persons with too few limb joints
+            are skipped); or ``disagreement`` with further estimators, which asks for no annotation but a box.
         keep: ``all`` scored persons stay in the report; ``selected`` keeps only the two selections in memory, for data
             sets of any size.
         batch_size: Persons per call of the estimator.
@@ -136,12 +143,14 @@ class ExtractionSettings:
     num_non_challenging: int = 200
     joint_weights: Literal["limbs", "uniform"] | dict[str, float] = "limbs"
     normalizer: Normalizer = "box"
-    min_joints: int = 2
+    min_joints: int = 8
+    reduce: Literal["sum", "mean"] = "sum"
     occluded_weight: float = 1.0
     crowded_weight: float = 1.0
-    selection: Literal["rank", "diverse"] = "rank"
+    selection: Literal["rank", "diverse", "random", "mixed"] = "rank"
+    selection_seed: int = 0
     diversity_pool: int = 4
-    rank_by: Literal["error", "disagreement"] = "error"
+    rank_by: Literal["error", "lifted", "disagreement"] = "error"
     keep: Literal["all", "selected"] = "all"
     batch_size: int = field(default=64, metadata=FREE)
     num_threads: int = field(default=2, metadata=FREE)

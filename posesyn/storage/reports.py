@@ -20,6 +20,7 @@ from posesyn.storage.files import dump_json, read_json, read_npz, write_bytes, w
 from posesyn.storage.images import ImageFile
 from posesyn.types import ErrorReport as ErrorReport
 from posesyn.types import ImageSource, Person, PoseBatch, ScoredPerson
+from posesyn.types.scores import MEASURES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,7 +174,7 @@ def _scored(
         np.asarray(row["joint_errors"], np.float32),
         np.asarray(row["joint_used"], bool),
         int(row["rank"]),
-        float(row["disagreement_mm"]) if "disagreement_mm" in row else None,
+        **{measure: float(row[measure]) for measure in MEASURES if measure in row},
     )
 
 

@@ -98,6 +98,7 @@ class ScoredPerson:
         joint_used: (J,) bool, joints that entered the error.
         rank: 0 for the largest error of the data set.
         disagreement_mm: Mean distance between several estimators' poses (see ``ErrorExtractor``), if asked for.
+        lifted_mm: Distance of the predicted pose from those that explain the 2D truth, if ranked by it.
 
     Example:
         >>> image, box = ps.types.ArrayImage(np.zeros((48, 64, 3), np.uint8)), np.array([8, 4, 56, 44])
@@ -114,6 +115,7 @@ class ScoredPerson:
     joint_used: np.ndarray
     rank: int = -1
     disagreement_mm: float | None = None
+    lifted_mm: float | None = None
 
     __repr__ = short_repr
 
@@ -196,6 +198,8 @@ class ErrorReport:
 
 
 _COPIED = ("track_id", "sequence", "subject", "action", "camera", "frame", "skeleton")
+# Columns that a report has only where they were asked for.
+MEASURES = ("disagreement_mm", "lifted_mm")
 
 
 def _row(item: ScoredPerson, selection: str) -> dict[str, Any]:
@@ -216,5 +220,5 @@ def _row(item: ScoredPerson, selection: str) -> dict[str, Any]:
         "joint_errors": [float(x) for x in item.joint_errors],
         "joint_used": [bool(x) for x in item.joint_used],
         "captions": list(person.captions),
-        **({} if item.disagreement_mm is None else {"disagreement_mm": float(item.disagreement_mm)}),
+        **{name: float(value) for name in MEASURES if (value := getattr(item, name)) is not None},
     }

@@ -29,10 +29,11 @@ from posesyn.synthesis.extraction.scoring import PersonScorer, Ranking
 from posesyn.types import ErrorReport, Person, ScoredPerson
 from posesyn.types.arguments import check_several
 from posesyn.types.looks import changes_of, short_repr
+from posesyn.types.scores import MEASURES
 
 STAGE = "extract"
 # Always written down, whether or not they are the default's; the others only where they differ from it.
-_STATED = ("num_challenging", "num_non_challenging", "joint_weights", "normalizer", "min_joints")
+_STATED = ("num_challenging", "num_non_challenging", "joint_weights", "normalizer", "min_joints", "reduce")
 
 Results = dict[str, "ScoredPerson | str"]
 
@@ -222,8 +223,9 @@ def _write_part(ledger: RunLedger, results: Results) -> None:
         "joint_used": np.concatenate([item.joint_used for item in scored]) if scored else np.zeros(0, bool),
         **prediction_arrays(scored),
     }
-    if scored and all(item.disagreement_mm is not None for item in scored):
-        arrays["disagreement_mm"] = np.array([item.disagreement_mm for item in scored], np.float64)
+    for measure in MEASURES:
+        if scored and all(getattr(item, measure) is not None for item in scored):
+            arrays[measure] = np.array([getattr(item, measure) for item in scored], np.float64)
     digest = write_npz(folder / name, arrays)
     ledger.commit(STAGE, [Finished(person_id, f"parts/{name}", digest) for person_id in results])
 
@@ -250,10 +252,8 @@ def _read_part(folder: Path, finished: Mapping[str, Finished], persons: Sequence
             joints = slice(ends[row], ends[row + 1])
             prediction = prediction_of(arrays, row, person_id, header["skeletons"][row])
             error, errors = float(arrays["error"][row]), arrays["joint_errors"][joints]
-            spread = float(arrays["disagreement_mm"][row]) if "disagreement_mm" in arrays else None
+            measures = {measure: float(arrays[measure][row]) for measure in MEASURES if measure in arrays}
             used = arrays["joint_used"][joints].astype(bool)
-            results[person_id] = ScoredPerson(
-                wanted[person_id], prediction, error, errors, used, disagreement_mm=spread
-            )
+            results[person_id] = ScoredPerson(wanted[person_id], prediction, error, errors, used, **measures)
         results |= {person_id: reason for person_id, reason in header["skipped"] if person_id in wanted}
     return results

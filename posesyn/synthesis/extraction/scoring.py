@@ -10,11 +10,13 @@ from itertools import combinations
 import numpy as np
 
 from posesyn import metrics, skeletons
+from posesyn.body.pose_fitting import MIN_JOINTS, PoseFitter, distance_mm
 from posesyn.data.persons.base import box_problem
 from posesyn.errors import InputError
 from posesyn.interfaces import TargetEstimator
 from posesyn.metrics.pose2d_error import joint_weights, occlusion_weights, person_size, pose_error, root_of
 from posesyn.settings.stages import ExtractionSettings
+from posesyn.storage.seeds import rng_of
 from posesyn.synthesis.extraction.crop_reader import LoadedPerson
 from posesyn.types import ArrayImage, Person, PoseBatch, ScoredPerson
 
@@ -37,6 +39,7 @@ class PersonScorer:
         self._estimators, self._settings = (estimator, *others), settings
         self._weights: dict[str, np.ndarray] = {}
         self._neighbours = _boxes_by_image(persons) if settings.crowded_weight != 1 else {}
+        self._fitter = PoseFitter() if settings.rank_by == "lifted" else None
 
     def score(self, batch: Sequence[LoadedPerson]) -> list[ScoredPerson | str]:
         """One entry per person, in order: the scored person, or why it cannot be scored."""
@@ -75,9 +78,17 @@ class PersonScorer:
             return f"only {int(used.sum())} joints can be compared, {needed} are needed"
         if spread is not None and not np.isfinite(spread):
             return "an estimator answered with NaN or infinite values"
-        error, joint_errors, entered, _ = pose_error(points, person.keypoints_px, used, person.skeleton, size, weights)
+        error, joint_errors, entered, _ = pose_error(
+            points, person.keypoints_px, used, person.skeleton, size, weights, self._settings.reduce
+        )
         disagreement = None if spread is None else float(spread)
-        return ScoredPerson(person, prediction, error, joint_errors, entered, disagreement_mm=disagreement)
+        scored = ScoredPerson(person, prediction, error, joint_errors, entered, disagreement_mm=disagreement)
+        if self._fitter is None:
+            return scored
+        fitted = self._fitter.fit(scored)
+        if fitted is None:
+            return f"fewer than {MIN_JOINTS} joints of its limbs are visible, too few to say what pose it has"
+        return replace(scored, lifted_mm=distance_mm(scored, fitted, self._fitter.settings.temperature))
 
     def _joint_weights(self, person: Person, image_size: tuple[int, int]) -> np.ndarray:
         if person.skeleton not in self._weights:
@@ -217,14 +228,24 @@ def select_diverse(
     return picked
 
 
+# rank_by → field of a scored person.
+_MEASURES = {"error": "error", "lifted": "lifted_mm", "disagreement": "disagreement_mm"}
+
+
 class Ranking:
-    """Collects scored persons and keeps only what the selections can need; names and scores of all in any case."""
+    """Collects scored persons and keeps only what the selections can need; names and scores of all in any case.
+
+    Who is taken at random depends on the seed and the person's name only, so that neither the order of the data set nor
+    a resumed run changes it.
+    """
 
     def __init__(self, settings: ExtractionSettings) -> None:
         self._settings = settings
         # Candidates of a diverse selection, as a multiple of its size.
         self._pool = settings.diversity_pool if settings.selection == "diverse" else 1
         self._low, self._high = self._pool * settings.num_challenging, settings.num_non_challenging
+        drawn = {"random": 1.0, "mixed": 0.5}.get(settings.selection, 0.0)
+        self._drawn = round(drawn * settings.num_challenging)
         self._items: list[ScoredPerson] = []
         self.names: list[str] = []
         self.scores: list[float] = []
@@ -241,7 +262,10 @@ class Ranking:
             self._items.sort(key=self._key)
             # With few persons the two ends meet; nothing may be kept twice.
             if len(self._items) > self._low + self._high:
-                self._items[self._low : len(self._items) - self._high] = []
+                between = self._items[self._low : len(self._items) - self._high]
+                # Enough, were all others of the lowest draws among the two ends.
+                lucky = sorted(between, key=self._draw)[: self._drawn and self._drawn + self._low + self._high]
+                self._items[self._low : len(self._items) - self._high] = sorted(lucky, key=self._key)
 
     def finish(self) -> tuple[tuple[ScoredPerson, ...], tuple[ScoredPerson, ...], tuple[ScoredPerson, ...]]:
         """Ranked persons that were kept, and the challenging and non-challenging ones among them."""
@@ -256,6 +280,10 @@ class Ranking:
         if self._pool > 1:
             chosen = sorted(select_diverse(candidates, hard, self._score))
             challenging = tuple(candidates[row] for row in chosen)
+        elif self._drawn:
+            by_rank = candidates[: hard - round(hard * self._drawn / self._settings.num_challenging)]
+            others = sorted(ranked[len(by_rank) : len(ranked) - easy], key=self._draw)[: hard - len(by_rank)]
+            challenging = (*by_rank, *sorted(others, key=self._key))
         else:
             challenging = candidates[:hard]
         if self._settings.keep == "selected":
@@ -265,7 +293,10 @@ class Ranking:
 
     def _score(self, item: ScoredPerson) -> float:
         """Larger is worse."""
-        return float(item.error if self._settings.rank_by == "error" else item.disagreement_mm or 0.0)
+        return float(getattr(item, _MEASURES[self._settings.rank_by]) or 0.0)
+
+    def _draw(self, item: ScoredPerson) -> float:
+        return rng_of(self._settings.selection_seed, f"random/{item.person.person_id}").random()
 
     def _key(self, item: ScoredPerson) -> tuple[float, str]:
         # Names break ties, so that the order does not depend on that of the data set.

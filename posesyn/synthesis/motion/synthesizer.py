@@ -13,6 +13,7 @@ import torch
 
 from posesyn.body import load_body
 from posesyn.body.inverse_kinematics import fit_pose
+from posesyn.body.pose_fitting import PoseFitter
 from posesyn.errors import InputError
 from posesyn.geometry.devices import device_of, resolve_device
 from posesyn.interfaces import Captioner
@@ -26,7 +27,7 @@ from posesyn.synthesis.motion.prior.features import FPS, body_offsets
 from posesyn.synthesis.motion.prior.prior import MotionPriorModel
 from posesyn.synthesis.motion.prior.text import checked_texts
 from posesyn.synthesis.motion.sampler import Job, MotionSampler
-from posesyn.synthesis.motion.steering.steering import Goal, PoseFitter, draw_goal, joints22
+from posesyn.synthesis.motion.steering.steering import Goal, draw_goal, joints22
 from posesyn.types import Motion, ScoredPerson, ViewRequest, batched
 from posesyn.types.arguments import check_several
 from posesyn.types.looks import changes_of, short_repr
@@ -54,7 +55,7 @@ class MotionSynthesizer:
     With ``steering="none"`` the pose is the estimator's wrong one, as in the paper. With ``"2d"`` it is first fitted to
     the person's 2D truth (:class:`PoseFitter`): sample 0 gets the best hypothesis, sample k one drawn from the
     posterior; the frame of the decoded motion that comes nearest to it is bent onto it, its neighbours ever less. With
-    fewer than ``steering.MIN_JOINTS`` visible limb joints a person is treated the plain way.
+    fewer than ``body.pose_fitting.MIN_JOINTS`` visible limb joints a person is treated the plain way.
 
     The motions stand in a world whose camera direction is the photo's: a camera that looks along -z (x to the right,
     level in plain mode, tilted by ``meta["elevation"]`` in the steered) sees the anchor frame as the photo shows the

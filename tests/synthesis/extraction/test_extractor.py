@@ -211,24 +211,13 @@ def test_an_interrupted_extraction_resumes(persons, tmp_path):
         ErrorExtractor(NoisyTruth()).extract(everyone[:5], progress=False, out=tmp_path / "out")
 
 
-def test_a_folder_of_an_earlier_version_goes_on(persons, tmp_path):
-    """What the version before wrote into config.json, with nothing and with everything beyond the paper."""
-    old = {"stage": "extract", "estimator": "noisy", "estimator_fingerprint": None}
+def test_a_folder_that_was_scored_otherwise_is_refused(persons, tmp_path):
+    """The version before took the mean over at least two joints; its scores would not compare."""
+    old = {"stage": "extract", "estimator": "noisy", "estimator_fingerprint": None, "min_joints": 2}
     paper = {"num_challenging": 4, "num_non_challenging": 2, "joint_weights": "limbs", "normalizer": "box"}
-    beyond = {
-        "occluded_weight": 0.5,
-        "crowded_weight": 0.5,
-        "selection": "diverse",
-        "diversity_pool": 4,
-        "others": [["noisy", None]],
-        "rank_by": "error",
-    }
-    options = {"occluded_weight": 0.5, "crowded_weight": 0.5, "selection": "diverse", "others": [NoisyTruth()]}
-    for name, more, given in (("a", {}, {}), ("b", beyond, options)):
-        (tmp_path / name).mkdir()
-        write_json(tmp_path / name / "config.json", {**old, **paper, "min_joints": 2, **more})
-        report = extractor(NoisyTruth(), 4, 2, **given).extract(persons(8), progress=False, out=tmp_path / name)
-        assert len(report.challenging) == 4
+    write_json(tmp_path / "config.json", {**old, **paper})
+    with pytest.raises(RunError, match=r"min_joints.*reduce"):
+        extractor(NoisyTruth(), 4, 2).extract(persons(8), progress=False, out=tmp_path)
 
 
 def test_settings_come_as_one_object_or_by_name(persons):

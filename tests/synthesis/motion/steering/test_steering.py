@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from posesyn.body.pose_library import shipped_library
+from posesyn.body.pose_refinement import FittingSettings
 from posesyn.errors import InputError
 from posesyn.settings.synthesis import SynthesisSettings
 from posesyn.storage.seeds import seed_of
 from posesyn.synthesis.motion.placement import reproject
 from posesyn.synthesis.motion.prior.features import PARENTS, body_offsets, motion_features, recover_joints
 from posesyn.synthesis.motion.sampler import settled
-from posesyn.synthesis.motion.steering.pose_library import shipped_library
-from posesyn.synthesis.motion.steering.pose_refinement import FittingSettings
 from posesyn.synthesis.motion.steering.steering import (
     CAM_TO_WORLD,
     bent_to,

@@ -8,10 +8,8 @@ import pytest
 import torch
 
 from posesyn import load_body
-from posesyn.errors import CheckpointError, FileError, InputError
-from posesyn.geometry.procrustes import similarity_align
-from posesyn.storage.checkpoints import save_weights
-from posesyn.synthesis.motion.steering.pose_library import (
+from posesyn.body.pose_fitting import PoseFitter
+from posesyn.body.pose_library import (
     FLIP,
     PARENTS,
     POINTS,
@@ -21,8 +19,11 @@ from posesyn.synthesis.motion.steering.pose_library import (
     mirror,
     shipped_library,
 )
-from posesyn.synthesis.motion.steering.pose_refinement import Fitted, FittingSettings, Refinement, State
-from posesyn.synthesis.motion.steering.steering import CAM_TO_WORLD, PoseFitter, split_view, turned
+from posesyn.body.pose_refinement import Fitted, FittingSettings, Refinement, State
+from posesyn.errors import CheckpointError, FileError, InputError
+from posesyn.geometry.procrustes import similarity_align
+from posesyn.storage.checkpoints import save_weights
+from posesyn.synthesis.motion.steering.steering import CAM_TO_WORLD, split_view, turned
 from tests.factories import make_seen
 
 QUICK = FittingSettings(starts=6, hypotheses=4, iterations=8)

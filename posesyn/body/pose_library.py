@@ -22,7 +22,7 @@ from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.storage.checkpoints import load_metadata, load_weights, save_weights
 
 FORMAT = "posesyn-pose-library-1"
-SHIPPED = Path(__file__).parents[3] / "assets" / "pose_library.safetensors"
+SHIPPED = Path(__file__).parents[1] / "assets" / "pose_library.safetensors"
 _SMPL45 = skeletons.get("smpl45").joints
 # The 22 joints of motions, then the face, which tells front from back.
 POINTS = (*skeletons.get("humanml3d22").joints, "nose", "right_eye", "left_eye", "right_ear", "left_ear")

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from posesyn.body.pose_library import PARENTS, POINTS, PoseLibrary
 from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.settings.synthesis import FittingSettings
-from posesyn.synthesis.motion.steering.pose_library import PARENTS, POINTS, PoseLibrary
 
 _CHILDREN = list(range(1, len(POINTS)))
 _PARENTS = [PARENTS[child] for child in _CHILDREN]
