@@ -68,7 +68,7 @@ def run(
         rendering: What is drawn of them.
         filtering: Which frames are kept.
         detector: A detector of 2D keypoints that judges the frames in place of the estimator, by name
-            (movenet_thunder, movenet_lightning, vitpose, or 'my_module:make').
+            (movenet_thunder, movenet_lightning, blazepose_lite, vitpose, or 'my_module:make').
         training: How the estimator is retrained; ``steps 0`` ends the run after the filter.
         seed: Decides everything that is drawn.
         device: Where it runs: auto, cpu, cuda, mps ...
@@ -213,7 +213,7 @@ def filter_clips(
         estimator: The estimator to improve. It judges, unless there is a detector.
         filtering: Which frames are kept.
         detector: A detector of 2D keypoints that judges in its place, by name (movenet_thunder, movenet_lightning,
-            vitpose, or 'my_module:make').
+            blazepose_lite, vitpose, or 'my_module:make').
         device: Where it runs: auto, cpu, cuda, mps ...
         progress: Show progress.
     """

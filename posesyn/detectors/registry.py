@@ -42,7 +42,15 @@ def _vitpose(checkpoint: Checkpoint) -> KeypointDetector:
 # A program registers, and other packages announce, a callable ``make(checkpoint: path | None) -> KeypointDetector``.
 DETECTORS: Registry[Maker] = Registry(
     "detector",
-    {"movenet_lightning": _MoveNet("lightning"), "movenet_thunder": _MoveNet("thunder"), "vitpose": _vitpose},
+    {
+        **{f"movenet_{variant}": _MoveNet(variant) for variant in ("lightning", "thunder")},
+        # An estimator too: the network has one folder, among the estimators.
+        **{
+            f"blazepose{size}": f"posesyn.estimators.blazepose.keypoints:blazepose{size}"
+            for size in ("", "_lite", "_heavy")
+        },
+        "vitpose": _vitpose,
+    },
     group="posesyn.detectors",
     fix="For a detector of your own pass an object with `skeleton` and `detect`, e.g. CallableDetector(...), or name a "
     "function of a file here: 'my_module:make'",
@@ -56,7 +64,8 @@ def load_detector(
 
     Args:
         name: ``"movenet_thunder"`` or the faster ``"movenet_lightning"``, whose weights ``posesyn assets fetch``
-            brings; ``"vitpose"``, a model of the package transformers; a name that was registered
+            brings; ``"blazepose"``, ``"blazepose_lite"`` or ``"blazepose_heavy"``, likewise, which must not judge what
+            BlazePose is trained on; ``"vitpose"``, a model of the package transformers; a name that was registered
             (:data:`DETECTORS`) or that another package announces in the entry point group
             ``posesyn.detectors`` (built-in names win); or ``"my_module:make"``, a function ``make(checkpoint)`` of a
             file in the current folder or of an installed package.

@@ -147,8 +147,8 @@ def _from_weak_perspective(joints: Tensor, cam: Tensor, crops: CropBatch, spec: 
     return {name: value.numpy() for name, value in result.items()}
 
 
-class EstimatorKeypointDetector:
-    """A ``KeypointDetector`` made of a ``TargetEstimator``.
+class EstimatorKeypointDetector(nn.Module):
+    """A ``KeypointDetector`` made of a ``TargetEstimator``, which it holds as its part if that is a module.
 
     Judging an estimator's training data with the estimator itself deletes what it gets wrong:
     use another estimator than the one being improved.
@@ -165,6 +165,7 @@ class EstimatorKeypointDetector:
     """
 
     def __init__(self, estimator: TargetEstimator, skeleton: str = "coco17") -> None:
+        super().__init__()
         skeletons.get(skeleton)
         self.estimator, self.skeleton = estimator, skeleton
 

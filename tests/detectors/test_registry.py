@@ -10,6 +10,7 @@ import torch
 import posesyn as ps
 from posesyn.detectors import DETECTORS, CallableDetector, MoveNet, load_detector
 from posesyn.errors import CheckpointError, FileError, InputError
+from posesyn.types import ArrayImage, Person
 
 
 def middle(images, boxes):
@@ -18,7 +19,7 @@ def middle(images, boxes):
 
 def test_names():
     assert ps.load_detector is load_detector
-    assert {"movenet_lightning", "movenet_thunder", "vitpose"} <= set(DETECTORS)
+    assert {"movenet_lightning", "movenet_thunder", "blazepose", "blazepose_heavy", "vitpose"} <= set(DETECTORS)
     with pytest.raises(InputError, match=r"unknown detector 'movenet_thundr'.*[Dd]id you mean 'movenet_thunder'"):
         load_detector("movenet_thundr")
     with pytest.raises(InputError, match="needs no loading"):
@@ -33,6 +34,29 @@ def test_weights_that_were_not_fetched_are_told(tmp_path, monkeypatch):
         with pytest.raises(FileError, match=f"posesyn assets fetch {name}"):
             load_detector(name)
     assert not list(tmp_path.iterdir())
+
+
+def test_blazepose_is_a_detector_with_its_own_scores(tmp_path, monkeypatch, rng):
+    from posesyn.estimators.blazepose.estimator import BlazePose
+    from posesyn.storage.checkpoints import save_weights
+    from posesyn.synthesis.filtering.clip_filter import ClipFilter
+
+    torch.manual_seed(0)
+    network = BlazePose("lite").eval()
+    save_weights(tmp_path / "lite.safetensors", network.state_dict())
+    detector = load_detector("blazepose_lite", tmp_path / "lite.safetensors", device="cpu")
+    assert (detector.name, detector.family, detector.skeleton) == ("blazepose_lite", "blazepose", "coco17")
+    images = rng.integers(0, 256, (2, 90, 120, 3), dtype=np.uint8)
+    keypoints, scores = detector.detect(images, np.array([[10, 5, 60, 85], [40, 10, 119, 80]]))
+    assert keypoints.shape == (2, 17, 2) and ((scores >= 0) & (scores <= 1)).all()
+    person = Person("a", ArrayImage(images[0]), np.array([10, 5, 60, 85]), np.zeros((17, 2)), np.zeros(17), "coco17")
+    sure = network.predict([person]).scores
+    assert sure.shape == (1, 33) and ((sure > 0) & (sure < 1)).all()
+    with pytest.raises(InputError, match=r"one network \(blazepose\)"):
+        ClipFilter(detector, improves=BlazePose("heavy"))
+    monkeypatch.setenv("POSESYN_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(FileError, match="posesyn assets fetch blazepose_heavy"):
+        load_detector("blazepose_heavy")
 
 
 def test_own_weights(tmp_path):

@@ -71,7 +71,7 @@ class BlazePose(nn.Module):
         name = next(name for name, one in NAMES.items() if one == size)
         self.spec = EstimatorSpec(
             name, input_size=(SIZE, SIZE), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), box_scale=GROWTH,
-            skeleton=SKELETON, camera="translation",
+            skeleton=SKELETON, camera="translation", family="blazepose",
         )  # fmt: skip
         self.search, self.batch_size = search, batch_size
         self.loss_weights = loss_weights or BlazePoseWeights()
@@ -151,7 +151,8 @@ class BlazePose(nn.Module):
 
         ``keypoints_px`` are the network's own points in the picture; ``joints_cam`` are its joints in metres, moved, in
         the camera of :func:`posesyn.estimators.placement.camera_of`, to where they project closest to these
-        (linear least squares). So ``joints_cam`` project onto ``keypoints_px`` up to the fit's residual.
+        (linear least squares). So ``joints_cam`` project onto ``keypoints_px`` up to the fit's residual. ``scores`` are
+        the probabilities that a person is there and that the landmark is visible, multiplied.
 
         Raises:
             InputError: No persons, or a box that is empty or outside its image.
@@ -179,7 +180,8 @@ class BlazePose(nn.Module):
             joints.append(pose + place_before_camera(pose, pixels, camera))
             keypoints.append(pixels)
             cameras.append(camera)
-        stacked = {"joints_cam": joints, "keypoints_px": keypoints, "intrinsics": cameras}
+        scores = output["visibility"] * output["presence"][:, None]
+        stacked = {"joints_cam": joints, "keypoints_px": keypoints, "intrinsics": cameras, "scores": scores}
         return {name: np.stack(value).astype(np.float32) for name, value in stacked.items()}
 
     def _look(self, images: Sequence[np.ndarray], regions: Sequence[Region]) -> dict[str, np.ndarray]:
