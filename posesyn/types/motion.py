@@ -21,10 +21,16 @@ class ViewRequest:
         camera_yaw: Radians around the world's y axis; at 0 the camera stands at +z and sees the front of a person that
             faces +z.
         camera_elevation: Radians above the horizon from which it looks down.
+        truncation: Shares of the body's box that the image's left, top, right and bottom border shall cut off; what is
+            left of it fills the image.
+
+    Raises:
+        InputError: An angle that is not finite, or cuts that are no shares or leave less than a tenth of the box.
     """
 
     camera_yaw: float | None = None
     camera_elevation: float | None = None
+    truncation: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("camera_yaw", "camera_elevation"):
@@ -32,6 +38,17 @@ class ViewRequest:
             if value is not None and not math.isfinite(value):
                 raise InputError(f"ViewRequest.{name} must be finite", expected="radians", got=value)
             object.__setattr__(self, name, None if value is None else float(value))
+        if self.truncation is None:
+            return
+        cuts = tuple(map(float, self.truncation))
+        left_over = [1 - cuts[axis] - cuts[axis + 2] for axis in (0, 1)] if len(cuts) == 4 else []
+        if not left_over or not all(0 <= cut < 1 for cut in cuts) or min(left_over) < 0.1:
+            raise InputError(
+                "ViewRequest.truncation must be four shares of the body's box",
+                expected="(left, top, right, bottom), each 0 or more, a tenth of width and height left over",
+                got=self.truncation,
+            )
+        object.__setattr__(self, "truncation", cuts)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -3,6 +3,7 @@ do to a picture."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxtyping import Float, UInt8
 
 from posesyn.errors import InputError
 from posesyn.geometry.cameras import in_plane_rotation, intrinsics, look_at
+from posesyn.geometry.rotations import rotvec_to_matrix
 from posesyn.settings.stages import check_style
 
 MODES = ("auto", "fixed", "tracking")
@@ -74,6 +76,7 @@ def sample_camera(
     yaw: float | None = None,
     elevation: float | None = None,
     floor: float = 0.0,
+    truncation: Sequence[float] | None = None,
 ) -> CameraPath:
     """Draws a camera and moves it as close as it can be while the person stays in the image in all frames.
 
@@ -86,6 +89,8 @@ def sample_camera(
         fps: Of the joints; smooths the tracking.
         yaw, elevation: Radians, see :class:`CameraPath`; drawn around this direction if given, else from all.
         floor: Height of the floor, below which no camera stands.
+        truncation: Shares of the person's box that the left, top, right and bottom border cut off: the camera that
+            keeps the person in view is turned and zoomed onto the rest.
 
     Raises:
         InputError: Unknown style or mode, or joints that are not finite.
@@ -120,6 +125,9 @@ def sample_camera(
             break
         elevation = float(np.arcsin(np.clip(lowest / distance, -1, 1)) + 0.02)
     eye = target + distance * direction(yaw, elevation)
+    if truncation is not None and any(truncation):
+        rotation, focal = _cut_off(centred - eye, rotation, focal, image_size, np.reshape(truncation, (2, 2)), fill)
+        shift = np.zeros(2)
     translation = -(path + eye) @ rotation.T
     matrix = intrinsics(float(focal), width, height).double().numpy()
     # What the person leaves free is used to push it off the middle, by sliding the camera across its view.
@@ -131,6 +139,39 @@ def sample_camera(
     translation[:, :2] += slide
     arrays = (value.astype(np.float32) for value in (rotation, translation, matrix))
     return CameraPath(*arrays, float(np.arctan2(np.sin(yaw), np.cos(yaw))), float(elevation))
+
+
+def _cut_off(
+    rays: np.ndarray, rotation: np.ndarray, focal: float, image_size: tuple[int, int], cuts: np.ndarray, fill: float
+) -> tuple[np.ndarray, float]:
+    """Turns and zooms a camera until the image's borders cut a person's box; where the camera stands stays.
+
+    ``rays`` (T, J, 3) from the camera to the joints, metres, world axes; ``cuts`` ((left, top), (right, bottom)). Each
+    edge of the box is the median over the frames, so that a limb that sticks out once moves none.
+    """
+    size = np.array(image_size[::-1], np.float64)
+    room = size * (fill + (1 - fill) / 2 * (cuts > 0).sum(0))
+    both, at_border = (cuts > 0).all(0), cuts[1] > cuts[0]
+    for _ in range(16):  # what is turned towards the middle is foreshortened less: settles in a few rounds
+        seen = rays @ rotation.T
+        pixels, flesh = seen[..., :2] / seen[..., 2:] * focal, _BODY_RADIUS * focal / seen[..., 2:]
+        low, high = np.median((pixels - flesh).min(1), 0), np.median((pixels + flesh).max(1), 0)
+        window = np.stack([low, high]) + (high - low) * cuts * [[1], [-1]]
+        zooms = room / (window[1] - window[0])
+        # Cuts on opposite sides fix the size; else all that is not cut off stays inside.
+        zoom = zooms[both].max() if both.any() else zooms.min()
+        focal, window = focal * zoom, window * zoom
+        one_sided = (cuts > 0).any(0) & ~both
+        source = np.where(one_sided, np.where(at_border, window[1], window[0]), window.mean(0))
+        goal = np.where(one_sided, np.where(at_border, size / 2, -size / 2), 0.0)
+        # Pan, then tilt: the horizon stays as level as it was.
+        pan, tilt = np.arctan(goal / focal) - np.arctan(source / focal)
+        rotation = _turn(0, -tilt) @ _turn(1, pan) @ rotation
+    return rotation, float(focal)
+
+
+def _turn(axis: int, angle: float) -> np.ndarray:
+    return rotvec_to_matrix(torch.from_numpy(np.eye(3)[axis] * angle)).numpy()
 
 
 def _follow(joints: np.ndarray, mode: str, fps: float) -> np.ndarray:

@@ -77,3 +77,42 @@ def test_neutral_film_changes_nothing_and_grain_depends_on_the_frame_only(rng):
     noisy = FilmDeveloper(Film(grain=8.0), (12, 10), 4)(grey, 0).float()
     assert 6 < float(noisy.std()) < 10
     assert sample_film(rng, "lab").contrast == 1.0
+
+
+def box_of(camera, joints, size):
+    """(T, 4) left, top, right, bottom of the flesh around the joints, in shares of the image's sides."""
+    points = camera.to_camera(joints)
+    pixels = points @ camera.intrinsics.T
+    pixels, flesh = pixels[..., :2] / pixels[..., 2:], 0.11 * camera.intrinsics[0, 0] / points[..., 2:]
+    return np.concatenate([(pixels - flesh).min(1), (pixels + flesh).max(1)], 1) / np.tile(size, 2)
+
+
+@pytest.mark.parametrize(
+    "cuts", [(0, 0, 0, 0.4), (0.3, 0, 0, 0), (0, 0, 0.25, 0.3), (0, 0.35, 0, 0), (0.2, 0, 0.2, 0), (0.1, 0.2, 0.1, 0.2)]
+)
+def test_the_border_cuts_off_the_share_that_is_asked_for(rng, cuts):
+    joints = moving(rng, frames=3)
+    for _ in range(10):
+        camera = sample_camera(joints, (120, 160), rng, truncation=cuts)
+        left, top, right, bottom = np.median(box_of(camera, joints, (160, 120)), 0)
+        got = [
+            -left / (right - left),
+            -top / (bottom - top),
+            (right - 1) / (right - left),
+            (bottom - 1) / (bottom - top),
+        ]
+        for share, wanted, opposite in zip(got, cuts, (*cuts[2:], *cuts[:2])):
+            if wanted and not opposite:
+                assert share == pytest.approx(wanted, abs=0.03)
+            if not wanted and not opposite and not ((cuts[0] and cuts[2]) or (cuts[1] and cuts[3])):
+                assert share < 0.01  # what shall not be cut off is inside
+        assert (camera.position[:, 1] > 0.05).all() and camera.to_camera(joints)[..., 2].min() > 0.1
+        np.testing.assert_allclose(camera.rotation @ camera.rotation.T, np.eye(3), atol=1e-6)
+
+
+def test_no_cut_is_the_same_camera_as_none(rng):
+    joints = moving(rng)
+    cameras = [
+        sample_camera(joints, (64, 64), np.random.default_rng(3), truncation=cuts) for cuts in (None, (0, 0, 0, 0))
+    ]
+    np.testing.assert_array_equal(cameras[0].translation, cameras[1].translation)

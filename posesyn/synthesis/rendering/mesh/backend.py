@@ -211,8 +211,8 @@ class MeshBackend:
     def render(self, motion: Motion, appearance: Appearance | None = None, *, seed: int) -> Clip:
         """Renders one motion, in the world frame, as a clip with as many frames.
 
-        Its ``view`` places the camera on a wanted side, up to a jitter of 12 degrees. Without an appearance the look is
-        drawn at random, as everything that is random by the seed.
+        Its ``view`` places the camera on a wanted side, up to a jitter of 12 degrees, and lets the image cut the person
+        off. Without an appearance the look is drawn at random, as everything that is random by the seed.
         """
         here = self.device.type == "cpu"
         last = None if here else lambda motions: self.on("cpu")._render(motions[0], appearance, seed)
@@ -226,9 +226,9 @@ class MeshBackend:
         vertices, joints = self._pose(motion)
         floor = float(vertices[..., 1].min())
         view = motion.view or ViewRequest()
-        wanted = {"yaw": view.camera_yaw, "elevation": view.camera_elevation, "floor": floor, "fps": motion.fps}
-        how: dict[str, Any] = {"style": self.style, "mode": self.camera_mode, **wanted}
-        camera = sample_camera(joints, self.image_size, streams[1], **how)
+        wanted = {"yaw": view.camera_yaw, "elevation": view.camera_elevation, "truncation": view.truncation}
+        how: dict[str, Any] = {"style": self.style, "mode": self.camera_mode, "floor": floor, "fps": motion.fps}
+        camera = sample_camera(joints, self.image_size, streams[1], **how, **wanted)
         labels = camera_labels(self.body, motion, joints, camera)
         scene, background = self._scene(appearance, streams[2], camera, joints, floor, labels.keypoints_px)
         stage = self._set_stage(appearance, streams, camera, scene, floor)

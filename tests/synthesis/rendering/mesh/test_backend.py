@@ -14,6 +14,7 @@ from posesyn.body import load_body
 from posesyn.errors import InputError
 from posesyn.geometry.devices import device_of
 from posesyn.geometry.rotations import rotvec_to_matrix
+from posesyn.synthesis.filtering.clip_filter import ClipFilter
 from posesyn.synthesis.rendering.mesh.backend import MeshBackend
 from posesyn.synthesis.rendering.mesh.rasterizer import rasterize
 from posesyn.types import Motion, ViewRequest
@@ -243,3 +244,15 @@ def test_a_device_without_64_bit_numbers_is_left_alone(monkeypatch):
     assert MeshBackend((32, 32)).device == torch.device("cpu")
     with pytest.raises(InputError, match="64-bit"):
         MeshBackend((32, 32), device="mps")
+
+
+def test_an_image_that_cuts_the_person_off_has_exact_labels(body, walking):
+    backend = MeshBackend((96, 96), body)
+    cut = backend.render(replace(walking, view=ViewRequest(0.0, 0.1, (0, 0, 0, 0.4))), seed=5)
+    height = backend.image_size[0]
+    below = cut.keypoints_px[..., 1] > height - 0.5
+    assert 0.1 < below.mean() < 0.6
+    assert not cut.visible[below].any() and cut.mask[:, -1].any(1).all() and not cut.mask[:, 0].any()
+    projected = cut.joints_cam @ cut.intrinsics.T
+    np.testing.assert_allclose(projected[..., :2] / projected[..., 2:], cut.keypoints_px, atol=1e-2)
+    assert all(kept.keep.all() for kept in ClipFilter().filter([cut]))
