@@ -173,7 +173,7 @@ def demo_settings(seed: int) -> RunSettings:
         ExtractionSettings(num_challenging=256, num_non_challenging=64),
         # The wild set climbs, jumps and does gymnastics: here motions may leave the floor.
         SynthesisSettings(num_motions=2, airborne=None),
-        RenderingSettings(frames_per_motion=4, frame_stride=8, image_size=192),
+        RenderingSettings(frames_per_motion=4, frame_stride=3, image_size=192),
         # Ten times the pipeline's rate: the shipped network is far from done, and the demo has minutes.
         training=FineTuningSettings(steps=400, batch_size=32, learning_rate=5e-4, schedule="cosine"),
         seed=seed,

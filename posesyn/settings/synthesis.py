@@ -42,7 +42,7 @@ class FittingSettings:
     elevations: tuple[float, ...] = (-0.05, 0.25, 0.6, 1.0)
     distinct: float = 0.1
     iterations: int = 10
-    keypoint_noise: float = 0.012
+    keypoint_noise: float = 0.02
     stand_in_noise: float = 0.06
     prediction_noise: float = 0.25
     prediction_reach: float = 0.2
@@ -53,7 +53,7 @@ class FittingSettings:
     elevation_noise: float = 0.3
     closeness: float = 0.4
     closeness_noise: float = 0.15
-    temperature: float = 3.0
+    temperature: float = 2.0
 
     __repr__ = short_repr
 
@@ -83,9 +83,16 @@ class SynthesisSettings:
         fitting: How poses are fitted to the keypoints.
         spread: How far a sample's pose may be drawn from its hypothesis, in standard deviations of what the picture
             leaves open: 0 not at all.
-        blend_frames: Standard deviation in frames of the Gaussian with which a motion bends to its fitted pose.
+        blend_frames: Standard deviation in frames of the Gaussian with which a motion bends to its fitted pose; longer
+            where the pose is so far off that it would move faster than 0.4 m/s on average. 0 bends one frame alone.
         photo_view: Share of the steered motions that ask the renderer for the photo's own view (``Motion.view``); the
             others may be seen from all sides.
+        anchor: Where the pose of a steered motion stands. ``"middle"``: motion drawn from the pose is played backwards
+            before it, and the prior goes on after it; ``"start"``: the motion begins with the pose, as in the paper. On
+            validation subjects (4 px of noise) the frames rendered are 93 mm from the true pose (PA-MPJPE) with the
+            former, 103 mm with the latter, and their acceleration around the pose is half.
+        truncated_view: Share of the steered motions of persons whose body leaves the photo that ask for an image whose
+            border cuts the body off likewise (``ViewRequest.truncation``).
     """
 
     num_motions: int = 8
@@ -106,6 +113,8 @@ class SynthesisSettings:
     spread: float = 0.4
     blend_frames: float = 6.0
     photo_view: float = 0.5
+    anchor: Literal["middle", "start"] = "middle"
+    truncated_view: float = 0.5
 
     __repr__ = short_repr
 
@@ -113,13 +122,14 @@ class SynthesisSettings:
         where = "SynthesisSettings"
         check_choices(self)
         check_least(self, num_motions=1, min_frames=0, oversample=1, smoothing=0, airborne=1, batch_rows=1, top_k=1)
-        check_least(self, spread=0, blend_frames=0, photo_view=0)
+        check_least(self, spread=0, blend_frames=0, photo_view=0, truncated_view=0)
         if not self.temperature > 0:
             raise InputError("temperature must be positive", where=where, got=self.temperature)
         if not self.yaw_search:
             raise InputError("yaw_search must not be empty", where=where, fix="(0.0,) searches nothing")
-        if self.photo_view > 1:
-            raise InputError("photo_view is a share", where=where, expected="0 to 1", got=self.photo_view)
+        for name in ("photo_view", "truncated_view"):
+            if getattr(self, name) > 1:
+                raise InputError(f"{name} is a share", where=where, expected="0 to 1", got=getattr(self, name))
 
     def checked(self, step: int, most_tokens: int) -> SynthesisSettings:
         """Itself, if a prior with ``step`` frames per token and so many tokens can do it; else :class:`InputError`."""

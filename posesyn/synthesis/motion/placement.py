@@ -12,14 +12,24 @@ from typing import Any
 import numpy as np
 
 from posesyn import skeletons
-from posesyn.errors import InputError
+from posesyn.errors import FileError, InputError
 from posesyn.metrics.pose2d_error import joint_weights, person_size
 from posesyn.settings.stages import Normalizer
 from posesyn.settings.synthesis import SynthesisSettings
 from posesyn.storage.seeds import rng_of
 from posesyn.synthesis.motion.sampler import Job
-from posesyn.synthesis.motion.steering.steering import CAM_TO_WORLD, bent_to, joints22, nearest_frame, turned
-from posesyn.types import Person, ScoredPerson
+from posesyn.synthesis.motion.steering.steering import (
+    CAM_TO_WORLD,
+    bent_to,
+    joints22,
+    nearest_frame,
+    softened,
+    turned,
+)
+from posesyn.types import Person, ScoredPerson, ViewRequest
+
+SLACK = 4  # frames, one token
+BEND_SPEED = 0.02  # metres per frame at which a motion may bend, root mean square over joints: 0.4 m/s. Our own choice
 
 MIN_JOINTS = 4  # fewer joints are matched by any pose; as in ErrorExtractor, our own choice
 
@@ -117,7 +127,7 @@ class PlacedSample:
         joints: (T, 22, 3) metres, y up.
         anchor_frame: Frame that fits the person's 2D truth best; None where too few joints are visible.
         error: Of that frame, see :class:`Reprojection`; None likewise.
-        elevation: Of the photo's camera above the horizon, radians, if the motion shall be seen from there.
+        view: From where, and how cut off by the image, it shall be seen; None leaves it to chance.
         facts: Provenance.
     """
 
@@ -125,7 +135,7 @@ class PlacedSample:
     joints: np.ndarray
     anchor_frame: int | None
     error: float | None
-    elevation: float | None = None
+    view: ViewRequest | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -170,17 +180,29 @@ def _steered(
 ) -> list[PlacedSample]:
     """Each sample bent to its goal, at the frame that comes nearest to it."""
 
-    def error(pose: np.ndarray, camera: np.ndarray) -> float:
+    def fit(pose: np.ndarray, camera: np.ndarray) -> Reprojection | None:
         fits = reproject([pose[None] * CAM_TO_WORLD @ camera.T], scored.person)
-        return fits[0].error if fits else float("inf")
+        return fits[0] if fits else None
 
+    def error(pose: np.ndarray, camera: np.ndarray) -> float:
+        found = fit(pose, camera)
+        return found.error if found else float("inf")
+
+    size = _image_size(scored.person) if settings.truncated_view else None
     before = error(joints22(scored.prediction), np.eye(3))
     placed = []
     for job, joints in zip(jobs, samples):
         goal = job.goal
-        frame, yaw, distance = nearest_frame(joints, goal.pose, settings.prefix_frames - 1)
+        first, last = settings.prefix_frames - 1, None
+        if job.pose_frame is not None:  # what the tokens keep of the pose may stand a few frames off
+            first, last = max(0, job.pose_frame - SLACK), job.pose_frame + SLACK
+        frame, yaw, distance = nearest_frame(joints, goal.pose, first, last)
         facing = turned(joints, yaw)
-        bent = bent_to(facing, goal.pose, frame, settings.blend_frames)
+        if job.pose_frame is not None:
+            facing = softened(facing, frame, settings.blend_frames)
+        # A pose that the prior hardly knows (a handstand) is far from its motion: taken over longer, or it would whip.
+        steepest = distance * np.exp(-0.5) / BEND_SPEED
+        bent = bent_to(facing, goal.pose, frame, max(settings.blend_frames, steepest) if settings.blend_frames else 0.0)
         facts = {
             "steering": "2d",
             "hypothesis": goal.hypothesis,
@@ -191,8 +213,52 @@ def _steered(
             "fit_distance": distance,
             "yaw": float(yaw),
         }
-        # A stream of its own, so that the view says nothing about the pose.
-        from_photo = rng_of(job.seed, "view").random() < settings.photo_view
-        elevation = goal.elevation if from_photo else None
-        placed.append(PlacedSample(job, bent, frame, error(bent[frame], goal.camera), elevation, facts))
+        # Streams of their own, so that the view says nothing about the pose.
+        from_photo, cut_off = (rng_of(job.seed, name).random() for name in ("view", "truncation"))
+        cuts, seen = None, fit(goal.pose, goal.camera)
+        if seen is not None and size is not None and cut_off < settings.truncated_view:
+            points = (goal.pose * CAM_TO_WORLD @ goal.camera.T)[:, :2] * seen.scale + seen.shift_px
+            cuts = truncation(points, seen.scale, scored.person.box_xyxy, size)
+        photo = (0.0, goal.elevation) if from_photo < settings.photo_view else (None, None)
+        view = None if cuts is None and photo[0] is None else ViewRequest(*photo, cuts)
+        placed.append(PlacedSample(job, bent, frame, error(bent[frame], goal.camera), view, facts))
     return placed
+
+
+# Own choices. A cut of less than _LEAST_CUT is within the error of the fit; _MOST_CUT of height or width leaves enough
+# joints in the image for the filter.
+_LEAST_CUT, _MOST_CUT = 0.05, 0.6
+_FLESH = 0.11  # metres by which the body reaches beyond its joints
+
+
+def truncation(
+    points_px: np.ndarray, scale: float, box_xyxy: np.ndarray, size: tuple[int, int]
+) -> tuple[float, float, float, float] | None:
+    """Shares of a person's box that the photo's left, top, right and bottom border cut off; None where none does.
+
+    Args:
+        points_px: (22, 2) where the fitted pose lies in the photo, or beyond it.
+        scale: Pixels per metre.
+        box_xyxy: (4,) the annotated box; where it ends before a border, that border cuts nothing off.
+        size: (width, height) of the photo.
+    """
+    low, high = points_px.min(0) - _FLESH * scale, points_px.max(0) + _FLESH * scale
+    extent, edge = high - low, np.array(size) - 0.5
+    beyond = np.concatenate([(-0.5 - low) / extent, (high - edge) / extent])
+    gap = np.concatenate([box_xyxy[:2] + 0.5, edge - box_xyxy[2:]])
+    cuts = np.where((gap < _LEAST_CUT * np.tile(extent, 2)) & (beyond > _LEAST_CUT), beyond, 0.0)
+    both = np.tile(cuts[:2] + cuts[2:], 2)
+    cuts = cuts * np.minimum(1.0, _MOST_CUT / np.maximum(both, _MOST_CUT))
+    left, top, right, bottom = (float(cut) for cut in cuts)
+    return (left, top, right, bottom) if cuts.any() else None
+
+
+def _image_size(person: Person) -> tuple[int, int] | None:
+    """(width, height); None for a photo that cannot be read."""
+    if person.image_width_height is not None:
+        return person.image_width_height
+    try:
+        height, width = person.image.load().shape[:2]
+    except FileError:
+        return None
+    return width, height

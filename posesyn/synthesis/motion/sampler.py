@@ -6,7 +6,7 @@ Decoded joints are cleaned: jitter smoothed, standing feet held, floating bodies
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter1d, maximum_filter1d, minimum_filter1d
 from torch import Tensor
 
 from posesyn.settings.synthesis import SynthesisSettings
+from posesyn.storage.seeds import seed_of
 from posesyn.synthesis.motion.prior.features import motion_features, recover_joints, still_features
 from posesyn.synthesis.motion.prior.prior import MotionPriorModel, continue_codes
 from posesyn.synthesis.motion.steering.steering import Goal, yaw_between
@@ -30,6 +31,7 @@ class Job:
     seed: int
     prefix: Tensor  # (P,) or (P, quantizers) codes to start from; empty where there is no pose
     goal: Goal | None = None  # the pose that it is steered to
+    pose_frame: int | None = None  # where that pose stands; None: where the motion comes nearest to it
 
 
 class MotionSampler:
@@ -57,19 +59,66 @@ class MotionSampler:
         still = torch.from_numpy(still_features(poses, self.offsets)).to(self.prior.device)
         return self.prior.encode(still[:, None].repeat(1, self.settings.prefix_frames, 1))
 
+    @property
+    def _lead(self) -> int:
+        """Most tokens before a pose: half of the motion, or of what the prior holds."""
+        return min(self.settings.max_frames // self.prior.frames_per_token, self.prior.max_tokens) // 2
+
+    @property
+    def _windows(self) -> bool:
+        """Whether motions are longer than the prior holds; then all have the same number of tokens, prefixes too."""
+        return self.settings.max_frames // self.prior.frames_per_token > self.prior.max_tokens
+
+    def led_in(self, jobs: Sequence[Job]) -> list[Job]:
+        """The jobs with motion before their poses, as codes to start from, made by a prior that only continues.
+
+        What the prior draws after a pose is played backwards: it ends in the pose, and the prior goes on from there. In
+        which direction a body moves through a pose, a single picture does not tell.
+        """
+        step, lead = self.prior.frames_per_token, self._lead
+        if not lead:
+            return list(jobs)
+        least = lead if self._windows else min(lead, max(1, self.settings.min_frames // step // 2))
+        captions, poses = [job.caption for job in jobs], [job.prefix[:1] for job in jobs]
+        seeds = [seed_of(job.seed, "lead-in") for job in jobs]
+        options = self.drawing(self.settings) | {"max_tokens": lead + 1, "min_tokens": least + 1}
+        codes = self.prior.sample(self.prior.embed(captions), poses, seed=seeds, **options)
+        return [self._reversed(job, row) for job, row in zip(jobs, codes)]
+
+    def _reversed(self, job: Job, codes: Tensor) -> Job:
+        """A job that starts from codes (1 + n, ...) played backwards, the pose of the first of them last."""
+        step = self.prior.frames_per_token
+        joints = recover_joints(self.prior.decode(codes[None]))[0].cpu().numpy()
+        frames = (len(codes) - 1) * step
+        joints = joints[step // 2 :][::-1]
+        joints = np.concatenate([joints, joints[-1:]])[-frames - 1 :]  # T features need T + 1 frames
+        features = torch.from_numpy(motion_features(joints, self.offsets, continuous_heading=True))
+        return replace(job, prefix=self.prior.encode(features[None].to(self.prior.device))[0], pose_frame=frames - 1)
+
     def sample(self, jobs: Sequence[Job], settings: SynthesisSettings | None = None) -> list[np.ndarray]:
         """Joints (T_i, 22, 3) of every job, facing about +z at first, standing on the floor; ``settings`` in place of
         the sampler's own."""
         settings = settings or self.settings
+        codes: dict[int, Tensor] = {}
+        for led in (False, True):  # apart, since they differ in length: a sample must not depend on the others
+            rows = [row for row, job in enumerate(jobs) if (job.pose_frame is not None) == led]
+            if rows:
+                codes |= zip(rows, self._codes([jobs[row] for row in rows], settings, led))
+        return [self.joints(codes[row], settings.smoothing, settings.airborne) for row in range(len(jobs))]
+
+    def _codes(self, jobs: Sequence[Job], settings: SynthesisSettings, led: bool) -> list[Tensor]:
         captions, prefixes, seeds = map(list, zip(*[(job.caption, job.prefix, job.seed) for job in jobs]))
         step, options = self.prior.frames_per_token, self.drawing(settings)
         tokens = settings.max_frames // step
         if tokens > self.prior.max_tokens:
             codes, _ = continue_codes(self.prior, [[text] for text in captions], tokens, prefixes, seeds, **options)
-        else:
-            options |= {"max_tokens": tokens, "min_tokens": max(1, settings.min_frames // step)}
-            codes = self.prior.sample(self.prior.embed(captions), prefixes, seed=seeds, **options)
-        return [self.joints(row, settings.smoothing, settings.airborne) for row in codes]
+            return codes
+        least = max(1, settings.min_frames // step)
+        if led:  # half of it after the pose
+            least = min(tokens, self._lead + max(1, least // 2))
+        return self.prior.sample(
+            self.prior.embed(captions), prefixes, seed=seeds, **options, max_tokens=tokens, min_tokens=least
+        )
 
     @staticmethod
     def drawing(settings: SynthesisSettings) -> dict[str, Any]:

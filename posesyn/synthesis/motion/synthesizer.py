@@ -28,7 +28,7 @@ from posesyn.synthesis.motion.prior.prior import MotionPriorModel
 from posesyn.synthesis.motion.prior.text import checked_texts
 from posesyn.synthesis.motion.sampler import Job, MotionSampler
 from posesyn.synthesis.motion.steering.steering import Goal, draw_goal, joints22
-from posesyn.types import Motion, ScoredPerson, ViewRequest, batched
+from posesyn.types import Motion, ScoredPerson, batched
 from posesyn.types.arguments import check_several
 from posesyn.types.looks import changes_of, short_repr
 
@@ -169,6 +169,8 @@ class MotionSynthesizer:
                 silent = [challenging[row].person for row in rows if given[row] is None]
                 said = {} if captioner is None else caption_persons(silent, captioner)
                 plans = [self._plan(challenging[row], given[row], said, each, seed) for row in rows]
+                if self.settings.anchor == "middle":
+                    plans = self._led_in(plans)
                 samples = self.sampler.sample([job for plan in plans for job in plan.jobs])
                 for start, plan in zip(range(0, len(samples), each), plans):
                     own = samples[start : start + each]
@@ -253,6 +255,12 @@ class MotionSynthesizer:
         jobs = [Job(person.person_id, k, texts[k % len(texts)], seeds[k], prefixes[k], aims[k]) for k in range(count)]
         return _Plan(scored, jobs, source, yaw)
 
+    def _led_in(self, plans: Sequence[_Plan]) -> list[_Plan]:
+        """The plans with motion before the poses of steered persons, all at once."""
+        steered = [job for plan in plans for job in plan.jobs if job.goal is not None]
+        led = iter(self.sampler.led_in(steered) if steered else [])
+        return [replace(plan, jobs=[job if job.goal is None else next(led) for job in plan.jobs]) for plan in plans]
+
     def _goals(self, scored: ScoredPerson, seeds: Sequence[int]) -> list[Goal]:
         """The pose of every sample; none where the person cannot be fitted or shall not be."""
         fitted = self.fitter.fit(scored) if self.settings.steering == "2d" else None
@@ -268,7 +276,7 @@ class MotionSynthesizer:
             person_id=plan.scored.person.person_id,
             anchor_frame=placed.anchor_frame,
             reprojection_error=placed.error,
-            view=None if placed.elevation is None else ViewRequest(0.0, placed.elevation),
+            view=placed.view,
         )
 
     def _of_job(self, job: Job, joints: np.ndarray, facts: Mapping[str, Any]) -> Motion:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from posesyn.errors import InputError
+from posesyn.geometry.procrustes import similarity_align
 from posesyn.interfaces import BodyModel, RenderBackend
 from posesyn.progress import progress_over
 from posesyn.registry import Registry
@@ -116,12 +117,13 @@ class AnimationRenderer:
         return {**identity(self.settings), **({"backend_options": own} if own else {})}
 
     def prepare(self, motion: Motion, seed: int = 0) -> Motion:
-        """What the settings ask to be drawn: frames ``frame_stride`` apart, at most ``frames_per_motion`` and as evenly
-        around the anchor frame (else the middle) as the ends allow, on a body with betas of deviation ``shape_spread``,
-        which the seed and the motion's id decide."""
+        """What the settings ask to be drawn: frames ``frame_stride`` apart (closer where ``max_drift`` asks for it), at
+        most ``frames_per_motion`` and as evenly around the anchor frame (else the middle) as the ends allow, on a body
+        with betas of deviation ``shape_spread``, which the seed and the motion's id decide."""
         settings, length = self.settings, len(motion)
         anchor = length // 2 if motion.anchor_frame is None else motion.anchor_frame
-        rows = np.arange(anchor % settings.frame_stride, length, settings.frame_stride)
+        stride = self._stride(motion)
+        rows = np.arange(anchor % stride, length, stride)
         count = len(rows) if settings.frames_per_motion is None else settings.frames_per_motion
         start = max(0, min(int(np.searchsorted(rows, anchor)) - count // 2, len(rows) - count))
         some = motion.take(rows[start : start + count])
@@ -130,6 +132,19 @@ class AnimationRenderer:
         betas = rng_of(seed, motion.motion_id).normal(0, settings.shape_spread, 10).astype(np.float32)
         # The joints were those of another body.
         return replace(some, betas=betas, joints_world=None)
+
+    def _stride(self, motion: Motion) -> int:
+        """The widest stride with which the frames rendered keep near the pose of the anchor frame."""
+        settings, joints, anchor = self.settings, motion.joints_world, motion.anchor_frame
+        if joints is None or anchor is None or settings.frames_per_motion is None or settings.max_drift is None:
+            return settings.frame_stride
+        around = np.arange(settings.frames_per_motion) - settings.frames_per_motion // 2
+        poses = torch.from_numpy(joints).double()
+        drift = (similarity_align(poses, poses[anchor].expand_as(poses)) - poses[anchor]).norm(dim=-1).mean(-1)
+        for stride in range(settings.frame_stride, 1, -1):
+            if drift[np.clip(anchor + stride * around, 0, len(drift) - 1)].mean() <= settings.max_drift:
+                return stride
+        return 1
 
     def render(
         self,

@@ -49,7 +49,7 @@ def test_every_person_gets_its_motions_best_first(synthesizer, standing):
         assert 16 <= len(motion) <= 24 and motion.fps == 20
         assert 0 <= motion.anchor_frame < len(motion)
         assert motion.joints_world[:, [7, 8, 10, 11], 1].min() > -0.01
-        assert len(motion.meta["prefix_tokens"]) == 2 and motion.meta["prior"] == "tiny"
+        assert 1 <= len(motion.meta["prefix_tokens"]) <= 3 and motion.meta["prior"] == "tiny"
     assert {motion.caption for motion in motions[:3]} == {"a person walks", "someone strolls"}
     assert motions[3].meta["caption_source"] == "pose"
 

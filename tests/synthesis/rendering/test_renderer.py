@@ -186,6 +186,20 @@ def test_prepare_takes_frames_around_the_anchor(length, anchor, frames, stride, 
     assert some.joints_world is None
 
 
+@pytest.mark.parametrize(
+    ("speed", "bound", "frames", "stride"),
+    [(0.0, 0.04, 7, 3), (0.0055, 0.04, 7, 2), (0.1, 0.04, 7, 1), (0.1, None, 7, 3), (0.1, 0.04, None, 3)],
+)
+def test_frames_of_a_fast_motion_are_drawn_closer_together(speed, bound, frames, stride):
+    joints = np.random.default_rng(0).normal(size=(22, 3)).repeat(40, 0).reshape(22, 40, 3).swapaxes(0, 1)
+    # Alternate joints move to and fro: no similarity undoes that.
+    joints = joints + speed * (np.arange(40) - 20)[:, None, None] * (-1) ** np.arange(22)[:, None]
+    one = replace(motion("fast", frames=40, anchor_frame=20), joints_world=joints)
+    renderer = AnimationRenderer(image_size=16, frames_per_motion=frames, frame_stride=3, max_drift=bound)
+    some = renderer.prepare(one)
+    assert some.fps == one.fps / stride and np.array_equal(some.pose_rotvec[some.anchor_frame], one.pose_rotvec[20])
+
+
 def test_prepare_leaves_the_body_without_a_spread():
     own = replace(motion("own"), betas=np.linspace(-1, 1, 10))
     some = AnimationRenderer(image_size=16, shape_spread=0.0).prepare(own)

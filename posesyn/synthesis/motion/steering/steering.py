@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from posesyn import skeletons
@@ -158,14 +159,16 @@ def draw_goal(fitted: Fitted, number: int, seed: int, width: float, settings: Fi
     return Goal(pose, camera, elevation, row, float(fitted.cost[row] - fitted.cost.min()))
 
 
-def nearest_frame(joints: np.ndarray, pose: np.ndarray, first: int = 0) -> tuple[int, float, float]:
+def nearest_frame(
+    joints: np.ndarray, pose: np.ndarray, first: int = 0, last: int | None = None
+) -> tuple[int, float, float]:
     """The frame of (T, 22, 3) joints, y up, that is nearest to a pose (22, 3) up to a turn about the vertical.
 
-    Frames before ``first`` do not count, unless there are no others. Returns the frame, the angle by which the motion
-    must be turned, and the root mean square distance in metres.
+    Frames before ``first`` do not count, unless there are no others, nor do those after ``last``. Returns the frame,
+    the angle by which the motion must be turned, and the root mean square distance in metres.
     """
     first = min(first, len(joints) - 1)
-    frames, goal = np.asarray(joints[first:], np.float64), pose - pose[:1]
+    frames, goal = np.asarray(joints[first : None if last is None else last + 1], np.float64), pose - pose[:1]
     frames = frames - frames[:, :1]
     # All frames at once what yaw_between finds for one; the distance follows from its two sums.
     along, across = _level_products(frames, goal)
@@ -174,6 +177,21 @@ def nearest_frame(joints: np.ndarray, pose: np.ndarray, first: int = 0) -> tuple
     best = int(np.argmin(square))
     yaw = float(np.arctan2(across[best], along[best]))
     return first + best, yaw, float(np.sqrt(max(square[best], 0.0) / len(goal)))
+
+
+SOFTENING = 2.0  # frames; on validation subjects it halves the acceleration around the pose, and 3 no more than that
+
+
+def softened(joints: np.ndarray, frame: int, reach: float) -> np.ndarray:
+    """(T, 22, 3) smoothed over time where a motion that ends in a pose and one that leaves it meet.
+
+    A Gaussian of :data:`SOFTENING` frames at ``frame``, ever less around it, as a Gaussian of ``reach`` frames falls.
+    """
+    if reach <= 0:
+        return joints
+    smooth = gaussian_filter1d(np.asarray(joints, np.float64), SOFTENING, axis=0, mode="nearest")
+    share = np.exp(-0.5 * ((np.arange(len(joints)) - frame) / reach) ** 2)[:, None, None]
+    return joints + share * (smooth - joints)
 
 
 def bent_to(joints: np.ndarray, pose: np.ndarray, frame: int, reach: float) -> np.ndarray:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,19 +12,22 @@ from posesyn.body.pose_library import shipped_library
 from posesyn.body.pose_refinement import FittingSettings
 from posesyn.errors import InputError
 from posesyn.settings.synthesis import SynthesisSettings
+from posesyn.storage.images import ImageFile
 from posesyn.storage.seeds import seed_of
-from posesyn.synthesis.motion.placement import reproject
+from posesyn.synthesis.motion.placement import SLACK, reproject, truncation
 from posesyn.synthesis.motion.prior.features import PARENTS, body_offsets, motion_features, recover_joints
-from posesyn.synthesis.motion.sampler import settled
+from posesyn.synthesis.motion.sampler import Job, settled
 from posesyn.synthesis.motion.steering.steering import (
     CAM_TO_WORLD,
     bent_to,
     joints22,
     nearest_frame,
+    softened,
     turned,
     yaw_between,
 )
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
+from posesyn.synthesis.rendering.renderer import AnimationRenderer
 from tests.factories import make_seen
 
 SHORT = SynthesisSettings(
@@ -32,6 +36,7 @@ SHORT = SynthesisSettings(
     fitting=FittingSettings(starts=4, hypotheses=3, iterations=5),
     blend_frames=3.0,
     photo_view=0.0,
+    truncated_view=0.0,
 )
 
 
@@ -113,7 +118,7 @@ def test_steered_motions_pass_through_poses_that_reproject(synthesizer, poses):
         assert motion.reprojection_error < 0.5 * meta["reprojection_before"]
         assert motion.reprojection_error < meta["reprojection_sampled"]
         assert meta["fit_distance"] > 0 and abs(meta["elevation"]) < 1.6
-        assert motion.anchor_frame >= SHORT.prefix_frames - 1
+        assert abs(motion.anchor_frame - (len(meta["prefix_tokens"]) * 4 - 1)) <= SLACK
         assert motion.joints_world[..., 1].min() > -0.01
     assert any(motion.meta["hypothesis"] == 0 for motion in motions)
     assert len({tuple(motion.joints_world[motion.anchor_frame].ravel()) for motion in motions}) == 4
@@ -141,7 +146,8 @@ def test_motions_longer_than_the_prior_holds(tiny_prior, body, poses, steering):
     assert [len(motion) for motion in motions] == [240] * 4  # whole tokens
     assert [motion.person_id for motion in motions] == ["a", "a", "b", "b"]
     for motion in motions:
-        assert SHORT.prefix_frames - 1 <= motion.anchor_frame < 240 and motion.joints_world[..., 1].min() > -0.01
+        # Half of what the prior holds lies before the pose.
+        assert (95 <= motion.anchor_frame <= 103 or steering == "none") and motion.joints_world[..., 1].min() > -0.01
         assert motion.reprojection_error == pytest.approx(
             reproject([view_of(motion)], persons["ab".index(motion.person_id)].person)[0].error, abs=0.01
         )
@@ -155,6 +161,59 @@ def view_of(motion):
     tilt = motion.meta.get("elevation", 0.0)
     camera = np.array([[1, 0, 0], [0, np.cos(tilt), np.sin(tilt)], [0, -np.sin(tilt), np.cos(tilt)]])
     return motion.joints_world[motion.anchor_frame][None] * CAM_TO_WORLD @ camera.T
+
+
+def test_the_pose_stands_in_mid_motion_or_at_the_start(tiny_prior, body, poses):
+    scored = make_scored(turned(poses[1], 0.5), turned(poses[2], 0.3))
+    settings = replace(SHORT, max_frames=40, min_frames=40)
+    motions = MotionSynthesizer(tiny_prior, settings, body=body).synthesize([scored], 6, progress=False)
+    assert all(12 <= motion.anchor_frame < len(motion) - 8 for motion in motions)
+    assert len({len(motion.meta["prefix_tokens"]) for motion in motions} | {5}) == 1  # 5 of 10 tokens lead in
+    start = MotionSynthesizer(tiny_prior, replace(settings, anchor="start"), body=body)
+    for motion in start.synthesize([scored], 6, progress=False):
+        assert len(motion.meta["prefix_tokens"]) == settings.prefix_frames // 4
+        assert motion.anchor_frame >= settings.prefix_frames - 1
+    # A motion of one token has no room before the pose.
+    short = replace(SHORT, max_frames=4, min_frames=4, prefix_frames=4)
+    assert len(MotionSynthesizer(tiny_prior, short, body=body).synthesize([scored], 1, progress=False)[0]) == 4
+
+
+def test_a_lead_in_is_what_follows_the_pose_played_backwards(tiny_prior, body, motion, monkeypatch):
+    sampler = MotionSynthesizer(tiny_prior, replace(SHORT, max_frames=40), body=body).sampler
+    prefix = sampler.fitted_prefixes(motion[:1])[0]
+    jobs = [Job("a", k, "dance", k, prefix) for k in range(3)]
+    led, alone = sampler.led_in(jobs), sampler.led_in(jobs[1:2])
+    assert alone[0].prefix.tolist() == led[1].prefix.tolist()
+    assert all(job.pose_frame == 4 * len(job.prefix) - 1 and len(job.prefix) <= 5 for job in led)
+    # With a decoder that makes a known motion of every row of codes, the encoder must get that motion backwards.
+    known = torch.from_numpy(motion_features(motion[:25], body_offsets(body), continuous_heading=True))
+    monkeypatch.setattr(tiny_prior, "decode", lambda codes: known[None, : 4 * codes.shape[1]])
+    encoded, encode = [], tiny_prior.encode
+    monkeypatch.setattr(tiny_prior, "encode", lambda features: encoded.append(features[0]) or encode(features))
+    frames = sampler.led_in(jobs[:1])[0].pose_frame + 1
+    back, forth = recover_joints(encoded[0]), recover_joints(known)[2 : 2 + frames]
+    apart = [torch.cdist(joints, joints) for joints in (back, forth.flip(0))]  # wherever they stand and face
+    torch.testing.assert_close(*apart, atol=2e-3, rtol=0)
+
+
+def test_plain_persons_beside_steered_ones_keep_their_motions(tiny_prior, body, poses):
+    plain = make_scored(poses[1], poses[2], hide=range(5, 13))
+    steered = make_scored(turned(poses[1], 0.4), poses[0], "b")
+    synthesizer = MotionSynthesizer(tiny_prior, SHORT, body=body)
+    together = synthesizer.synthesize([plain, steered], 2, progress=False)
+    alone = synthesizer.synthesize([plain], 2, progress=False)
+    for one, other in zip(alone, together):
+        assert len(one) == len(other)
+        np.testing.assert_allclose(one.joints_world, other.joints_world, atol=1e-4)
+
+
+def test_softening_is_smooth_around_a_frame_and_leaves_the_rest(motion):
+    soft = softened(motion, 15, 2.0)
+    change = np.linalg.norm(np.diff(soft, n=2, axis=0), axis=-1).mean(1)
+    before = np.linalg.norm(np.diff(motion, n=2, axis=0), axis=-1).mean(1)
+    assert change[13:16].mean() < 0.5 * before[13:16].mean()
+    np.testing.assert_allclose(soft[[0, 1, 28, 29]], motion[[0, 1, 28, 29]], atol=1e-6)
+    assert softened(motion, 15, 0.0) is motion
 
 
 def test_persons_with_few_joints_are_treated_the_plain_way(tiny_prior, body, poses):
@@ -209,8 +268,67 @@ def test_a_share_of_the_motions_asks_for_the_photos_view(tiny_prior, body, poses
     assert all(m.view.camera_yaw == 0.0 and m.view.camera_elevation == m.meta["elevation"] for m in asked)
 
 
+def test_one_pose_is_seen_from_many_sides(tiny_prior, body, poses):
+    scored = make_scored(poses[1], poses[2])
+    motions = MotionSynthesizer(tiny_prior, replace(SHORT, photo_view=0.5), body=body).synthesize(
+        [scored], 12, progress=False
+    )
+    renderer = AnimationRenderer(image_size=16, body=body, frames_per_motion=1)
+    clips = renderer.render([renderer.prepare(motion) for motion in motions], progress=False)
+    yaws = {motion.motion_id: clip.meta["camera"]["yaw"] for motion, clip in zip(motions, clips)}
+    from_photo = [yaws[motion.motion_id] for motion in motions if motion.view is not None]
+    others = [yaws[motion.motion_id] for motion in motions if motion.view is None]
+    assert np.abs(from_photo).max() < 0.9
+    # Directions all around: their mean is short.
+    assert len(set(others)) == len(others) and abs(np.exp(1j * np.array(others)).mean()) < 0.8
+
+
+def test_motions_of_a_truncated_person_ask_to_be_cut_off_likewise(tiny_prior, body, poses):
+    scored = make_scored(poses[1], poses[2])
+    points = scored.person.keypoints_px
+    bottom = int(points[[11, 12], 1].mean() + 0.5 * (points[[13, 14], 1].mean() - points[[11, 12], 1].mean()))
+    visible = scored.person.visible & (points[:, 1] < bottom)
+    box = np.array([*points[visible].min(0) - 5, points[visible].max(0)[0] + 5, bottom - 1])
+    cut = replace(scored.person, visible=visible, box_xyxy=box, image_width_height=(600, bottom))
+    settings = replace(SHORT, truncated_view=0.5, photo_view=0.5)
+    synthesizer = MotionSynthesizer(tiny_prior, settings, body=body)
+    motions = synthesizer.synthesize([replace(scored, person=cut)], 12, progress=False)
+    asked = [m.view for m in motions if m.view is not None and m.view.truncation is not None]
+    assert 2 <= len(asked) <= 10 and {view.camera_yaw for view in asked} == {0.0, None}
+    for view in asked:
+        left, top, right, down = view.truncation
+        assert (left, top, right) == (0, 0, 0) and 0.15 < down <= 0.6
+    # In a larger photo nothing is cut off, whatever joints are hidden; nor where the photo cannot be read.
+    whole = replace(cut, image_width_height=(600, 600))
+    lost = replace(cut, image_width_height=None, image=ImageFile(Path("absent.jpg")))
+    for person in (whole, lost):
+        motions = synthesizer.synthesize([replace(scored, person=person)], 4, progress=False)
+        assert all(motion.view is None or motion.view.truncation is None for motion in motions)
+
+
+def test_cuts_are_shares_of_the_fitted_body_beyond_the_borders():
+    points = np.array([[50.0, 20.0], [90.0, 180.0]])  # with 10 px of flesh: 60 wide, 180 high
+    assert truncation(points, 10 / 0.11, np.array([45, 15, 95, 139]), (200, 140)) == (
+        0, 0, 0, pytest.approx(50.5 / 180),
+    )  # fmt: skip
+    assert truncation(points, 10 / 0.11, np.array([45, 15, 95, 100]), (200, 140)) is None  # the box ends before
+    assert truncation(points, 10 / 0.11, np.array([45, 15, 95, 139]), (200, 300)) is None
+    left, top, right, bottom = truncation(points - [70, 100], 10 / 0.11, np.array([0, 0, 29, 89]), (30, 90))
+    assert left == pytest.approx(29.5 / 60, abs=0.01) and top + bottom == pytest.approx(0.495, abs=0.01) and right == 0
+    cuts = truncation(points - [60, 150], 10 / 0.11, np.array([0, 0, 40, 39]), (200, 40))
+    assert cuts[1] == pytest.approx(0.6)  # not more than leaves enough to see
+
+
 @pytest.mark.parametrize(
-    "settings", [{"steering": "3d"}, {"spread": -1.0}, {"blend_frames": float("nan")}, {"photo_view": 1.5}]
+    "settings",
+    [
+        {"anchor": "end"},
+        {"truncated_view": 2.0},
+        {"steering": "3d"},
+        {"spread": -1.0},
+        {"blend_frames": float("nan")},
+        {"photo_view": 1.5},
+    ],
 )
 def test_bad_settings_are_refused(tiny_prior, body, settings):
     with pytest.raises(InputError, match="SynthesisSettings"):
