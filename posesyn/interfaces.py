@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
+from posesyn.errors import InputError
 from posesyn.types import Clip, Motion, Person, PoseBatch
 from posesyn.types.looks import changes_of, short_repr
 
 if TYPE_CHECKING:  # importing posesyn must not load torch
     import torch
+
+Antialias = Literal["average", "gaussian"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class EstimatorSpec:
         input_size: (height, width) of the network input in pixels.
         mean, std: Normalisation in 0..1 per channel, in the order of the network's channels.
         channels: Channel order of the input.
-        box_scale: Factor by which the person's box grows before it is cropped.
+        box_scale: Factor by which the person's box grows before it is cropped; the box is taken to be drawn around the
+            whole person, by an annotator or a detector.
         box_aspect: width / height to which the box is padded before cropping.
         box_clip: Whether the box is cut at the borders of the image before anything else.
         skeleton: Joint order of its predictions.
@@ -35,6 +40,15 @@ class EstimatorSpec:
         neighbours: Other persons of the image whose 2D joints its training takes, at most; 0 for none.
         family: Networks of one family learnt from the same data and err alike (the three BlazePose, say); none of them
             may judge another one's training data as a detector. None: ``name`` is the family.
+        tight_box_scale: Factor by which a box around nothing but the joints (``Person.box_is_tight``) grows first, to
+            that of a box drawn around the person; ``box_scale`` follows. Joints lie inside the body; 1.2 is
+            3DCrowdNet's. 1 for networks whose ``box_scale`` is meant for both kinds, as SPIN's is.
+        antialias: What is done against aliasing where the crop is smaller than its region: ``average``, each crop pixel
+            averages over what it covers, as Pillow's bilinear resize does; ``gaussian``, the weaker blur of HMR2; None,
+            nothing. See :func:`posesyn.data.resampling.warp`.
+
+    Raises:
+        InputError: An unknown ``antialias``, or a factor that is not positive.
 
     Example:
         >>> EstimatorSpec("mine", input_size=(256, 192), box_aspect=0.75).skeleton
@@ -56,6 +70,17 @@ class EstimatorSpec:
     rot6d_layout: Literal["interleaved", "contiguous"] | None = None
     neighbours: int = 0
     family: str | None = None
+    tight_box_scale: float = 1.2
+    antialias: Antialias | None = None
+
+    def __post_init__(self) -> None:
+        where = f"EstimatorSpec '{self.name}'"
+        if self.antialias is not None and self.antialias not in get_args(Antialias):
+            expected = f"{', '.join(get_args(Antialias))} or None"
+            raise InputError("unknown antialias", where=where, expected=expected, got=repr(self.antialias))
+        for name in ("box_scale", "tight_box_scale", "box_aspect"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be positive", where=where, got=getattr(self, name))
 
     def __repr__(self) -> str:
         return short_repr(

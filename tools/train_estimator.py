@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -29,6 +28,7 @@ from posesyn.data.crops import CropAugmentation, CropVariation
 from posesyn.data.motions.amass import load_motion, save_motion
 from posesyn.data.motions.bvh import bvh_to_motion
 from posesyn.data.persons.rendered import RenderedClips
+from posesyn.data.resampling import warp
 from posesyn.estimators.hmr import HMR
 from posesyn.estimators.losses import SCORED_JOINTS
 from posesyn.evaluation.scoring import evaluate
@@ -119,10 +119,7 @@ def render_lab(motions: Sequence[Motion], body, count: int, name: str, folder: P
 def store(person: Person) -> tuple[np.ndarray, tuple]:
     """The crop and the labels that belong to it, in the order of ``ARRAYS``."""
     affine = crop_affine(person.box_xyxy, STORED, scale=1.2 * MARGIN)
-    shrink = np.hypot(*affine[0, :2])
-    pixels = person.image.load()
-    flags = cv2.INTER_AREA if shrink < 1 else cv2.INTER_LINEAR
-    crop = cv2.warpAffine(pixels, affine, (STORED, STORED), flags=flags, borderMode=cv2.BORDER_CONSTANT)
+    crop = warp(person.image.load(), affine, (STORED, STORED), "average")
     box = apply_affine(affine, person.box_xyxy.reshape(2, 2)).reshape(4)
     label = person.labels
     return crop, (

@@ -74,7 +74,7 @@ class PoseFitter:
             if own < noise[point]:
                 keypoints[point], noise[point] = person.keypoints_px[joint], own
         known = np.isfinite(noise)
-        size = person_size(person.box_xyxy, person.keypoints_px, person.visible)
+        size = person_size(person.body_box_xyxy, person.keypoints_px, person.visible)
         if known[list(_LIMBS)].sum() < MIN_JOINTS or not size > 0:
             return None
         keypoints[known] = (keypoints[known] - keypoints[known].mean(0)) / size

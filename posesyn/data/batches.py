@@ -156,7 +156,7 @@ class Neighbours:
         self._image_ids = [""] * len(persons)
         for row in range(len(persons)):
             person = persons[row]
-            self._boxes[row], self._image_ids[row] = person.box_xyxy, person.image_id
+            self._boxes[row], self._image_ids[row] = person.body_box_xyxy, person.image_id
             if person.image_id:
                 self._together[person.image_id].append(row)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
 from posesyn import skeletons
 from posesyn.data.persons.base import box_problem
+from posesyn.data.resampling import warp
 from posesyn.errors import InputError
 from posesyn.geometry.cameras import apply_affine, crop_affine, padded_box
 from posesyn.interfaces import EstimatorSpec
@@ -139,7 +139,8 @@ def crop_person(
 ) -> Crop:
     """Cuts a person out of the image.
 
-    Bilinear; outside the image the crop is black before normalisation, as in the published loaders.
+    Bilinear, after what ``spec.antialias`` asks for; outside the image the crop is black before normalisation, as in
+    the published loaders.
 
     Args:
         person: Whom.
@@ -163,12 +164,10 @@ def crop_person(
     problem = box_problem(person.box_xyxy, (width, height))
     if problem is not None:
         raise InputError(problem, where=f"person '{person.person_id}'", fix="correct the annotation or leave it out")
-    box = person.box_xyxy
-    if spec.box_clip:
-        box = np.clip(box, -0.5, (width - 0.5, height - 0.5) * 2)
+    box = estimator_box(person, spec, (width, height))
     variation, size = _variation(augment, rng), spec.input_size
     affine = variation_affine(box, spec, variation)
-    pixels = cv2.warpAffine(image, affine, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    pixels = warp(image, affine, size, spec.antialias)
     keypoints, visible = placed_keypoints(person, affine, variation)
     labels = None if person.labels is None else vary_labels(person.labels, affine, variation)
     inside = visible & (keypoints > -0.5).all(-1) & (keypoints < (size[1] - 0.5, size[0] - 0.5)).all(-1)
@@ -269,6 +268,26 @@ def _variation(augment: CropAugmentation | CropVariation | None, rng: np.random.
     if rng is None:
         raise InputError("augmentation needs a random generator", where="crop_person", fix="pass rng=...")
     return augment.sample(rng)
+
+
+def estimator_box(person: Person, spec: EstimatorSpec, image_size: tuple[int, int]) -> np.ndarray:
+    """(4,) pixels: the person's box as the estimator's rule wants it before padding and ``box_scale``.
+
+    A tight box grows first, then the box is cut at the borders of the image if the rule says so (3DCrowdNet: 1.2, cut,
+    square, 1.25; hongsukchoi/3DCrowdNet_RELEASE, common/utils/preprocessing.py).
+
+    Args:
+        person: Whose box.
+        spec: The rule.
+        image_size: (width, height).
+    """
+    box = np.asarray(person.box_xyxy, np.float64)
+    if person.box_is_tight:
+        middle, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * spec.tight_box_scale
+        box = np.concatenate((middle - half, middle + half))
+    if spec.box_clip:
+        box = np.clip(box, -0.5, np.array(image_size * 2) - 0.5)
+    return box
 
 
 def variation_affine(box_xyxy: np.ndarray, spec: EstimatorSpec, variation: CropVariation) -> np.ndarray:

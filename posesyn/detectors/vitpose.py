@@ -76,7 +76,7 @@ class ViTPose(NetworkDetector):
 
     def find(self, persons: list[Person]) -> tuple[np.ndarray, np.ndarray]:
         """Keypoints (B, 17, 2) in pixels of the persons' images and scores (B, 17): the peaks of the heatmaps."""
-        corners = np.stack([person.box_xyxy for person in persons]).astype(np.float64)
+        corners = np.stack([person.body_box_xyxy for person in persons]).astype(np.float64)
         boxes = [[[*low, *(high - low)]] for low, high in zip(corners[:, :2], corners[:, 2:])]
         images = [person.image.load() for person in persons]
         pixels = self.processor(images, boxes=boxes, return_tensors="pt")["pixel_values"].to(device_of(self))

@@ -85,8 +85,14 @@ def expected_places(heat: Float[Tensor, "B J H W"], depth: Float[Tensor, "B J H 
     return torch.cat((share @ grid, (share * depth.flatten(2)).sum(-1, keepdim=True)), dim=-1)
 
 
-SPIN_SPEC = EstimatorSpec("hmr", input_size=(224, 224), rot6d_layout="interleaved")
-SMALL_SPEC = EstimatorSpec("hmr_small", input_size=(96, 96), rot6d_layout="interleaved")
+# Boxes of joints and of annotators grow by 1.2 both (nkolot/SPIN, datasets/preprocess: hr_lspet.py, coco.py); crops
+# are made with scipy.misc.imresize, which is Pillow's bilinear resize (utils/imutils.py).
+SPIN_SPEC = EstimatorSpec(
+    "hmr", input_size=(224, 224), rot6d_layout="interleaved", tight_box_scale=1.0, antialias="average"
+)
+SMALL_SPEC = EstimatorSpec(
+    "hmr_small", input_size=(96, 96), rot6d_layout="interleaved", tight_box_scale=1.0, antialias="average"
+)
 # Chosen among eight networks by forward + backward speed on one core; the figures are in assets/ESTIMATOR.md.
 SMALL_BACKBONE = "regnetx_002"
 

@@ -97,7 +97,8 @@ def person_size(
     PoseSyn's figure shows normalised errors but not by what (arXiv 2503.13025); all are our own choice.
 
     Args:
-        box_xyxy, keypoints_px, visible: (4,), (J, 2), (J,).
+        box_xyxy, keypoints_px, visible: (4,), (J, 2), (J,); the box around the whole body, ``Person.body_box_xyxy``, so
+            that persons of all data sets compare.
         normalizer: ``"box"`` the longer side of the box, ``"area"`` the root of its area, ``"keypoints"`` the diagonal
             of the known joints' extent, ``"torso"`` from the middle of the shoulders to the middle of the hips,
             ``"head"`` the head size.

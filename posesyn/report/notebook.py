@@ -111,7 +111,7 @@ def person_html(person: Person | ScoredPerson, size: int = _SIZE) -> str:
             picture = person_crop_overlay(scored, size)
             facts = f"rank {scored.rank}, error {scored.error:.3g}; worst: {', '.join(worst_joints(scored))}"
         else:
-            box = np.asarray(one.box_xyxy, np.float64).reshape(2, 2)
+            box = np.asarray(one.body_box_xyxy, np.float64).reshape(2, 2)
             side = max(_CROP * float((box[1] - box[0]).max()), 8.0)
             drawn = draw_persons(as_rgb(one.image.load(), one.person_id), [one])
             picture, _ = crop_square(drawn, box.mean(0), side, size)

@@ -98,7 +98,7 @@ def draw_persons(image: np.ndarray, persons: Sequence[Person], color: Color | No
     """The annotated skeleton and box of each person, on a copy of ``image`` (H, W, 3) uint8."""
     canvas = as_rgb(image, "draw_persons").copy()
     for person in persons:
-        corners = np.clip(np.round(person.box_xyxy), -_FAR_PX, _FAR_PX).astype(int)
+        corners = np.clip(np.round(person.body_box_xyxy), -_FAR_PX, _FAR_PX).astype(int)
         cv2.rectangle(canvas, corners[:2].tolist(), corners[2:].tolist(), color or CENTER, 1, cv2.LINE_AA)
         canvas = draw_skeleton(canvas, person.keypoints_px, person.visible, person.skeleton, color)
     return canvas
@@ -107,7 +107,7 @@ def draw_persons(image: np.ndarray, persons: Sequence[Person], color: Color | No
 def crop_region(scored: Sequence[ScoredPerson]) -> tuple[np.ndarray, float]:
     """Centre (2,) and side in pixels of a square that holds one person and, within reason, all predictions for it."""
     person = scored[0].person
-    box = np.asarray(person.box_xyxy, np.float64)
+    box = np.asarray(person.body_box_xyxy, np.float64)
     truth = np.concatenate([box.reshape(2, 2), person.keypoints_px[person.visible].astype(np.float64)])
     low, high = truth.min(0), truth.max(0)
     limit = _MAX_CROP_GROWTH * max(float((high - low).max()), 1.0)

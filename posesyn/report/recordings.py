@@ -115,7 +115,7 @@ def _record_person(rr: Any, recording: Any, item: ScoredPerson) -> None:
     except PosesynError as error:
         text += f"\nNo picture: {error}"
     recording.log("text", rr.TextDocument(text))
-    box = person.box_xyxy.reshape(1, 4)
+    box = person.body_box_xyxy.reshape(1, 4)
     recording.log("image/box", rr.Boxes2D(array=box, array_format=rr.Box2DFormat.XYXY))
     for name, points, seen, skeleton, color in (
         ("annotation", person.keypoints_px, person.visible, person.skeleton, TRUTH),

@@ -55,7 +55,7 @@ class ClipCodec:
     def encode(self, clip: Clip) -> dict[str, bytes]:
         """Member suffix → content. Equal clips give equal bytes."""
         labels = {name: _narrow(getattr(clip, name)) for name in LABELS}
-        labels["boxes_xyxy"] = frame_boxes(clip)
+        labels["boxes_xyxy"], labels["boxes_tight"] = frame_boxes(clip), boxes_are_tight(clip)
         bits = np.packbits(np.asarray(clip.mask, bool).reshape(len(clip), -1), axis=1)
         members = {"labels.npz": npz_bytes(labels), "mask.npz": npz_bytes({"mask_bits": bits})}
         for index, frame in enumerate(clip.frames):
@@ -121,6 +121,11 @@ def frame_boxes(clip: Clip) -> np.ndarray:
             corners = np.clip((points.min(0), points.max(0)), 0, (width - 1, height - 1))
             boxes[index] = corners.ravel()
     return boxes
+
+
+def boxes_are_tight(clip: Clip) -> np.ndarray:
+    """(T,) bool: whether the box of :func:`frame_boxes` is that of the joints, since the mask shows no body."""
+    return np.array([not mask.any() for mask in clip.mask], bool)
 
 
 def tar_payload(key: str, members: Mapping[str, bytes]) -> bytes:
@@ -190,13 +195,17 @@ def check_crc(data: bytes, crc: int | None, where: object) -> bytes:
 
 
 def decode_labels(data: bytes, header: ClipHeader, where: str) -> dict[str, np.ndarray]:
-    """Label arrays by name, with ``boxes_xyxy``. Shapes are checked when a Clip is made of them."""
+    """Label arrays by name, with ``boxes_xyxy`` and ``boxes_tight`` (False in files that do not state it).
+
+    Shapes are checked when a Clip is made of them.
+    """
     labels = read_npz(data, max_bytes=_MAX_LABEL_BYTES, name=where)
     missing = [name for name in (*LABELS, "boxes_xyxy") if name not in labels]
     if missing:
         raise FileError("a clip lacks labels", where=where, got=f"no {missing}")
     frames = header.shape[0]
-    per_frame = set(labels) & {*LABELS, "boxes_xyxy"} - {"betas", "intrinsics"}
+    labels.setdefault("boxes_tight", np.zeros(frames, bool))
+    per_frame = set(labels) & {*LABELS, "boxes_xyxy", "boxes_tight"} - {"betas", "intrinsics"}
     wrong = {name: labels[name].shape for name in sorted(per_frame) if labels[name].shape[:1] != (frames,)}
     if wrong:
         raise FileError("a clip's labels have the wrong length", where=where, expected=f"{frames} frames", got=wrong)

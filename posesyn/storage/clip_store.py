@@ -107,7 +107,8 @@ class ClipStore(Sequence[Clip]):
         return self._clips[self._row(index)].header
 
     def labels(self, index: int | str) -> dict[str, np.ndarray]:
-        """Label arrays of a clip (see ``Clip``) and ``boxes_xyxy`` (T, 4), without decoding frames; read-only."""
+        """Label arrays of a clip (see ``Clip``), ``boxes_xyxy`` (T, 4) and ``boxes_tight`` (T,), without decoding
+        frames; read-only."""
         return self._cached_labels(self._row(index))
 
     def frame(self, index: int | str, frame: int) -> StoredFrame:

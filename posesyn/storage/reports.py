@@ -31,7 +31,7 @@ VERSION = 1
 # Fields of a person as JSON in one column. Reports of posesyn before 0.1 have these names in ``meta``.
 _FACTS = (
     "occluded", "head_size", "area", "intrinsics", "image_width_height", "sequence", "subject", "action", "camera",
-    "frame", "valid",
+    "frame", "valid", "box_is_tight",
 )  # fmt: skip
 _FIELDS = ("joints_cam", "keypoints_px", "pose_rotmat", "betas", "transl_cam", "intrinsics")
 

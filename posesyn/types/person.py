@@ -16,6 +16,7 @@ from posesyn import skeletons
 from posesyn.errors import InputError
 from posesyn.types.looks import short_repr
 
+_BODY_MARGIN = 0.1
 Gender = Literal["neutral", "male", "female"]
 GENDERS: dict[str, Gender] = {
     **dict.fromkeys(("m", "male", "Male", "M"), "male"),
@@ -171,7 +172,7 @@ class Person:
     Attributes:
         person_id: Unique name within the data set, ``"coco/000042#3"``.
         image: Where the pixels come from.
-        box_xyxy: (4,) float32 pixels of the full image.
+        box_xyxy: (4,) float32 pixels of the full image; see ``box_is_tight``.
         keypoints_px: (J, 2) float32 pixels of the full image, in the order of ``skeleton``.
         visible: (J,) bool, False where a joint carries no annotation. Coordinates of such joints mean nothing.
         skeleton: A name in :data:`posesyn.skeletons.skeleton.SKELETONS`.
@@ -190,6 +191,8 @@ class Person:
         sequence, subject, action, camera: Names of the recording, as the data set has them; evaluation groups by them.
         frame: Number of the frame in its recording.
         valid: False where the data set says that the frame is not to be evaluated.
+        box_is_tight: Whether the box is the bare extent of the joints. Else it is drawn around the whole person, by
+            an annotator, a detector or from a mask.
 
     Example:
         >>> image = ArrayImage(np.zeros((48, 64, 3), np.uint8))
@@ -222,6 +225,7 @@ class Person:
     camera: str | None = None
     frame: int | None = None
     valid: bool = True
+    box_is_tight: bool = False
 
     __repr__ = short_repr
 
@@ -265,6 +269,18 @@ class Person:
         if self.image_width_height is not None:
             width, height = (int(side) for side in self.image_width_height)
             object.__setattr__(self, "image_width_height", (width, height))
+        if not isinstance(self.box_is_tight, bool | np.bool_):
+            raise InputError("Person.box_is_tight must be True or False", where=where, got=repr(self.box_is_tight))
+        object.__setattr__(self, "box_is_tight", bool(self.box_is_tight))
+
+    @property
+    def body_box_xyxy(self) -> np.ndarray:
+        """(4,) float32 pixels: a box around the whole body. Tight boxes are grown on each side by a tenth of their
+        longer side (our own choice), as the joints lie inside the body."""
+        if not self.box_is_tight:
+            return self.box_xyxy
+        margin = _BODY_MARGIN * float((self.box_xyxy[2:] - self.box_xyxy[:2]).max())
+        return self.box_xyxy + np.array([-margin, -margin, margin, margin], np.float32)
 
 
 Persons = Sequence[Person]

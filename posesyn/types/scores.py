@@ -215,6 +215,7 @@ def _row(item: ScoredPerson, selection: str) -> dict[str, Any]:
         "image_name": person.image.name,
         **{name: getattr(person, name) for name in _COPIED},
         "box_xyxy": [float(x) for x in person.box_xyxy],
+        "box_is_tight": person.box_is_tight,
         "keypoints_px": [float(x) for x in person.keypoints_px.ravel()],
         "visible": [bool(x) for x in person.visible],
         "joint_errors": [float(x) for x in item.joint_errors],

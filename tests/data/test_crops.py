@@ -12,6 +12,10 @@ from posesyn import skeletons
 from posesyn.data.crops import CropAugmentation, CropVariation, crop_person, crop_persons, variation_affine
 from posesyn.data.persons.rendered import RenderedClips
 from posesyn.errors import InputError
+from posesyn.estimators.crowdnet.network import CROWDNET_SPEC
+from posesyn.estimators.hmr import SMALL_SPEC, SPIN_SPEC
+from posesyn.estimators.hmr2.network import HMR2_SPEC
+from posesyn.estimators.hybrik.network import HYBRIK_SPEC
 from posesyn.interfaces import EstimatorSpec
 from posesyn.storage.images import ImageFile
 from posesyn.types import ArrayImage, Person
@@ -82,6 +86,69 @@ def test_box_rule_of_the_estimator(person):
     np.testing.assert_allclose(crop.box_center, [35, 30])
     assert crop.box_size == pytest.approx(60 * 0.75 * 1.25) and crop.image.shape == (3, 64, 48)
     np.testing.assert_allclose(crop.affine @ [35, 30, 1], [23.5, 31.5], atol=1e-9)
+
+
+def with_box(person: Person, box: tuple[float, ...], tight: bool) -> Person:
+    image = ArrayImage(np.zeros((300, 400, 3), np.uint8))
+    return replace(person, image=image, box_xyxy=np.array(box), box_is_tight=tight)
+
+
+@pytest.mark.parametrize(
+    ("spec", "annotated", "tight"),
+    [
+        # SPIN, datasets/preprocess: 1.2 times the longer side, of the joints' extent (LSP, 3DPW) and of COCO's boxes.
+        (SPIN_SPEC, 240.0, 240.0),
+        (SMALL_SPEC, 240.0, 240.0),
+        # HMR2 takes boxes of detectors as they are.
+        (HMR2_SPEC, 200.0, 240.0),
+        (HYBRIK_SPEC, 250.0, 300.0),
+        # 3DCrowdNet, get_bbox and process_bbox: joints 1.2, cut at the image, square, 1.25.
+        (CROWDNET_SPEC, 250.0, 300.0),
+        (EstimatorSpec("mine", box_scale=1.0), 200.0, 240.0),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_growth_of_tight_and_of_annotated_boxes(person, spec, annotated, tight):
+    box = (150.0, 50.0, 250.0, 250.0)
+    for is_tight, side in ((False, annotated), (True, tight)):
+        crop = crop_person(with_box(person, box, is_tight), spec)
+        assert crop.box_size == pytest.approx(side) and crop.affine[0, 0] == pytest.approx(spec.input_size[1] / side)
+        np.testing.assert_allclose(crop.box_center, [200, 150])
+        np.testing.assert_allclose(crop_persons([with_box(person, box, is_tight)], spec).box_sizes, [side])
+
+
+def test_a_tight_box_grows_before_it_is_cut(person):
+    # 1.2: y from -20 to 220, cut to -0.5 ... 220; square; 1.25.
+    crop = crop_person(with_box(person, (150, 0, 250, 200), True), CROWDNET_SPEC)
+    assert crop.box_size == pytest.approx(220.5 * 1.25) and crop.box_center[1] == pytest.approx((220 - 0.5) / 2)
+
+
+def test_antialias_is_in_inference_and_training_crops(person, rng):
+    noise = ArrayImage(rng.integers(0, 256, (300, 400, 3), dtype=np.uint8))
+    person = replace(person, image=noise, box_xyxy=np.array([50, 20, 350, 280]))
+    for variation in (None, CropVariation(rotation=0.4, flip=True)):
+        plain, smooth = (
+            crop_person(person, replace(PLAIN, antialias=kind), augment=variation) for kind in (None, "average")
+        )
+        # Fine noise averages out; the annotation does not change.
+        assert smooth.image[:, 8:-8, 8:-8].std() < 0.4 * plain.image[:, 8:-8, 8:-8].std()
+        np.testing.assert_array_equal(smooth.keypoints_px, plain.keypoints_px)
+        np.testing.assert_array_equal(smooth.affine, plain.affine)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"antialias": "blur"}, "average, gaussian or None.*'blur'"),
+        ({"antialias": True}, "unknown antialias"),
+        ({"tight_box_scale": 0.0}, "tight_box_scale must be positive"),
+        ({"box_scale": float("nan")}, "box_scale must be positive"),
+        ({"box_aspect": -1.0}, "box_aspect must be positive"),
+    ],
+)
+def test_specs_that_make_no_crop(changes, words):
+    with pytest.raises(InputError, match=words):
+        EstimatorSpec("mine", **changes)
 
 
 def test_flip_mirrors_pixels_and_swaps_joints(person):

@@ -1,5 +1,7 @@
 import copy
+import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,9 +9,12 @@ import torch
 
 from posesyn.data.batches import collate, training_sample
 from posesyn.errors import CheckpointError, FileError, InputError
+from posesyn.estimators import load_estimator
 from posesyn.estimators.hmr import HMR, SMALL_SPEC, AverageNeck, JointNeck, expected_places
 from posesyn.interfaces import TrainableEstimator
 from posesyn.storage.checkpoints import save_weights
+from posesyn.storage.images import ImageFile
+from posesyn.types import ArrayImage, Person
 
 
 @pytest.fixture(scope="module")
@@ -215,3 +220,44 @@ def test_average_neck():
 def test_unknown_neck():
     with pytest.raises(InputError, match="unknown neck"):
         HMR(SMALL_SPEC, "regnetx_002", neck="transformer")
+
+
+def moved_by_a_shift(estimator, persons, step=0.21):
+    """(P,) mean distance in mm between the joints of a crop and of one ``step`` of its pixels further right."""
+    spec, moved = estimator.spec, []
+    for person in persons:
+        side = (person.box_xyxy[2:] - person.box_xyxy[:2]).max() * spec.box_scale
+        dx = step * side / spec.input_size[1]
+        moved.append(replace(person, box_xyxy=person.box_xyxy + np.array([dx, 0, dx, 0], np.float32)))
+    first, second = (np.asarray(estimator.predict(some).joints_cam, np.float64) for some in (persons, moved))
+    return 1000 * np.linalg.norm((first - first[:, :1]) - (second - second[:, :1]), axis=-1).mean(1)
+
+
+def test_antialiasing_steadies_the_shipped_network_on_photographs(shared):
+    folder = shared / "data" / "images" / "multiview_balance"
+    content = json.loads((folder / "annotations.json").read_text())["frames"]
+    persons = []
+    for path in sorted((folder / "frames").glob("*0.jpg")):
+        camera, frame = path.stem.rsplit("_", 1)
+        points = np.array(content[frame]["keypoints2d"][camera])
+        points = points[points[:, 2] > 0.3, :2]
+        box = np.concatenate((points.min(0), points.max(0)))
+        persons.append(Person(path.stem, ImageFile(path, "raw"), box, np.zeros((17, 2)), np.zeros(17, bool), "coco17"))
+    estimator = load_estimator("hmr_small")
+    assert estimator.spec.antialias == "average"
+    steady = moved_by_a_shift(estimator, persons).mean()
+    estimator.spec = replace(estimator.spec, antialias=None)
+    assert steady < 0.8 * moved_by_a_shift(estimator, persons).mean()
+
+
+def test_antialiasing_steadies_the_shipped_network_on_noisy_pictures(rng):
+    """Fine noise, as of a sensor or of gravel, that a crop of a large picture must not show."""
+    persons = []
+    for index in range(8):
+        image = rng.integers(0, 256, (700, 500, 3), dtype=np.uint8)
+        box = np.array([100 + 7 * index, 80, 400, 600])
+        persons.append(Person(f"{index}", ArrayImage(image), box, np.zeros((17, 2)), np.zeros(17, bool), "coco17"))
+    estimator = load_estimator("hmr_small")
+    steady = moved_by_a_shift(estimator, persons).mean()
+    estimator.spec = replace(estimator.spec, antialias=None)
+    assert steady < 0.75 * moved_by_a_shift(estimator, persons).mean()

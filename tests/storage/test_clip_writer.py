@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -16,9 +17,10 @@ import numpy as np
 import pytest
 
 from posesyn.errors import FileError, InputError, RunError, UnsafeFileError
-from posesyn.storage.clip_codec import ClipCodec, frame_boxes
+from posesyn.storage.clip_codec import ClipCodec, decode_labels, frame_boxes, parse_header
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.clip_writer import ClipWriter
+from posesyn.storage.files import npz_bytes
 from tests.factories import write_clips
 
 ARRAYS = ("pose_rotvec", "betas", "transl_cam", "joints_cam", "keypoints_px", "visible", "mask", "intrinsics", "keep")
@@ -51,7 +53,19 @@ def test_round_trip(tmp_path, make_clip):
         assert getattr(back, name) == getattr(clip, name)
     assert back.meta == {"seed": 3}
     np.testing.assert_array_equal(store.labels(0)["boxes_xyxy"], frame_boxes(clip))
+    np.testing.assert_array_equal(store.labels(0)["boxes_tight"], ~clip.mask.any((1, 2)))
     store.verify()
+
+
+def test_labels_of_before_boxes_said_what_they_are(make_clip):
+    codec = ClipCodec("png")
+    members = codec.encode(make_clip(frames=2))
+    header = parse_header(members["clip.json"], "a clip")
+    with np.load(io.BytesIO(members["labels.npz"])) as labels:
+        old = {name: labels[name] for name in labels.files if name != "boxes_tight"}
+    assert decode_labels(npz_bytes(old), header, "a clip")["boxes_tight"].tolist() == [False, False]
+    with pytest.raises(FileError, match="wrong length"):
+        decode_labels(npz_bytes({**old, "boxes_tight": np.zeros(3, bool)}), header, "a clip")
 
 
 @pytest.mark.parametrize("kind", ["jpg", "webp"])

@@ -29,6 +29,7 @@ FACTS = {
     "camera": "c1",
     "frame": 7,
     "valid": False,
+    "box_is_tight": True,
 }
 
 
@@ -54,6 +55,11 @@ def test_typed_facts_survive(tmp_path):
     for name, value in FACTS.items():
         np.testing.assert_array_equal(getattr(first, name), value)
     assert first.meta == {"licence": "CC0"}
+    # Of before persons said whether their boxes are tight: those are read as boxes around the whole person.
+    for one in old:
+        del one["box_is_tight"]
+    table.assign(facts=[json.dumps(one) for one in old], meta="{}").to_parquet(tmp_path / "new" / TABLE)
+    assert not load_report(tmp_path / "new").scored[0].person.box_is_tight
 
 
 def test_a_report_as_a_table():

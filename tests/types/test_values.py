@@ -77,6 +77,16 @@ def test_person_normalises_its_arrays():
     assert again.person_id == person.person_id
 
 
+def test_tight_boxes_grow_to_the_body():
+    box = np.array([10, 20, 40, 120])
+    assert not _person().box_is_tight
+    np.testing.assert_array_equal(_person(box_xyxy=box).body_box_xyxy, box)
+    tight = _person(box_xyxy=box, box_is_tight=np.True_)
+    np.testing.assert_array_equal(tight.box_xyxy, box)
+    np.testing.assert_allclose(tight.body_box_xyxy, [0, 10, 50, 130])
+    assert tight.box_is_tight is True and tight.body_box_xyxy.dtype == np.float32
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -86,6 +96,8 @@ def test_person_normalises_its_arrays():
         ({"box_xyxy": np.zeros(3)}, "box_xyxy"),
         ({"box_xyxy": np.array([0, 0, np.inf, 1])}, "box_xyxy"),
         ({"skeleton": "coco"}, "unknown skeleton"),
+        ({"box_is_tight": "yes"}, "box_is_tight"),
+        ({"box_is_tight": None}, "box_is_tight"),
     ],
 )
 def test_bad_person(changes, message):

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from posesyn.data.persons.base import box_problem
 from posesyn.errors import InputError
-from posesyn.storage.clip_codec import LABELS, frame_boxes
+from posesyn.storage.clip_codec import LABELS, boxes_are_tight, frame_boxes
 from posesyn.storage.clip_store import ClipStore
 from posesyn.types import ArrayImage, BodyLabels, Clip, ImageSource, Person
 
@@ -126,6 +126,7 @@ class RenderedClips(Sequence[Person]):
             track_id=f"{self.name}/{self._ids[row]}",
             meta={**head.meta, "clip_id": self._ids[row], "source_person_id": head.person_id},
             frame=frame,
+            box_is_tight=bool(labels["boxes_tight"][frame]),
         )
 
     def groups(self) -> dict[str, list[int]]:
@@ -153,7 +154,7 @@ class RenderedClips(Sequence[Person]):
         else:
             clip = self._clips[row]
             labels = {name: np.asarray(getattr(clip, name)) for name in LABELS}
-            labels["boxes_xyxy"] = frame_boxes(clip)
+            labels["boxes_xyxy"], labels["boxes_tight"] = frame_boxes(clip), boxes_are_tight(clip)
         labels["pose_rotmat"] = rotation_matrices(labels["pose_rotvec"])
         return labels
 

@@ -197,7 +197,7 @@ class BlazePose(nn.Module):
                 problem, where=f"person '{person.person_id}'", fix="correct the annotation or leave it out"
             )
         if self.search == "detector":
-            low, high = person.box_xyxy[:2], person.box_xyxy[2:]
+            low, high = person.body_box_xyxy[:2], person.body_box_xyxy[2:]
             inside = [
                 one
                 for one in self.detect_persons(image)
@@ -206,7 +206,7 @@ class BlazePose(nn.Module):
             if inside:
                 middle = (low + high) / 2
                 return min(inside, key=lambda one: float(np.linalg.norm(one.points[0] - middle))).region
-        return Region.of_box(person.box_xyxy)
+        return Region.of_box(person.body_box_xyxy)
 
 
 def refine(points: Float[Tensor, "B J 2"], heat: Float[Tensor, "B J 64 64"]) -> Float[Tensor, "B J 2"]:

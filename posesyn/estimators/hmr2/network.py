@@ -210,7 +210,14 @@ class SmplDecoder(nn.Module):
 
 
 # The box is padded to 192:256 and then to a square (shubham-goel/4D-Humans); detector boxes are not enlarged.
-HMR2_SPEC = EstimatorSpec("hmr2", input_size=(256, 256), box_scale=1.0, box_aspect=192 / 256, rot6d_layout="contiguous")
+HMR2_SPEC = EstimatorSpec(
+    "hmr2",
+    input_size=(256, 256),
+    box_scale=1.0,
+    box_aspect=192 / 256,
+    rot6d_layout="contiguous",
+    antialias="gaussian",
+)
 # Columns of the crop that the backbone does not see, on either side.
 _MARGIN = 32
 _DEPTH = 32

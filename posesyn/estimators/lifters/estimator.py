@@ -118,7 +118,7 @@ class LifterEstimator(nn.Module):
         if self.detector is None:
             return person.keypoints_px, person.visible, person.skeleton
         image = person.image.load()
-        points, scores = self.detector.detect(image[None], np.asarray(person.box_xyxy, np.float32)[None])
+        points, scores = self.detector.detect(image[None], np.asarray(person.body_box_xyxy, np.float32)[None])
         return points[0], np.asarray(scores[0]) > self.min_score, self.detector.skeleton
 
     def training_losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:

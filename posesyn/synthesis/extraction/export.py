@@ -58,7 +58,7 @@ def export_coco(
             sources[name] = person.image
         elif getattr(sources[name], "path", None) != getattr(person.image, "path", None):
             raise InputError("two images have the same name", got=name, fix="pass images=, the folder above both")
-        x1, y1, x2, y2 = (float(value) for value in person.box_xyxy)
+        x1, y1, x2, y2 = (float(value) for value in person.body_box_xyxy)
         hidden = np.zeros(len(skeleton), bool) if person.occluded is None else person.occluded
         flags = np.where(person.visible, np.where(hidden, 1, 2), 0)
         points = np.where(person.visible[:, None], person.keypoints_px.astype(np.float64), 0)
@@ -107,7 +107,7 @@ def export_csv(report: ErrorReport, path: str | os.PathLike[str], only_selected:
             item.worst_joint,
             int(np.sum(item.joint_used)),
             str(image.path) if isinstance(image, ImageFile) else image.name,
-            *(f"{float(value):.2f}" for value in person.box_xyxy),
+            *(f"{float(value):.2f}" for value in person.body_box_xyxy),
             person.captions[0] if person.captions else "",
         ]
         writer.writerow([_harmless(cell) for cell in cells])

@@ -68,7 +68,9 @@ class PersonScorer:
         used = person.visible & present
         weights = self._joint_weights(person, image_size)
         normalizer, needed = self._settings.normalizer, self._settings.min_joints
-        size = person_size(person.box_xyxy, person.keypoints_px, used, normalizer, person.skeleton, person.head_size)
+        size = person_size(
+            person.body_box_xyxy, person.keypoints_px, used, normalizer, person.skeleton, person.head_size
+        )
         if not np.isfinite(points[used]).all() or not np.isfinite(prediction.joints_cam).all():
             return "the estimator answered with NaN or infinite values"
         if not size > 0:
@@ -156,7 +158,7 @@ def _boxes_by_image(persons: Sequence[Person]) -> dict[str, list[tuple[str, np.n
     found: dict[str, list[tuple[str, np.ndarray]]] = {}
     for person in persons:
         if person.image_id:
-            found.setdefault(person.image_id, []).append((person.person_id, person.box_xyxy))
+            found.setdefault(person.image_id, []).append((person.person_id, person.body_box_xyxy))
     return {image: boxes for image, boxes in found.items() if len(boxes) > 1}
 
 

@@ -207,7 +207,7 @@ def cut_out(person: Person, margin: float = 1.2) -> Image.Image:
     """
     pixels = person.image.load()
     height, width = pixels.shape[:2]
-    x0, y0, x1, y1 = (float(value) for value in person.box_xyxy)
+    x0, y0, x1, y1 = (float(value) for value in person.body_box_xyxy)
     grow = 0.5 * (margin - 1.0)
     wide, high = grow * (x1 - x0), grow * (y1 - y0)
     left, top = max(0, int(np.floor(x0 - wide))), max(0, int(np.floor(y0 - high)))
@@ -217,7 +217,7 @@ def cut_out(person: Person, margin: float = 1.2) -> Image.Image:
             "the person's box lies outside the image",
             where=f"person '{person.person_id}'",
             expected=f"inside {width} x {height}",
-            got=np.round(person.box_xyxy, 1).tolist(),
+            got=np.round(person.body_box_xyxy, 1).tolist(),
         )
     return Image.fromarray(np.ascontiguousarray(pixels[top:bottom, left:right]))
 

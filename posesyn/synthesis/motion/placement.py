@@ -85,7 +85,7 @@ def reproject(
     points, present = skeletons.convert(joints, "humanml3d22", person.skeleton)
     weight = joint_weights(person.skeleton, weights) * (person.visible & present[0])
     used = weight > 0
-    size = person_size(person.box_xyxy, person.keypoints_px, person.visible, normalizer)
+    size = person_size(person.body_box_xyxy, person.keypoints_px, person.visible, normalizer)
     if used.sum() < MIN_JOINTS or not size > 0:
         return None
     points, truth, weight = points[:, used], np.asarray(person.keypoints_px, np.float64)[used], weight[used]

@@ -83,7 +83,7 @@ def likeness(
     person = source.person if isinstance(source, ScoredPerson) else source
     prediction = source.prediction if isinstance(source, ScoredPerson) else None
     look = replace(sample_appearance(rng, style), source=person.person_id)
-    tall = float(person.box_xyxy[3] - person.box_xyxy[1])
+    tall = float(person.body_box_xyxy[3] - person.body_box_xyxy[1])
     if tall < _MIN_BOX_HEIGHT:
         reason = f"everything: the person is {tall:.0f} px high, {_MIN_BOX_HEIGHT} are needed"
         return replace(look, source="random", notes=(f"person {person.person_id}", reason))
@@ -209,7 +209,7 @@ def _surroundings(
         mask |= _body_mask(prediction, body, scale, small.shape[:2])
     if pose is not None:
         mask |= _bone_mask(pose, scale, small.shape[:2])
-    box = np.asarray(person.box_xyxy, np.float64) * scale
+    box = np.asarray(person.body_box_xyxy, np.float64) * scale
     if not mask.any():
         left, top, right, bottom = (max(int(value), 0) for value in np.rint(box))
         mask[top:bottom, left:right] = 1
