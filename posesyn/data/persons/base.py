@@ -23,10 +23,14 @@ def xywh_to_xyxy(box_xywh: np.ndarray) -> np.ndarray:
     return np.concatenate((box[..., :2], box[..., :2] + box[..., 2:]), axis=-1)
 
 
-def box_around(keypoints_px: np.ndarray, visible: np.ndarray, margin: float = 0.1) -> np.ndarray:
-    """(4,) float32 box around the visible joints, grown on each side by ``margin`` of the longer side.
+# A single joint, or joints in one line, must not give an empty box; pixels, our own choice.
+_LEAST_SIDE = 2.0
 
-    Joints lie inside the body, so the bare extent cuts off hands, feet and head; 0.1 is our own choice.
+
+def box_around(keypoints_px: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """(4,) float32 bare extent of the visible joints, at least 2 pixels wide and high (our own choice).
+
+    Joints lie inside the body, so it cuts off hands, feet and head: a person with it says ``box_is_tight``.
 
     Raises:
         InputError: No joint is visible.
@@ -35,7 +39,7 @@ def box_around(keypoints_px: np.ndarray, visible: np.ndarray, margin: float = 0.
     if not len(points):
         raise InputError("no joint is visible, so there is no box around them")
     low, high = points.min(0), points.max(0)
-    pad = max(float((high - low).max()) * margin, 1.0)
+    pad = np.maximum(_LEAST_SIDE - (high - low), 0) / 2
     return np.concatenate((low - pad, high + pad)).astype(np.float32)
 
 
@@ -292,9 +296,10 @@ class AnnotatedPersons(Sequence[Person]):
         """Keypoints (J, 2) and visible (J,) of a candidate."""
         raise InputError("a reader must say how joints are read", where=type(self).__name__)
 
-    def _box(self, record: Any, keypoints: np.ndarray, visible: np.ndarray, person_id: str) -> np.ndarray:
-        """(4,) pixels; around the joints unless the data set has boxes."""
-        return box_around(keypoints, visible)
+    def _box(self, record: Any, person_id: str) -> np.ndarray | None:
+        """(4,) pixels, drawn around the whole person, or None where the data set states none: then the extent of the
+        joints is taken, and the person says so."""
+        return None
 
     def _size(self, record: Any) -> tuple[int, int] | None:
         """(width, height) of the image where the annotation states it."""
@@ -347,7 +352,9 @@ class AnnotatedPersons(Sequence[Person]):
             names = [skeletons.get(self.skeleton).joints[i] for i in np.flatnonzero(bad)]
             problem: str | None = f"joints marked visible are NaN or infinite: {', '.join(names)}"
         else:
-            problem = box_problem(self._box(item.record, keypoints, visible, item.person_id), self._size(item.record))
+            box = self._box(item.record, item.person_id)
+            box = box_around(keypoints, visible) if box is None else box
+            problem = box_problem(box, self._size(item.record))
         if problem is not None and self._on_bad == "error":
             where = f"person '{item.person_id}' of {self.path}"
             raise InputError(problem, where=where, fix="correct the annotation, or pass on_bad='skip'")
@@ -366,8 +373,9 @@ class AnnotatedPersons(Sequence[Person]):
             return [self[i] for i in range(*index.indices(len(self)))]
         record, person_id, path = self._kept[index]
         keypoints, visible = self._joints(record, person_id)
-        box = self._box(record, keypoints, visible, person_id)
-        facts = {"image_id": person_id, **self._facts(record, path)}
+        box = self._box(record, person_id)
+        facts = {"image_id": person_id, "box_is_tight": box is None, **self._facts(record, path)}
+        box = box_around(keypoints, visible) if box is None else box
         return Person(person_id, self._image(record, path), box, keypoints, visible, self.skeleton, **facts)
 
     @property

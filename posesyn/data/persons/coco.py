@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from posesyn import skeletons
-from posesyn.data.persons.base import AnnotatedPersons, Candidate, Choice, box_around, resolve, xywh_to_xyxy
+from posesyn.data.persons.base import AnnotatedPersons, Candidate, Choice, resolve, xywh_to_xyxy
 from posesyn.errors import InputError
 from posesyn.storage.files import read_json
 from posesyn.storage.images import ImageFile, Orientation
@@ -132,10 +132,10 @@ class CocoKeypoints(AnnotatedPersons):
         values = values.reshape(joints, 3)
         return values[:, :2], values[:, 2] > 0
 
-    def _box(self, record: dict[str, Any], keypoints: np.ndarray, visible: np.ndarray, person_id: str) -> np.ndarray:
+    def _box(self, record: dict[str, Any], person_id: str) -> np.ndarray | None:
         box = record.get("bbox")
         if box is None or not np.any(np.asarray(box)[2:]):
-            return box_around(keypoints, visible)
+            return None
         return xywh_to_xyxy(np.asarray(box))
 
     def _size(self, record: dict[str, Any]) -> tuple[int, int] | None:

@@ -13,7 +13,6 @@ from posesyn.data.persons.base import (
     AnnotatedPersons,
     Candidate,
     Choice,
-    box_around,
     check_choice,
     read_mat,
     resolve,
@@ -179,9 +178,9 @@ class MpiiKeypoints(AnnotatedPersons):
         absent = (keypoints <= -1).all(1)
         return keypoints - self._base, (visible > 0) & ~absent
 
-    def _box(self, item: dict[str, Any], keypoints: np.ndarray, visible: np.ndarray, person_id: str) -> np.ndarray:
+    def _box(self, item: dict[str, Any], person_id: str) -> np.ndarray | None:
         if self._box_rule == "joints":
-            return box_around(keypoints, visible)
+            return None
         try:
             center, scale = np.asarray(item["center"], np.float32).reshape(2), float(item["scale"])
         except (KeyError, TypeError, ValueError) as error:

@@ -101,7 +101,7 @@ class _NpzPersons(AnnotatedPersons):
             candidates.append(Candidate(row, person_id, resolve(self.folder, image, f"row {row}")))
         self._accept(candidates)
 
-    def _box(self, record: int, keypoints: np.ndarray, visible: np.ndarray, person_id: str) -> np.ndarray:
+    def _box(self, record: int, person_id: str) -> np.ndarray:
         center = np.asarray(self._table["center"][record], np.float32)
         return square_box(center, float(self._table["scale"][record]) * _SCALE_PX / _GROWN)
 
@@ -111,6 +111,8 @@ class _NpzPersons(AnnotatedPersons):
 
 class SpinPersons(_NpzPersons):
     """Persons of a file in SPIN's form: 24 joints (or OpenPose's 25) in 2D, 24 joints in 3D and SMPL fits where stated.
+
+    The file does not say whether a box is COCO's or that of the joints: none counts as tight.
 
     3D joints are in the camera's frame relative to the pelvis. The fit's translation is not in the file and stays zero
     (``person.fit.transl_known`` is False).
@@ -285,6 +287,7 @@ class BedlamPersons(_NpzPersons):
             "intrinsics": table["cam_int"][record],
             "meta": {key: table.text(key, record) for key in ("age", "kid") if key in table},
             "fit": BodyFit(pose, table["shape"][record], transl, self._gender(record), self._model, extrinsics, known),
+            "box_is_tight": True,  # 1.2 · longer side of joints[:22] (pixelite1201/BEDLAM, data_processing)
         }
 
 

@@ -15,7 +15,6 @@ from posesyn.data.persons.base import (
     AnnotatedPersons,
     Candidate,
     Choice,
-    box_around,
     box_problem,
     check_choice,
     checked_intrinsics,
@@ -248,10 +247,10 @@ class Emdb(_Tracks):
         points = self._tracks[record[0]].keypoints[record[1]]
         return points, np.isfinite(points).all(-1)
 
-    def _box(self, record: tuple[int, int], keypoints: np.ndarray, visible: np.ndarray, person_id: str) -> np.ndarray:
+    def _box(self, record: tuple[int, int], person_id: str) -> np.ndarray | None:
         walk, frame = self._tracks[record[0]], record[1]
         box = walk.boxes[frame]
-        return box_around(keypoints, visible) if frame in walk.boxless or box_problem(box) is not None else box
+        return None if frame in walk.boxless or box_problem(box) is not None else box
 
     def _size(self, record: tuple[int, int]) -> tuple[int, int]:
         return self._tracks[record[0]].size

@@ -14,8 +14,9 @@ def test_xywh_to_xyxy():
 
 def test_box_around_uses_visible_joints_only():
     points = np.array([[10, 10], [30, 50], [900, 900]], np.float32)
-    np.testing.assert_allclose(box_around(points, [1, 1, 0]), [6, 6, 34, 54])
+    np.testing.assert_allclose(box_around(points, [1, 1, 0]), [10, 10, 30, 50])
     np.testing.assert_allclose(box_around(points, [1, 0, 0]), [9, 9, 11, 11])
+    np.testing.assert_allclose(box_around([[10, 10], [30, 10]], [1, 1]), [10, 9, 30, 11])
     with pytest.raises(InputError, match="no joint"):
         box_around(points, [0, 0, 0])
 

@@ -71,7 +71,9 @@ def test_left_out_annotations_are_listed(dataset):
 def test_a_box_without_extent_is_replaced_by_the_joints(dataset):
     for box in ([0, 0, 0, 0], None):
         person = dataset([annotation(bbox=box)])[0]
-        assert person.box_xyxy[0] < 10 and person.box_xyxy[2] > 26
+        points = person.keypoints_px[person.visible]
+        np.testing.assert_array_equal(person.box_xyxy, [*points.min(0), *points.max(0)])
+        assert person.box_is_tight and not dataset([annotation()])[0].box_is_tight
 
 
 def test_masks_from_polygons_and_run_lengths(dataset):

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from posesyn.data.crops import crop_person
 from posesyn.data.persons.lspet import LspExtended
 from posesyn.errors import FileError, InputError
+from posesyn.estimators.hmr import SPIN_SPEC
 
 
 @pytest.fixture
@@ -29,6 +31,19 @@ def test_extended_flags_labelled_joints(files):
     assert not person.visible[13] and person.visible[:13].all() and person.skeleton == "lsp14"
     assert person.labels is None and person.joints is None and person.fit is None
     assert person.image.load().shape == (48, 64, 3)
+
+
+def test_crops_of_joints_follow_spin(files):
+    """nkolot/SPIN, datasets/preprocess/hr_lspet.py: 1.2 times the longer side of the joints' extent."""
+    folder, joints = files
+    person = LspExtended(folder / "joints.mat", folder / "images")[1]
+    points = joints[:, :2, 1] - 1
+    low, high = points.min(0), points.max(0)
+    assert person.box_is_tight
+    np.testing.assert_allclose(person.box_xyxy, [*low, *high], rtol=1e-5)
+    crop = crop_person(person, SPIN_SPEC)
+    np.testing.assert_allclose(crop.box_center, (low + high) / 2, rtol=1e-5)
+    assert crop.box_size == pytest.approx(1.2 * (high - low).max(), rel=1e-5)
 
 
 def test_original_flags_hidden_joints(files):

@@ -56,6 +56,7 @@ def test_training_persons(train):
     assert person.person_id == "3dhp/S1/Seq1/video_1@000010" and person.track_id == "3dhp/S1/Seq1/video_1"
     np.testing.assert_allclose(person.keypoints_px, cells["annot2"][1, 0][10].reshape(28, 2), rtol=1e-5)
     np.testing.assert_allclose(person.joints.joints_cam * 1000, cells["annot3"][1, 0][10].reshape(28, 3), rtol=1e-5)
+    assert person.box_is_tight
     assert person.joints.intrinsics[0, 0] == 1500 and person.joints.absolute and person.image.name == "frame_000011.jpg"
     _, universal = train(annotation="univ_annot3", stride=20)
     assert len(universal) == 4
@@ -99,7 +100,7 @@ def test_test_persons(test_set):
     assert person.person_id == "3dhp_test/TS5@000002" and person.skeleton == "3dhp17" and person.action == "2"
     np.testing.assert_allclose(person.joints.joints_cam, joints[2, 0] * 0.9 / 1000, rtol=1e-5)
     np.testing.assert_allclose(person.keypoints_px, pixels[2, 0], rtol=1e-5)
-    assert person.image.name == "img_000003.jpg" and person.image_width_height == (1920, 1080)
+    assert person.box_is_tight and person.image.name == "img_000003.jpg" and person.image_width_height == (1920, 1080)
     joints, _, metric = test_set(annotation="annot3")
     np.testing.assert_allclose(metric[0].joints.joints_cam, joints[0, 0] / 1000, rtol=1e-5)
 

@@ -41,7 +41,8 @@ def test_coordinates_count_from_one_and_the_box_is_that_of_the_loaders(dataset):
     zero = dataset(entry(), index_base=0)[0]
     np.testing.assert_array_equal(zero.keypoints_px[2], [13, 23])
     joints = dataset(entry(), box="joints")[0]
-    np.testing.assert_allclose(joints.box_xyxy, [8.5, 18.5, 26.5, 36.5])
+    np.testing.assert_allclose(joints.box_xyxy, [10, 20, 25, 35])
+    assert joints.box_is_tight and not person.box_is_tight
 
 
 def test_missing_joints(dataset):

@@ -55,6 +55,16 @@ def test_frames_without_a_body_are_listed(make_clip):
     mask[1] = False
     persons = RenderedClips([make_clip(visible=visible, mask=mask)])
     assert len(persons) == 4 and persons.skipped[0][0] == "rendered/clip-0@0001"
+    assert not persons[0].box_is_tight
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_boxes_of_frames_without_mask_are_those_of_the_joints(make_clip, tmp_path, stored):
+    clip = make_clip(mask=np.zeros((5, 48, 48), bool))
+    if stored:
+        write_clips(tmp_path, [clip])
+    persons = RenderedClips(tmp_path if stored else [clip])
+    assert len(persons) and all(person.box_is_tight for person in persons)
 
 
 def test_bad_input(make_clip):

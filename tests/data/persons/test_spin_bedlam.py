@@ -42,6 +42,7 @@ def test_rows_as_persons(dataset):
     assert first.skeleton == "spin24" and first.visible.sum() == 19
     # scale · 200 is 1.2 times the longer side of the box.
     np.testing.assert_allclose(first.box_xyxy, [10, 0, 50, 40], atol=1e-4)
+    assert not first.box_is_tight, "the file does not say what its boxes were made from"
     np.testing.assert_allclose(first.joints.joints_cam[:19], content["S"][0, :19, :3], atol=1e-6)
     assert not first.joints.absolute and first.joints.valid.sum() == 19
     assert first.subject == "S9" and first.camera == "54138969" and first.frame == 1
@@ -120,7 +121,7 @@ def test_smplx_rows(write, rng):
     persons = write(content=content)
     assert len(persons) == 1 and persons.skipped[0][1].startswith("only ")
     person = persons[0]
-    assert person.skeleton == "humanml3d22" and person.visible.all()
+    assert person.skeleton == "humanml3d22" and person.visible.all() and person.box_is_tight
     np.testing.assert_allclose(person.keypoints_px, content["gtkps"][0, :22, :2], rtol=1e-5)
     fit = person.fit
     assert fit.model == "smplx" and fit.pose_rotvec.shape == (55, 3) and fit.betas.shape == (11,)

@@ -62,7 +62,7 @@ def test_persons_of_a_sequence(dataset, rng, protocol):
     assert person.person_id == "3dpw/downtown_arguing_00@00001#0" and person.track_id == "3dpw/downtown_arguing_00#0"
     assert person.skeleton == "op18" and not person.visible[5] and person.visible.sum() == 17
     np.testing.assert_allclose(person.keypoints_px, content["poses2d"][0][1, :2].T, atol=1e-3)
-    assert person.labels is None and person.valid is False and persons[0].valid is True
+    assert person.box_is_tight and person.labels is None and person.valid is False and persons[0].valid is True
     world = content["jointPositions"][0][1].reshape(24, 3)
     camera = content["cam_poses"][1]
     np.testing.assert_allclose(person.joints.joints_cam, world @ camera[:3, :3].T + camera[:3, 3], atol=1e-5)
@@ -159,6 +159,7 @@ def test_persons_of_a_walk(emdb, rng):
     assert person.track_id == "emdb/P1_14_outdoor_climb" and person.valid is False
     np.testing.assert_array_equal(person.box_xyxy, [300, 300, 1000, 1000])
     assert persons[3].box_xyxy[0] != 300, "frames without a box get one around the joints"
+    assert persons[3].box_is_tight and not person.box_is_tight
     np.testing.assert_allclose(person.fit.pose_rotvec[0], content["smpl"]["poses_root"][1], atol=1e-6)
     assert person.fit.gender == "female" and person.joints is None and person.image.load().shape == (1920, 1440, 3)
     assert len(emdb(content, subset="emdb1", stride=2)) == 2
