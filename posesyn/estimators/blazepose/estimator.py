@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from posesyn import skeletons
 from posesyn.data.crops import normalise, same_image
 from posesyn.data.persons.base import box_problem
 from posesyn.errors import InputError
@@ -18,7 +19,7 @@ from posesyn.estimators.base import predict_in_chunks
 from posesyn.estimators.blazepose.detector import DetectorNetwork
 from posesyn.estimators.blazepose.landmarks import LANDMARKS, SIZE, SIZES, LandmarkNetwork
 from posesyn.estimators.blazepose.layers import by_position
-from posesyn.estimators.blazepose.losses import SKELETON, BlazePoseWeights, blazepose_losses
+from posesyn.estimators.blazepose.losses import COMMON, KNOWN, ROWS, SKELETON, BlazePoseWeights, blazepose_losses
 from posesyn.estimators.blazepose.regions import GROWTH, Detection, Region, detections, letterbox
 from posesyn.estimators.placement import camera_of, place_before_camera
 from posesyn.interfaces import EstimatorSpec
@@ -142,6 +143,22 @@ class BlazePose(nn.Module):
     def training_losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """See :func:`posesyn.estimators.blazepose.losses.blazepose_losses`."""
         return blazepose_losses(self(batch["images"]), batch, self.loss_weights)
+
+    def pseudo_labels(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What this network would label a training batch with, in the frame of the crops (:mod:`posesyn.data.batches`).
+
+        Returns:
+            ``joints`` (B, 45, 3) and ``joints_norm`` (B, 45, 2); ``known`` (45,) bool, the joints it has, the others
+            are zero.
+        """
+        output = self(batch["images"])
+        known = torch.zeros(len(skeletons.get(COMMON)), dtype=torch.bool, device=self.device)
+        known[ROWS] = True
+        found: dict[str, Tensor] = {"known": known}
+        for name, values in (("joints", output["world"]), ("joints_norm", output["keypoints_norm"])):
+            found[name] = values.new_zeros(len(values), len(known), values.shape[2])
+            found[name][:, ROWS] = values[:, KNOWN]
+        return found
 
     def predict(self, persons: Sequence[Person]) -> PoseBatch:
         """Predicts in the camera of the full image, in the order given; in eval mode, without gradients.

@@ -20,8 +20,10 @@ _KEYS = ("keypoints_norm", "visible", "has_labels", "joints")
 _JOINTS = skeletons.get(SKELETON)
 _HIPS = [_JOINTS.index("left_hip"), _JOINTS.index("right_hip")]
 # Joints of the network that the common labels have, some by a stand-in a few centimetres away (hips, hands, toes).
-_KNOWN = torch.from_numpy(skeletons.mapping(COMMON, SKELETON) >= 0)
-_BONES = np.array([bone for bone in _JOINTS.bones if bool(_KNOWN[list(bone)].all())])
+KNOWN = torch.from_numpy(skeletons.mapping(COMMON, SKELETON) >= 0)
+# Where they stand among the common labels.
+ROWS = torch.from_numpy(skeletons.mapping(COMMON, SKELETON))[KNOWN]
+_BONES = np.array([bone for bone in _JOINTS.bones if bool(KNOWN[list(bone)].all())])
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def blazepose_losses(
     require(batch, _KEYS)
     truth, _ = skeletons.convert(batch["joints"], COMMON, SKELETON)
     points, seen = skeletons.convert(batch["keypoints_norm"], COMMON, SKELETON, batch["visible"])
-    known = _KNOWN.to(truth.device)
+    known = KNOWN.to(truth.device)
     labelled = batch["has_labels"][:, None] & known
     bones = torch.from_numpy(_BONES).to(truth.device)
     terms = {

@@ -62,7 +62,8 @@ class Teacher:
         if not bool(unlabelled.any()):
             return dict(batch)
         found = self.estimator.pseudo_labels(batch)
-        trusted = unlabelled & (self._draws(batch) < self._trust(found["joints_norm"], batch))
+        seen = batch["visible"] & found["known"] if "known" in found else batch["visible"]
+        trusted = unlabelled & (self._draws(batch) < self._trust(found["joints_norm"], seen, batch))
         completed = {**batch, "has_labels": batch["has_labels"] | trusted}
         for name in _ANSWERS:
             if name in found:
@@ -71,9 +72,8 @@ class Teacher:
         completed["joints_norm"] = _where(trusted, points, batch["joints_norm"])
         return completed
 
-    def _trust(self, points: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    def _trust(self, points: Tensor, seen: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """(B,) probabilities; persons without 2D truth are not trusted."""
-        seen = batch["visible"]
         # The crop is 2 wide in these coordinates.
         apart = (points - batch["keypoints_norm"]).norm(dim=-1) / 2
         error = torch.where(seen, apart, torch.zeros_like(apart)).sum(1) / seen.sum(1).clamp_min(1)

@@ -74,3 +74,21 @@ def test_a_batch_that_lacks_something_is_refused():
     del data["joints"]
     with pytest.raises(InputError, match="no joints"):
         blazepose_losses(exact(batch()), data)
+
+
+def test_the_network_agrees_with_its_own_labels(random_lite):
+    """As a teacher: what it would label a batch with costs it nothing, in any joint that has a truth."""
+    images = torch.rand(2, 3, 256, 256)
+    with torch.no_grad():
+        labels = random_lite.pseudo_labels({"images": images})
+        batch = {
+            "images": images,
+            "keypoints_norm": labels["joints_norm"],
+            "visible": labels["known"].expand(2, -1),
+            "has_labels": torch.ones(2, dtype=torch.bool),
+            "joints": labels["joints"],
+        }
+        losses = random_lite.training_losses(batch)
+    assert int(labels["known"].sum()) == 23 and labels["joints"][:, labels["known"]].abs().sum() > 0
+    for name in ("world", "local", "keypoints_2d"):
+        assert float(losses[name]) == pytest.approx(0, abs=1e-6)
