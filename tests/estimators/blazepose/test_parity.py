@@ -89,7 +89,7 @@ def test_two_passes_give_what_the_original_runtime_gives(name, published, tflite
     found = estimator.predict(photographs)
     for row, person in enumerate(photographs):
         image = person.image.load()
-        _, _, region = one_pass(original, image, Region.of_box(person.box_xyxy))
+        _, _, region = one_pass(original, image, Region.of_box(person.body_box_xyxy))
         second = seen[1][row]
         assert np.abs(np.subtract((region.x, region.y, region.side), (second.x, second.y, second.side))).max() < 0.2
         assert abs(np.angle(np.exp(1j * (region.angle - second.angle)))) < 1e-3
