@@ -109,12 +109,11 @@ class Registry(Generic[T]):
         except PosesynError:
             raise
         except Exception as error:
-            raise InputError(
-                f"{self.kind} '{name}' could not be built",
-                where=where,
-                got=f"{type(error).__name__}: {error}",
-                fix="repair the module, or report it to the package that announces it",
-            ) from error
+            got, fix = (
+                f"{type(error).__name__}: {error}",
+                "repair the module, or report it to the package that announces it",
+            )
+            raise InputError(f"{self.kind} '{name}' could not be built", where=where, got=got, fix=fix) from error
 
     def _announced(self) -> dict[str, EntryPoint]:
         return {} if self.group is None else {point.name: point for point in entry_points(group=self.group)}

@@ -68,12 +68,9 @@ class CallableEstimator(nn.Module):
         if not callable(fn):
             raise InputError("CallableEstimator needs a function", expected="fn(images)", got=type(fn).__name__)
         if spec.keypoints_skeleton is not None:
-            raise InputError(
-                "CallableEstimator passes images only",
-                where=f"estimator '{spec.name}'",
-                got=f"a spec that asks for '{spec.keypoints_skeleton}' keypoints",
-                fix="write an object with `spec` and `predict(persons)`",
-            )
+            got = f"a spec that asks for '{spec.keypoints_skeleton}' keypoints"
+            raise InputError("CallableEstimator passes images only", where=f"estimator '{spec.name}'", got=got,
+                             fix="write an object with `spec` and `predict(persons)`")  # fmt: skip
         skeletons.get(spec.skeleton)
         self.spec, self.fn, self.losses, self.batch_size = spec, fn, losses, batch_size
         if losses is not None:
@@ -114,12 +111,9 @@ class CallableEstimator(nn.Module):
         where = f"estimator '{self.spec.name}'"
         if not isinstance(output, Mapping) or "joints" not in output or not any(name in output for name in _CAMERAS):
             got = sorted(output) if isinstance(output, Mapping) else type(output).__name__
-            raise InputError(
-                "the wrapped function does not return what an estimator must say",
-                where=where,
-                expected=f"a mapping with 'joints' and one of {', '.join(_CAMERAS)}",
-                got=got,
-            )
+            what = "the wrapped function does not return what an estimator must say"
+            wanted = f"a mapping with 'joints' and one of {', '.join(_CAMERAS)}"
+            raise InputError(what, where=where, expected=wanted, got=got)
         joints = len(skeletons.get(self.spec.skeleton))
         shapes = {"joints": (joints, 3), "keypoints_px": (joints, 2), "cam": (3,), "transl_cam": (3,), **_OPTIONAL}
         values = {}

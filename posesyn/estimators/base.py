@@ -148,14 +148,10 @@ class SmplNetwork(nn.Module):
 
     def check_images(self, images: Tensor) -> None:
         """Raises InputError for images of another size than the network's."""
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, *self.spec.input_size):
-            raise InputError(
-                "images have the wrong shape",
-                where=f"estimator '{self.spec.name}'",
-                expected=("B", 3, *self.spec.input_size),
-                got=tuple(images.shape),
-                fix="crop them with posesyn.data.crops",
-            )
+        got, wanted = tuple(images.shape), ("B", 3, *self.spec.input_size)
+        if images.ndim != 4 or got[1:] != wanted[1:]:
+            raise InputError("images have the wrong shape", where=f"estimator '{self.spec.name}'", expected=wanted,
+                             got=got, fix="crop them with posesyn.data.crops")  # fmt: skip
 
     def predict(self, persons: Sequence[Person]) -> PoseBatch:
         """Predicts in the camera of the full image, in the order given; in eval mode, without gradients.

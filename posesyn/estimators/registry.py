@@ -138,10 +138,6 @@ def load_estimator(
     where = f"load_estimator('{name}')"
     estimator = ESTIMATORS.make(name, checkpoint, where=where)
     if not isinstance(estimator, TargetEstimator):
-        raise InputError(
-            f"estimator '{name}' is no TargetEstimator",
-            where=where,
-            expected="an object with `spec` and `predict(persons)`",
-            got=type(estimator).__name__,
-        )
+        wanted, got = "an object with `spec` and `predict(persons)`", type(estimator).__name__
+        raise InputError(f"estimator '{name}' is no TargetEstimator", where=where, expected=wanted, got=got)
     return moved(estimator, place)

@@ -154,12 +154,8 @@ class ArrayImage:
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or self.pixels.shape[2] != 3 or self.pixels.dtype != np.uint8:
-            raise InputError(
-                "ArrayImage.pixels must be an RGB image",
-                where=f"image '{self.name}'",
-                expected="(H, W, 3) uint8",
-                got=f"{self.pixels.shape} {self.pixels.dtype}",
-            )
+            where, got = f"image '{self.name}'", f"{self.pixels.shape} {self.pixels.dtype}"
+            raise InputError("ArrayImage.pixels must be an RGB image", where=where, expected="(H, W, 3) uint8", got=got)
 
     def load(self) -> np.ndarray:
         return self.pixels
@@ -247,12 +243,8 @@ class Person:
         bad = ~np.isfinite(keypoints).all(-1) & visible
         if bad.any():
             names = [skeletons.get(self.skeleton).joints[i] for i in np.flatnonzero(bad)]
-            raise InputError(
-                "Person.keypoints_px has NaN or infinite values at joints marked visible",
-                where=where,
-                got=names,
-                fix="mark such joints as not visible",
-            )
+            what = "Person.keypoints_px has NaN or infinite values at joints marked visible"
+            raise InputError(what, where=where, got=names, fix="mark such joints as not visible")
         box = np.asarray(self.box_xyxy, np.float32)
         if box.shape != (4,) or not np.isfinite(box).all():
             raise InputError("Person.box_xyxy must be four finite numbers", where=where, got=self.box_xyxy)

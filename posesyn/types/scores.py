@@ -70,11 +70,9 @@ class PoseBatch:
             if value is None and name not in ("joints_cam", "keypoints_px"):
                 continue
             if np.shape(value) != shape:
+                where = f"an estimator's output, skeleton '{self.skeleton}'"
                 raise InputError(
-                    f"PoseBatch.{name} has the wrong shape",
-                    where=f"an estimator's output, skeleton '{self.skeleton}'",
-                    expected=shape,
-                    got=np.shape(value),
+                    f"PoseBatch.{name} has the wrong shape", where=where, expected=shape, got=np.shape(value)
                 )
 
     def __len__(self) -> int:

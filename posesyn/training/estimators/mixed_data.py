@@ -301,11 +301,8 @@ class MixedPoseDataModule(pl.LightningDataModule):
         own = self.state_dict()
         different = [name for name in ("sizes", "counts", "seed") if state_dict.get(name) != own[name]]
         if different:
-            raise RunError(
-                "a training cannot be resumed with other data",
-                where="MixedPoseDataModule",
-                expected={name: state_dict.get(name) for name in different},
-                got={name: own[name] for name in different},
-                fix="use the settings it was started with, or start anew in another folder",
-            )
+            wanted, got = ({name: state.get(name) for name in different} for state in (state_dict, own))
+            fix = "use the settings it was started with, or start anew in another folder"
+            raise RunError("a training cannot be resumed with other data", where="MixedPoseDataModule",
+                           expected=wanted, got=got, fix=fix)  # fmt: skip
         self._trained = self.sampler.next = state_dict["next_batch"]

@@ -41,12 +41,9 @@ class Teacher:
 
     def __init__(self, estimator: TrainableEstimator, share: float = 1.0, reach: float = 0.05, seed: int = 0) -> None:
         if not (isinstance(estimator, nn.Module) and hasattr(estimator, "pseudo_labels")):
-            raise InputError(
-                "the estimator cannot teach itself",
-                where=f"estimator '{estimator.spec.name}'",
-                expected="a torch module with pseudo_labels(batch)",
-                fix="set retain to 0, or give it that method",
-            )
+            raise InputError("the estimator cannot teach itself", where=f"estimator '{estimator.spec.name}'",
+                             expected="a torch module with pseudo_labels(batch)",
+                             fix="set retain to 0, or give it that method")  # fmt: skip
         self.estimator: Any = copy.deepcopy(estimator).eval().requires_grad_(False)
         self.share, self.reach, self.seed = share, reach, seed
 
