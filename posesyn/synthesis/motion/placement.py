@@ -192,7 +192,7 @@ def _steered(
     before = error(joints22(scored.prediction), np.eye(3))
     placed = []
     for job, joints in zip(jobs, samples):
-        goal = job.goal
+        goal: Any = job.goal  # jobs that come here have one
         first, last = settings.prefix_frames - 1, None
         if job.pose_frame is not None:  # what the tokens keep of the pose may stand a few frames off
             first, last = max(0, job.pose_frame - SLACK), job.pose_frame + SLACK
