@@ -218,7 +218,7 @@ def _steered(
         cuts, seen = None, fit(goal.pose, goal.camera)
         if seen is not None and size is not None and cut_off < settings.truncated_view:
             points = (goal.pose * CAM_TO_WORLD @ goal.camera.T)[:, :2] * seen.scale + seen.shift_px
-            cuts = truncation(points, seen.scale, scored.person.box_xyxy, size)
+            cuts = truncation(points, seen.scale, scored.person.body_box_xyxy, size)
         photo = (0.0, goal.elevation) if from_photo < settings.photo_view else (None, None)
         view = None if cuts is None and photo[0] is None else ViewRequest(*photo, cuts)
         placed.append(PlacedSample(job, bent, frame, error(bent[frame], goal.camera), view, facts))
