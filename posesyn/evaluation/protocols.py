@@ -41,6 +41,7 @@ class Protocol:
         first_frame: Number of the first frame in the file names.
         valid_only: Only persons whose ``valid`` is not False.
         inside_only: Only persons with every joint inside the image.
+        head: Skeleton in which the head size of PCKh is measured, where ``joints`` has no head; None takes ``joints``.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Protocol:
     first_frame: int = 0
     valid_only: bool = False
     inside_only: bool = False
+    head: str | None = None
 
     def __post_init__(self) -> None:
         where = f"protocol '{self.name}'"
@@ -169,6 +171,8 @@ _BUILT_IN = (
              "limbs12", "limbs12", ("left_hip", "right_hip"), (MPJPE, PA_MPJPE)),
     Protocol("lspet-pckh", "PoseSyn: PCKh@0.6 on LSP's 14 joints, head size = head top to neck (own choice)",
              "lsp14", "lsp14", (), (PCKH,), truth="keypoints"),
+    Protocol("lspet-pckh12", "as lspet-pckh, without neck and head top, which not every estimator has",
+             "limbs12", "limbs12", (), (PCKH,), truth="keypoints", head="lsp14"),
     Protocol("jhmdb-pckh", "PoseSyn: PCKh@0.6 on JHMDB's 15 joints, head size = 2 x face to neck (own choice)",
              "jhmdb15", "jhmdb15", (), (PCKH,), truth="keypoints"),
     Protocol("coco-pck", "HMR2: PCK at 0.05 and 0.1 of the longer side of the box, COCO's 17 joints",

@@ -123,7 +123,7 @@ class _Scorer:
             if not present.any():
                 return "none of its joints is annotated"
             if protocols.PCKH in rule.metrics:
-                _, usable = metrics.head_size(*self._keypoints([person]), rule.joints)
+                _, usable = self._head_sizes([person])
                 return None if usable[0] else "its head size is unknown"
             return None
         truth = person.fit if rule.truth == "mesh" else joint_truth(person)
@@ -212,8 +212,14 @@ class _Scorer:
         at_space = self.rule.mesh_root == "space" and roots is not None
         return metrics.pve(*meshes, *([root[:, 0] for root in roots] if at_space else pelves), reduce="none")
 
-    def _keypoints(self, persons: Sequence[Person]) -> tuple[np.ndarray, np.ndarray]:
-        pairs = [skeletons.convert(p.keypoints_px, p.skeleton, self.rule.joints, p.visible) for p in persons]
+    def _head_sizes(self, persons: Sequence[Person]) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels (B,), and whether they are known."""
+        skeleton = self.rule.head or self.rule.joints
+        return metrics.head_size(*self._keypoints(persons, skeleton), skeleton)  # type: ignore[return-value]
+
+    def _keypoints(self, persons: Sequence[Person], skeleton: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        target = skeleton or self.rule.joints
+        pairs = [skeletons.convert(p.keypoints_px, p.skeleton, target, p.visible) for p in persons]
         points, seen = (np.stack(part) for part in zip(*pairs))
         return points.astype(np.float64), seen
 
@@ -227,7 +233,8 @@ class _Scorer:
         values = {}
         for name in self.rule.metrics:
             if name == protocols.PCKH:
-                values[name] = metrics.pckh(pred, true, used, skeleton=self.rule.joints, reduce="none")
+                sizes, _ = self._head_sizes(persons)
+                values[name] = metrics.pckh(pred, true, used, skeleton=self.rule.joints, head_size=sizes, reduce="none")
             else:
                 threshold = 0.05 if name == protocols.PCK005 else 0.1
                 values[name] = metrics.pck2d(pred, true, longer, used, threshold=threshold, reduce="none")

@@ -305,3 +305,31 @@ def test_all_named_protocols_are_consistent():
         Protocol("x", "", "smpl24", "smpl24", ("pelvis",), ("PVE [mm]",))
     with pytest.raises(InputError):
         Protocol("x", "", "smpl24", "smpl24", ("no joint",))
+
+
+def test_pckh_of_an_estimator_without_head_joints():
+    """The head is measured on the annotation, the limbs alone are compared."""
+    rng = np.random.default_rng(0)
+    limbs = skeletons.mapping("lsp14", "limbs12")
+
+    class Limbs:
+        spec = EstimatorSpec("limbs", skeleton="limbs12")
+
+        def predict(self, persons):
+            points = np.stack([person.keypoints_px[limbs] for person in persons])
+            points[:, 0] += (0, 0.59 * 20)
+            points[:, 1] += (0, 0.61 * 20)
+            return PoseBatch(tuple(p.person_id for p in persons), "limbs12", np.zeros((len(points), 12, 3)), points)
+
+    persons = []
+    for number in range(2):
+        points = rng.uniform(20, 60, (14, 2)).astype(np.float32)
+        points[13] = points[12] + (0, -20)
+        person = Person(f"p{number}", ArrayImage(np.zeros((80, 80, 3), np.uint8)), np.array([5, 5, 75, 75]), points,
+                        np.ones(14, bool) if number == 0 else np.arange(14) != 13, "lsp14")  # fmt: skip
+        persons.append(person)
+    result = evaluate(Limbs(), persons, protocol="lspet-pckh12")
+    assert result.values["PCKh@0.6 [%]"].tolist() == [pytest.approx(100 * 11 / 12)]
+    assert result.skipped == (("p1", "its head size is unknown"),)
+    with pytest.raises(InputError, match="lacks joints"):
+        evaluate(Limbs(), persons, protocol="lspet-pckh")

@@ -96,12 +96,16 @@ class Detection:
         return Region.of_points(self.points[0], self.points[1])
 
 
-def letterbox(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The whole picture in the middle of a square of 224 pixels, black beside it; and the affine map that did it."""
+def letterbox(image: np.ndarray, box_xyxy: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A part of a picture in the middle of a square of 224 pixels, black where there is no picture; and the affine map.
+
+    Args:
+        image: (H, W, 3) uint8.
+        box_xyxy: What fills the square along its longer side; None shows the whole picture.
+    """
     height, width = image.shape[:2]
-    side = max(height, width) / 2
-    x, y = (width - 1) / 2, (height - 1) / 2
-    affine = crop_affine((x - side, y - side, x + side, y + side), DETECTOR_SIZE, scale=1.0)
+    whole = np.array([-0.5, -0.5, width - 0.5, height - 0.5])
+    affine = crop_affine(whole if box_xyxy is None else box_xyxy, DETECTOR_SIZE, scale=1.0)
     size = (DETECTOR_SIZE, DETECTOR_SIZE)
     square = cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     return square, affine

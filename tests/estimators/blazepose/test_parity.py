@@ -82,7 +82,7 @@ def one_pass(original: Original, image: np.ndarray, region: Region) -> tuple[np.
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_passes_give_what_the_original_runtime_gives(name, published, tflite_files, photographs, monkeypatch):
-    original, estimator = Original(tflite_files[name]), published(name)
+    original, estimator = Original(tflite_files[name]), published(name, search="box")
     seen = []
     look = estimator._look
     monkeypatch.setattr(estimator, "_look", lambda images, regions: seen.append(regions) or look(images, regions))
@@ -139,7 +139,7 @@ def test_the_detector(published, tflite_files, photographs):
 
 
 def test_the_detector_gives_the_first_region(published, photographs):
-    by_box, by_detector = published(), published(search="detector")
+    by_box, by_detector = published(search="box"), published()
     boxed, detected = (one.predict(photographs[:4]) for one in (by_box, by_detector))
     assert not np.array_equal(boxed.keypoints_px, detected.keypoints_px)
     # Both ends look at the same man: the second pass brings them together.
@@ -147,7 +147,7 @@ def test_the_detector_gives_the_first_region(published, photographs):
 
 
 def test_a_person_head_down_is_found_by_the_detector_and_turned_back(published, photographs):
-    estimator = published("blazepose", search="detector")
+    estimator = published("blazepose")
     person = photographs[0]
     image = person.image.load()
     height, width = image.shape[:2]
@@ -162,7 +162,7 @@ def test_a_person_head_down_is_found_by_the_detector_and_turned_back(published, 
 
 
 def test_without_a_person(published):
-    estimator = published(search="detector")
+    estimator = published()
     grey = np.full((240, 320, 3), 128, np.uint8)
     assert estimator.detect_persons(grey) == []
     person = Person("grey", ArrayImage(grey), np.array([60, 40, 200, 220]), np.zeros((17, 2)), np.zeros(17), "coco17")
