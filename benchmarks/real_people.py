@@ -25,8 +25,7 @@ from posesyn.data.persons.lspet import LspExtended
 from posesyn.evaluation.scoring import evaluate
 from posesyn.interfaces import TargetEstimator
 from posesyn.storage.images import ImageFile
-from posesyn.types import Person
-from posesyn.types.labels import JointTruth
+from posesyn.types import JointTruth, Person
 
 SKELETON = "limbs12"
 
