@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -20,7 +21,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.skipif(os.name != "posix", re
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     """Built by the project's own backend from a copy, since setuptools leaves folders in what it builds."""
-    pytest.importorskip("setuptools")
+    # Not imported here: it refuses to be where another package has imported the standard library's distutils.
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("setuptools is not installed")
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     shutil.copytree(ROOT / "posesyn", source / "posesyn", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
