@@ -60,7 +60,7 @@ class BlazePose(nn.Module):
         InputError: Unknown size or search.
     """
 
-    # What a fine-tuning takes by default: 3e-4 destroyed the network, 1e-5 improved it.
+    # What a fine-tuning takes by default; 3e-4 destroyed the network (docs/howto/blazepose.md).
     learning_rate = 1e-5
 
     def __init__(
