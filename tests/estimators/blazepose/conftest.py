@@ -20,13 +20,16 @@ NAMES = ("blazepose_lite", "blazepose", "blazepose_heavy")
 def archives(tmp_path_factory) -> Path:
     """Folder with the two packages."""
     folder = tmp_path_factory.mktemp("archives")
-    try:
-        for source in ASSETS["blazepose_heavy"].sources:
-            fetch._run_client(ASSETS["blazepose_heavy"], source, folder)
-    except UnsafeFileError:
-        raise
-    except (FileError, MissingDependencyError) as error:
-        pytest.skip(str(error))
+    # A user's patience is longer; where no answer comes the suite goes on without.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fetch, "CLIENT_SECONDS", 180)
+        try:
+            for source in ASSETS["blazepose_heavy"].sources:
+                fetch._run_client(ASSETS["blazepose_heavy"], source, folder)
+        except UnsafeFileError:
+            raise
+        except (FileError, MissingDependencyError) as error:
+            pytest.skip(str(error))
     return folder
 
 
