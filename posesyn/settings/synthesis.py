@@ -90,7 +90,7 @@ class SynthesisSettings:
         anchor: Where the pose of a steered motion stands. ``"middle"``: motion drawn from the pose is played backwards
             before it, and the prior goes on after it; ``"start"``: the motion begins with the pose, as in the paper. On
             validation subjects (4 px of noise) the frames rendered are 93 mm from the true pose (PA-MPJPE) with the
-            former, 103 mm with the latter, and their acceleration around the pose is half.
+            former, 103 mm with the latter, 2 frames apart, and their acceleration around the pose is half.
         truncated_view: Share of the steered motions of persons whose body leaves the photo that ask for an image whose
             border cuts the body off likewise (``ViewRequest.truncation``).
     """
@@ -110,7 +110,7 @@ class SynthesisSettings:
     batch_rows: int = field(default=64, metadata=FREE)
     steering: Literal["2d", "none"] = "2d"
     fitting: FittingSettings = field(default_factory=FittingSettings)
-    spread: float = 0.4
+    spread: float = 0.2
     blend_frames: float = 6.0
     photo_view: float = 0.5
     anchor: Literal["middle", "start"] = "middle"
