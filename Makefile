@@ -36,11 +36,11 @@ lint: $(VENV)/.installed
 	$(RUN)/lint-imports
 	$(RUN)/python tools/check_types.py
 
-# Without the long tests; the floor, which is theirs, stands in pyproject.toml.
+# Without the long tests; the floor in pyproject.toml is that of all tests.
 coverage: COVERAGE = 1
 coverage: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m "not slow and not integration" -n $(WORKERS) --dist loadfile \
-		$(COUNTED) $(PYTEST_ARGS)
+		$(COUNTED) --cov-fail-under=0 $(PYTEST_ARGS)
 
 docs: $(VENV)/.installed
 ifneq ($(UV),)
