@@ -34,6 +34,10 @@ from posesyn.types.scores import MEASURES
 STAGE = "extract"
 # Always written down, whether or not they are the default's; the others only where they differ from it.
 _STATED = ("num_challenging", "num_non_challenging", "joint_weights", "normalizer", "min_joints", "reduce")
+# Fields of a spec that decide the crop and its colours.
+_CROP = (
+    "input_size", "box_scale", "tight_box_scale", "box_aspect", "box_clip", "antialias", "mean", "std", "channels",
+)  # fmt: skip
 
 Results = dict[str, "ScoredPerson | str"]
 
@@ -46,8 +50,8 @@ class ErrorExtractor:
     without a threshold.
 
     Args:
-        estimator: The frozen estimator. A run is only continued with an estimator of the same weights: those of a torch
-            module are hashed, any other object may have an attribute ``fingerprint``.
+        estimator: The frozen estimator. A run is only continued with an estimator that cuts the same crops and has the
+            same weights: those of a torch module are hashed, any other object may have an attribute ``fingerprint``.
         settings: How persons are scored and picked; None takes the defaults.
         others: Further estimators. Their disagreement with ``estimator`` is written into each scored person.
         changes: Fields of the settings to change: ``ErrorExtractor(estimator, num_challenging=100)``.
@@ -96,11 +100,12 @@ class ErrorExtractor:
         found = {
             "estimator": self.estimator.spec.name,
             "estimator_fingerprint": estimator_fingerprint(self.estimator),
+            "crop": crop_rule(self.estimator),
             **{name: plain(getattr(self.settings, name)) for name in stated},
             **identity(self.settings),
         }
         if self.others:
-            found["others"] = [[one.spec.name, estimator_fingerprint(one)] for one in self.others]
+            found["others"] = [[one.spec.name, estimator_fingerprint(one), crop_rule(one)] for one in self.others]
             found["rank_by"] = self.settings.rank_by
         return found
 
@@ -191,6 +196,18 @@ def estimator_fingerprint(estimator: TargetEstimator | KeypointDetector) -> str 
     if hasattr(estimator, "fingerprint"):
         return str(estimator.fingerprint)
     return fingerprint(estimator) if isinstance(estimator, torch.nn.Module) else None
+
+
+def crop_rule(estimator: TargetEstimator | KeypointDetector) -> dict[str, Any]:
+    """What decides, beside its weights, which pixels an estimator sees of a person; empty for one that does not say.
+
+    Weights stay the same where the rule that cuts the crops is changed, by another version or by hand, and other crops
+    give other predictions.
+    """
+    spec = getattr(estimator, "spec", None)
+    found = {name: plain(getattr(spec, name)) for name in _CROP if hasattr(spec, name)}
+    search = getattr(estimator, "search", None)  # where BlazePose's first region comes from
+    return found if search is None else {**found, "search": str(search)}
 
 
 def _unique_ids(persons: Sequence[Person]) -> list[str]:

@@ -220,6 +220,23 @@ def test_a_folder_that_was_scored_otherwise_is_refused(persons, tmp_path):
         extractor(NoisyTruth(), 4, 2).extract(persons(8), progress=False, out=tmp_path)
 
 
+@pytest.mark.parametrize("other", [{"box_scale": 1.1}, {"antialias": "average"}, {"channels": "bgr"}, {"search": 1}])
+def test_a_folder_of_another_crop_rule_is_refused(persons, tmp_path, other):
+    """The weights are the same, what the network sees is not."""
+    extractor(NoisyTruth(), 4, 2).extract(persons(8), progress=False, out=tmp_path / "o")
+    changed = NoisyTruth()
+    if "search" in other:
+        changed.search = "box"
+    else:
+        changed.spec = replace(changed.spec, **other)
+    with pytest.raises(RunError, match=rf"crop\.{next(iter(other))} \("):
+        extractor(changed, 4, 2).extract(persons(8), progress=False, out=tmp_path / "o")
+    # What is only told about the predictions may differ.
+    same = NoisyTruth()
+    same.spec = replace(same.spec, focal_length=1000.0)
+    assert len(extractor(same, 4, 2).extract(persons(8), progress=False, out=tmp_path / "o")) == 8
+
+
 def test_settings_come_as_one_object_or_by_name(persons):
     settings = ExtractionSettings(num_challenging=3, num_non_challenging=2, normalizer="area")
     one = ErrorExtractor(NoisyTruth(), settings)
