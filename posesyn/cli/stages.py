@@ -67,13 +67,15 @@ def run(
         synthesis: How motions are made.
         rendering: What is drawn of them.
         filtering: Which frames are kept.
-        detector: A detector of 2D keypoints that judges the frames in place of the estimator, by name
-            (movenet_thunder, movenet_lightning, blazepose_lite, vitpose, or 'my_module:make').
+        detector: A detector of 2D keypoints that judges the frames, by name (movenet_thunder, movenet_lightning,
+            blazepose_lite, vitpose, or 'my_module:make'); without one the labels of rendered meshes are trusted, and
+            ``filtering.rule estimator`` is the paper's rule.
         training: How the estimator is retrained; ``steps 0`` ends the run after the filter.
         seed: Decides everything that is drawn.
         device: Where it runs: auto, cpu, cuda, mps ...
         progress: Show progress.
     """
+    from posesyn.pipeline import stages
     from posesyn.pipeline.run import FINE_TUNED, Pipeline
     from posesyn.report import write_run_report
     from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
@@ -95,7 +97,7 @@ def run(
     write_run_report(out / "report.html", summary)
     for stage, count in summary.funnel.items():
         print(f"{count:8d} {stage}")
-    print(f"report: {out / 'report.html'}")
+    print(f"{stages.describe_filter(out / 'clips', filtering)}\nreport: {out / 'report.html'}")
     if training.steps:
         weights = out / FINE_TUNED / WEIGHTS
         print(f"weights: {weights}\nload them: posesyn.load_estimator({estimator.name!r}, checkpoint={str(weights)!r})")
@@ -206,26 +208,22 @@ def filter_clips(
     device: str = "auto",
     progress: bool = True,
 ) -> None:
-    """Marks the frames that the paper's filter drops; the archives stay as they are.
+    """Marks the frames that the filter drops; the archives stay as they are.
 
     Args:
         clips: Folder of the clip store.
-        estimator: The estimator to improve. It judges, unless there is a detector.
-        filtering: Which frames are kept.
-        detector: A detector of 2D keypoints that judges in its place, by name (movenet_thunder, movenet_lightning,
-            blazepose_lite, vitpose, or 'my_module:make').
+        estimator: The estimator to improve. It judges with ``filtering.rule estimator``, the paper's rule.
+        filtering: Which frames are kept, and who judges.
+        detector: A detector of 2D keypoints that judges, by name (movenet_thunder, movenet_lightning, blazepose_lite,
+            vitpose, or 'my_module:make'); without one the labels of rendered meshes are trusted.
         device: Where it runs: auto, cpu, cuda, mps ...
         progress: Show progress.
     """
     from posesyn.pipeline import stages
-    from posesyn.storage.files import read_json
 
-    improved, other = build.estimator_of(estimator, device), build.detector_of(detector, device)
-    judge = improved if other is None else other
-    stages.filter_clips(clips, filtering, judge=judge, improves=improved, progress=progress)
-    result = read_json(clips / stages.FILTERED)
-    unit = "m" if other is None else filtering.measure.upper()
-    print(f"kept {result['frames_kept']} of {result['frames']} frames, threshold {result['threshold']:.3f} {unit}")
+    improved, judge = build.estimator_of(estimator, device), build.detector_of(detector, device)
+    stages.filter_clips(clips, filtering, estimator=improved, detector=judge, device=device, progress=progress)
+    print(stages.describe_filter(clips, filtering))
 
 
 def report(data: DataSettings, extraction: Path, out: Path) -> None:

@@ -30,7 +30,6 @@ from posesyn.storage.files import read_json, write_json
 from posesyn.storage.ledger import RunLedger
 from posesyn.storage.reports import load_report
 from posesyn.synthesis.extraction.extractor import estimator_fingerprint
-from posesyn.synthesis.filtering.judges import refuse_own_network
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.synthesis.rendering.renderer import AnimationRenderer
 from posesyn.training.estimators.fine_tuning import fine_tune, train_side_by_side
@@ -52,7 +51,7 @@ class Pipeline:
             :class:`~posesyn.synthesis.motion.captions.VisionCaptioner`; None: the data set's captions count.
         real: Real data for the fine-tuning if it is more than ``persons``.
         others: Further estimators, whose disagreement with ``estimator`` is written down.
-        detector: Judges the clips in place of the estimator; of another family than it.
+        detector: Judges the clips, unless the filter's ``rule`` says otherwise; of another family than the estimator.
         synthesizer, renderer: Made from the settings if not given.
         source: What identifies the data and the captioner, for the check that a continued run is the same one.
         device: Where a synthesizer and a renderer run that are made here: ``auto``, ``cpu``, ``cuda`` ...
@@ -60,7 +59,7 @@ class Pipeline:
 
     Raises:
         RunError: The folder holds something else, or a run with other settings.
-        InputError: The detector is the estimator's own network.
+        InputError: The detector is the estimator's own network, or does not fit the filter's rule.
     """
 
     def __init__(
@@ -86,8 +85,7 @@ class Pipeline:
         self.captions, self.captioner = dict(captions or {}), captioner
         self.real = list(real) if real is not None else [persons]
         self.detector = detector
-        if detector is not None:  # now, not after hours of rendering
-            refuse_own_network(detector, estimator)
+        stages.check_rule(self.settings.filtering.rule, detector, estimator)  # now, not after hours of rendering
         self.others, self.source = tuple(others), plain(dict(source or {}))
         self.device, self.progress = device, progress
         self._synthesizer, self._renderer = synthesizer, renderer
@@ -159,13 +157,14 @@ class Pipeline:
             )  # fmt: skip
 
     def filter(self, clips: ClipStore) -> RenderedClips:
-        """See :func:`~posesyn.pipeline.stages.filter_clips`; the detector judges, or else the estimator itself."""
+        """See :func:`~posesyn.pipeline.stages.filter_clips`."""
         with self._timed("filter"):
             return stages.filter_clips(
                 clips.folder,
                 self.settings.filtering,
-                judge=self.estimator if self.detector is None else self.detector,
-                improves=self.estimator,
+                estimator=self.estimator,
+                detector=self.detector,
+                device=self.device,
                 progress=self.progress,
             )
 
@@ -235,6 +234,8 @@ class Pipeline:
         clips, rejected = clips_to_show(store)
         errors = {"2D error": np.array([scored.error for scored in report.scored])}
         notes = [f"{len(report.skipped)} persons were not scored: {report.skipped[:5]}"] if report.skipped else []
+        if (self.out / "clips" / stages.FILTERED).exists():
+            notes.append(stages.describe_filter(self.out / "clips", self.settings.filtering))
         rows, improved = [], []
         if (self.out / AFTER / "report.json").exists():
             chosen = [scored.person for scored in (*report.challenging, *report.non_challenging)]

@@ -17,6 +17,7 @@ from posesyn.data.motions.amass import load_motion, save_motion
 from posesyn.data.persons.rendered import RenderedClips
 from posesyn.errors import FileError, InputError
 from posesyn.interfaces import Captioner, KeypointDetector, TargetEstimator
+from posesyn.pipeline.calibration import calibration_clips
 from posesyn.progress import ProgressBar
 from posesyn.settings.base import identity
 from posesyn.settings.stages import ExtractionSettings, FilterSettings, RenderingSettings
@@ -27,13 +28,15 @@ from posesyn.storage.clip_writer import ClipWriter
 from posesyn.storage.files import read_json, write_json
 from posesyn.storage.ledger import Finished, RunLedger
 from posesyn.storage.reports import load_report
-from posesyn.synthesis.extraction.extractor import ErrorExtractor, estimator_fingerprint
+from posesyn.synthesis.extraction.extractor import ErrorExtractor, crop_rule, estimator_fingerprint
+from posesyn.synthesis.filtering.calibration import Calibration
 from posesyn.synthesis.filtering.clip_filter import ClipFilter
+from posesyn.synthesis.filtering.judges import refuse_own_network
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
 from posesyn.types import ErrorReport, Motion, Person, ScoredPerson, batched
 
-FILTERED = "filter.json"
+FILTERED, CALIBRATION = "filter.json", "calibration"
 LAYOUT = 3  # of run folders; changed where a folder of before would go on as another run
 _PERSONS_AT_ONCE = 16  # saved together; our own choice
 
@@ -171,39 +174,69 @@ def render(
     return ClipStore(folder)
 
 
-def judge_identity(judge: TargetEstimator | KeypointDetector) -> list[str | None]:
-    """What a continued run must find unchanged of the filter's judge: its name and its weights."""
+def judge_identity(judge: TargetEstimator | KeypointDetector) -> list[Any]:
+    """What a continued run must find unchanged of the filter's judge: its name, its weights and how it crops."""
     named = getattr(judge, "spec", judge)
-    return [getattr(named, "name", type(judge).__name__), estimator_fingerprint(judge)]
+    return [getattr(named, "name", type(judge).__name__), estimator_fingerprint(judge), crop_rule(judge)]
+
+
+def check_rule(rule: str, detector: KeypointDetector | None, improves: TargetEstimator | None = None) -> None:
+    """What can be known of a filter's rule before anything is rendered.
+
+    Raises:
+        InputError: A rule that needs a detector without one, a detector that the rule does not ask, or one that is the
+            network which is improved.
+    """
+    if rule == "detector" and detector is None:
+        fix = "name one (--detector movenet_thunder), or take another rule"
+        raise InputError("the filter's rule 'detector' needs a detector", where="filtering.rule", fix=fix)
+    if rule in ("labels", "estimator") and detector is not None:
+        fix = "leave the detector out, or take the rule 'auto' or 'detector'"
+        raise InputError(f"the filter's rule '{rule}' asks no detector", where="filtering.rule", fix=fix)
+    if detector is not None and improves is not None:
+        refuse_own_network(detector, improves)
 
 
 def filter_clips(
     folder: Path,
     settings: FilterSettings,
     *,
-    judge: TargetEstimator | KeypointDetector,
-    improves: TargetEstimator | None = None,
+    estimator: TargetEstimator | None = None,
+    detector: KeypointDetector | None = None,
+    device: str = "auto",
     progress: bool = True,
 ) -> RenderedClips:
     """Marks the frames that the filter drops, in the clip store itself, and returns the kept ones as labelled persons.
 
     The archives stay as they are. What was decided stands in ``filter.json`` beside them; the same call on the same
     clips decides nothing again, and any other call starts from all frames. Marks that were changed in between are used,
-    with a warning.
+    with a warning. The clips for the calibration of a judge are rendered into ``calibration`` beside the shards.
 
     Args:
         folder: Of the clip store.
-        judge: The estimator or the detector that judges.
-        improves: The estimator that is trained on what is kept, where it is known.
+        settings: Who judges (``rule``), and what is kept.
+        estimator: The estimator that is trained on what is kept; it judges where the rule is its own, or ``auto`` meets
+            pictures that are no rendered meshes and there is no detector.
+        detector: The detector that judges.
+        device: Where the clips for the calibration are rendered.
 
     Raises:
-        InputError: The detector is the network that is improved.
+        InputError: Nobody judges whom the rule asks for, or the detector is the network that is improved.
     """
-    rule = ClipFilter(judge, settings, improves=improves)
+    check_rule(settings.rule, detector, estimator)
+    rule = settings.rule
+    if rule == "auto":
+        rule = "detector" if detector is not None else "labels" if _labels_are_exact(folder) else "estimator"
+    judge = detector if rule == "detector" else estimator if rule == "estimator" else None
+    if rule == "estimator" and judge is None:
+        problem = "nobody judges whether the pictures show what their labels say"
+        fix = "give a detector or the estimator, or filtering.rule 'labels' if the labels are exact"
+        raise InputError(problem, where=folder, fix=fix)
+    filtering = ClipFilter(judge, replace(settings, rule=rule))
     store = ClipStore(folder)
     asked = {
-        "filtering": identity(settings),
-        "judge": judge_identity(judge),
+        "filtering": identity(filtering.settings),
+        "judge": None if judge is None else judge_identity(judge),
         "clips": [(header.clip_id, sorted(header.crc32.items())) for header in map(store.header, range(len(store)))],
     }
     wanted = hashlib.sha256(repr(asked).encode()).hexdigest()
@@ -212,11 +245,16 @@ def filter_clips(
     if decided.get("asked") != wanted:
         path.unlink(missing_ok=True)
         store.reset_keep()  # also what a filter has marked that was killed half-way
-        if settings.threshold is None:
-            rule = rule.calibrate(store)
+        if judge is not None and settings.threshold is None:
+            _, height, width = store.header(0).shape
+            frames, seed = settings.calibration_frames, settings.calibration_seed
+            drawn: dict[str, Any] = {"frames": frames, "seed": seed, "device": device, "progress": progress}
+            trusted = calibration_clips(folder / CALIBRATION, (height, width), **drawn)
+            filtering = filtering.calibrate(trusted, seed=seed)
         with ProgressBar(len(store), "filter", "clip", shown=progress) as bar:
-            statistics = rule.filter(store).run(lambda _: bar.update(1))
-        write_json(path, {"asked": wanted, "marks": _marks(store), **statistics})
+            statistics = filtering.filter(store).run(lambda _: bar.update(1))
+        name = "" if judge is None else judge_identity(judge)[0]
+        write_json(path, {"asked": wanted, "marks": _marks(store), "judge": name, **statistics})
     elif "marks" in decided and decided["marks"] != _marks(store):
         warnings.warn(
             f"frames of {folder} were marked otherwise since the filter decided; these marks are used. "
@@ -224,6 +262,25 @@ def filter_clips(
             stacklevel=2,
         )
     return RenderedClips(ClipStore(folder))
+
+
+def describe_filter(folder: Path, settings: FilterSettings) -> str:
+    """One line about what :func:`filter_clips` decided in a folder."""
+    found = read_json(folder / FILTERED)
+    kept = f"The filter kept {found['frames_kept']} of {found['frames']} frames"
+    if found["mode"] == "labels":
+        return f"{kept}, by their labels only"
+    unit = "m" if found["mode"] == "estimator" else settings.measure.upper()
+    line = f"{kept}, by the {found['mode']} {found['judge']}, threshold {found['threshold']:.3f} {unit}"
+    calibration = found.get("calibration")
+    return line if calibration is None else f"{line}, which {Calibration(**calibration).describe()}"
+
+
+def _labels_are_exact(folder: Path) -> bool:
+    """Whether the clips are meshes that :func:`render` drew with the backend of posesyn."""
+    path = folder / "config.json"
+    drawn = read_json(path).get("rendering") if path.exists() else None
+    return drawn is not None and "backend" not in drawn and "class" not in drawn.get("backend_options", {})
 
 
 def _marks(store: ClipStore) -> str:

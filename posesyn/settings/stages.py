@@ -211,13 +211,19 @@ class FilterSettings:
     """Which frames are kept; all values are our own choice, since PoseSyn does not state its threshold.
 
     Args:
-        quantile: The threshold of the judge is this quantile of its values on the clips themselves, whose labels are
-            exact. Not used where ``threshold`` is given.
+        quantile: Share of right labels that the judge must let pass where its threshold is calibrated. That is done on
+            pictures that are rendered for it alone, with right and with wrong labels; not where ``threshold`` is given.
         threshold: Metres that the judging estimator may be off, or the least agreement of a judging detector.
         reduce: Whether an estimator's error is the ``mean`` or the ``sum`` over joints (the paper sums).
         measure: How a detector's agreement is measured.
         min_inside: Body joints, of 22, that must lie inside the image.
         batch_size: Frames per call of the judge.
+        rule: Who judges beside the labels themselves. ``detector``: a detector of 2D keypoints; ``labels``: nobody;
+            ``estimator``: the estimator that is improved, the paper's rule, which drops what is hard for it with what
+            is wrong. ``auto``: a detector if one is given, else nobody where the pictures are rendered meshes, whose
+            labels are exact, and the estimator where they are not.
+        calibration_frames: Pictures rendered for the calibration.
+        calibration_seed: Decides them and their wrong labels.
     """
 
     quantile: float = 0.95
@@ -226,12 +232,15 @@ class FilterSettings:
     measure: Literal["oks", "pck"] = "oks"
     min_inside: int = 8
     batch_size: int = field(default=32, metadata=FREE)
+    rule: Literal["auto", "labels", "detector", "estimator"] = "auto"
+    calibration_frames: int = 72
+    calibration_seed: int = 0
 
     __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_least(self, threshold=0, min_inside=0, batch_size=1)
+        check_least(self, threshold=0, calibration_frames=1, calibration_seed=0, min_inside=0, batch_size=1)
         if not 0 < self.quantile <= 1:
             raise InputError("quantile must be in (0, 1]", where="FilterSettings", got=self.quantile)
 

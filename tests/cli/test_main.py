@@ -163,10 +163,12 @@ def test_run_on_photos_ends_in_shards_and_stages_continue(shared, tmp_path, caps
     # Filtering again starts from all frames, so that it ends where it ended before.
     capsys.readouterr()
     kept = []
-    for _ in range(2):
-        assert cli.main(["filter", "--clips", str(out / "clips"), "--filtering.quantile", "0.5"]) == 0
+    judged = ["filter", "--clips", str(out / "clips"), "--filtering.rule", "estimator", "--filtering.threshold", "9"]
+    for command in (judged, judged[:3], judged):
+        assert cli.main(command) == 0
         kept.append(capsys.readouterr().out)
-    assert kept[0] == kept[1]
+    assert kept[0] == kept[2] and "by the estimator hmr_small, threshold 9.000 m" in kept[0]
+    assert "kept 2 of 2 frames, by their labels only" in kept[1]
     # The same folder with other settings is refused by the name of the setting.
     config.write_text(config.read_text().replace("num_motions: 1", "num_motions: 2"))
     assert cli.main(["run", "--config", str(config)]) == 2
@@ -341,7 +343,7 @@ def test_a_detector_judges_by_name(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["filter", "--clips", "clips", "--device", "cpu", "--progress", "false", "--filtering.threshold", "0.5"]
     assert cli.main([*command, "--detector", "judging:made"]) == 0, capsys.readouterr().err
-    assert "kept 3 of 5 frames, threshold 0.500 OKS" in capsys.readouterr().out
+    assert "kept 3 of 5 frames, by the detector <lambda>, threshold 0.500 OKS" in capsys.readouterr().out
     assert ClipStore(tmp_path / "clips").labels(0)["keep"].tolist() == [True] * 3 + [False] * 2
     for name, message in (
         ("judging:hmr", "are one network (hmr_small)"),

@@ -15,7 +15,14 @@ from posesyn.errors import InputError, RunError
 from posesyn.estimators import EstimatorKeypointDetector, load_estimator
 from posesyn.pipeline import stages
 from posesyn.pipeline.run import Pipeline
-from posesyn.settings import ExtractionSettings, FineTuningSettings, RenderingSettings, RunSettings, SynthesisSettings
+from posesyn.settings import (
+    ExtractionSettings,
+    FilterSettings,
+    FineTuningSettings,
+    RenderingSettings,
+    RunSettings,
+    SynthesisSettings,
+)
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.files import read_json
 from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
@@ -43,7 +50,8 @@ def test_the_hand_chain_gives_the_same_bytes_as_a_run(shared, tmp_path, capsys):
     picked = ["--extraction.num_challenging", "2", "--extraction.num_non_challenging", "2"]
     motions = ["--synthesis.num_motions", "2", "--synthesis.max_frames", "48"]
     drawn = ["--rendering.frames_per_motion", "2", "--rendering.image_size", "64"]
-    kept, trained = ["--filtering.quantile", "0.6"], ["--training.steps", "2", "--training.batch_size", "4"]
+    judge = ["--filtering.rule", "estimator", "--filtering.quantile", "0.6", "--filtering.calibration_frames", "4"]
+    kept, trained = judge, ["--training.steps", "2", "--training.batch_size", "4"]
     seed, quiet = ["--seed", "5"], ["--progress", "false", "--device", "cpu"]
     run, hand = tmp_path / "run", tmp_path / "hand"
 
@@ -63,6 +71,7 @@ def test_the_hand_chain_gives_the_same_bytes_as_a_run(shared, tmp_path, capsys):
 
     ours, theirs = contents(run), contents(hand)
     assert ours == theirs and len(ours) == 4 + 1 + 1 + 1
+    assert "of 4 right labels" in printed and "of 4 right labels" in (run / "report.html").read_text()
     # The two know each other: a run goes on in what was made by hand, and the other way round.
     for stage in ("extraction", "motions", "clips", "fine_tuned"):
         configs = [(place / stage / "config.json").read_text() for place in (run, hand)]
@@ -94,9 +103,12 @@ def test_the_detector_of_a_run_is_independent_and_stays_the_same(tmp_path):
 
     with pytest.raises(InputError, match=r"one network \(hmr_small\)"):
         pipeline("own", detector=EstimatorKeypointDetector(estimator))
+    with pytest.raises(InputError, match="needs a detector"):
+        Pipeline(estimator, [person], tmp_path / "own", replace(TINY, filtering=FilterSettings(rule="detector")))
     assert not (tmp_path / "own").exists()
     with pipeline("run", detector=CallableDetector(middle, name="middle")) as run:
         clips = write_clips(tmp_path / "run" / "clips", [make_clip()])
+        run.settings = replace(TINY, filtering=FilterSettings(threshold=0.0))
         run.filter(ClipStore(tmp_path / "run" / "clips"))
         assert clips and read_json(tmp_path / "run" / "clips" / stages.FILTERED)["mode"] == "detector"
     pipeline("run", detector=CallableDetector(middle, name="middle")).close()

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from posesyn.errors import InputError
-from posesyn.geometry.devices import device_of, halving, moved, on_cpu
+from posesyn.geometry.devices import device_of, moved
 from posesyn.interfaces import KeypointDetector, TargetEstimator
 from posesyn.settings.base import with_changes
 from posesyn.settings.stages import FilterSettings
-from posesyn.synthesis.filtering.judges import detector_scores, estimator_errors, label_problems, refuse_own_network
+from posesyn.synthesis.filtering.calibration import WRONG_LABELS, Calibration, choose_threshold, wrong_labels
+from posesyn.synthesis.filtering.judges import (
+    Answers,
+    agreement,
+    detector_answers,
+    estimator_answers,
+    label_problems,
+    refuse_own_network,
+    rooted_errors,
+)
 from posesyn.types import Clip
 from posesyn.types.arguments import check_several
 from posesyn.types.looks import changes_of, short_repr
@@ -46,19 +55,18 @@ class ClipYield:
 class ClipFilter:
     """Decides per frame.
 
-    Every frame is checked for sane labels. Then a judge looks at the picture:
+    Every frame is checked for sane labels. Then, if there is one, a judge looks at the picture:
 
+    - a **detector** of 2D keypoints, not derived from the estimator that is improved: drop frame l if its agreement
+      with the labels is below ``threshold``;
     - an **estimator** (PoseSyn's rule, arXiv 2503.13025): drop frame l if ``Err3D_l > threshold``. With the
-      estimator being improved this also deletes frames that are right but hard for it; an independent one
-      does not;
-    - a **detector** of 2D keypoints, not derived from that estimator: drop frame l if its agreement with the labels is
-      below ``threshold``;
-    - None: labels only.
+      estimator being improved this deletes frames that are right but hard for it, which it should learn from;
+    - nobody: labels only, which is enough for pictures whose labels are exact, as those of rendered meshes.
 
     Args:
-        judge: A ``TargetEstimator``, a ``KeypointDetector`` or None.
-        settings: What is kept; see :class:`~posesyn.settings.stages.FilterSettings`.
-        mode: ``"estimator"``, ``"detector"`` or ``"labels"``; None: by the methods of the judge.
+        judge: A ``KeypointDetector``, a ``TargetEstimator`` or None.
+        settings: What is kept; see :class:`~posesyn.settings.stages.FilterSettings`. Of its ``rule`` ``auto`` means
+            here: by the methods of the judge.
         device: Where the judge is moved if it is a ``torch.nn.Module``: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``;
             None leaves it where it is.
         improves: The estimator that is trained on what is kept, if known: a detector of its own family is refused.
@@ -66,13 +74,15 @@ class ClipFilter:
 
     Attributes:
         settings: As given, with the changes.
+        mode: ``"labels"``, ``"detector"`` or ``"estimator"``: who judges.
         threshold: That of the settings; where they have none, :data:`TAU_M` for an estimator's mean error and
-            :data:`MIN_OKS` for a detector, both our own choice. None for an estimator's sum over joints, for which
-            there is no default: :meth:`calibrate` finds one.
+            :data:`MIN_OKS` for a detector, both our own choice; :meth:`calibrate` finds one that fits the judge. None
+            for an estimator's sum over joints, for which there is no default.
+        calibration: What :meth:`calibrate` found, or None.
 
     Raises:
-        InputError: A judge without the needed method, settings that make no sense, no such device, or a detector that
-            is the estimator which it judges for.
+        InputError: A judge without the needed method or where none is asked, settings that make no sense, no such
+            device, or a detector that is the estimator which it judges for.
 
     Example:
         >>> standing = ps.Motion("stand", np.zeros((2, 24, 3)), np.zeros((2, 3)), np.zeros(10), fps=20.0)
@@ -86,27 +96,27 @@ class ClipFilter:
         judge: TargetEstimator | KeypointDetector | None = None,
         settings: FilterSettings | None = None,
         *,
-        mode: Mode | None = None,
         device: str | torch.device | None = None,
         improves: TargetEstimator | None = None,
         **changes: Any,
     ) -> None:
         self.settings = with_changes(FilterSettings, settings, changes)
-        self.mode = _mode_of(judge) if mode is None else mode
-        needed = {"estimator": "predict", "detector": "detect", "labels": None}
-        if self.mode not in needed:
-            raise InputError("unknown filter mode", expected=list(needed), got=mode)
-        method = needed[self.mode]
+        rule = self.settings.rule
+        self.mode: Mode = _mode_of(judge) if rule == "auto" else rule
+        method = {"estimator": "predict", "detector": "detect", "labels": None}[self.mode]
+        if method is None and judge is not None:
+            fix = "leave the judge out, or take another rule"
+            raise InputError("the rule 'labels' asks nobody", where="ClipFilter", got=type(judge).__name__, fix=fix)
         if method is not None and not callable(getattr(judge, method, None)):
-            raise InputError(f"a filter in mode '{self.mode}' needs a judge with `{method}`", got=type(judge).__name__)
+            raise InputError(f"the rule '{self.mode}' needs a judge with `{method}`", got=type(judge).__name__)
         if self.mode == "detector" and improves is not None:
             refuse_own_network(judge, improves)
         self.judge = judge if device is None else moved(judge, device)
         summed = self.mode == "estimator" and self.settings.reduce == "sum"
         default = None if summed else {"estimator": TAU_M, "detector": MIN_OKS, "labels": 0.0}[self.mode]
         self.threshold: float | None = default if self.settings.threshold is None else float(self.settings.threshold)
-        # What the judge said about clips during calibration, by content: filtering the same clips asks it only once.
-        self._known: dict[tuple[str, int, bytes], np.ndarray] = {}
+        self.calibration: Calibration | None = None
+        self._calibrated_on: frozenset[bytes] = frozenset()
 
     def __repr__(self) -> str:
         judge = getattr(getattr(self.judge, "spec", self.judge), "name", type(self.judge).__name__)
@@ -137,64 +147,99 @@ class ClipFilter:
         asked = np.flatnonzero(keep)
         if len(asked) and self.mode != "labels":
             if self.threshold is None:
-                fix = "pass threshold=... in metres, or use the filter that calibrate(clips) returns"
+                fix = "pass threshold=... in metres, or use the filter that calibrate(other clips) returns"
                 raise InputError("a sum over joints has no default threshold", where="ClipFilter", fix=fix)
-            known = self._known.get(_content(clip, asked)) if self._known else None
-            values[asked] = self._judge(clip, asked) if known is None else known
+            if self._calibrated_on and not self._calibrated_on.isdisjoint(_pictures(clip)):
+                problem = "a clip that is filtered was used for the calibration: the threshold would be learnt from it"
+                fix = "calibrate with clips that are never filtered, such as others rendered for it"
+                raise InputError(problem, where=f"ClipFilter, clip '{clip.clip_id}'", fix=fix)
+            values[asked] = self._values(clip, asked, self._ask(clip, asked))
             bad = values[asked] > self.threshold if self.mode == "estimator" else values[asked] < self.threshold
             keep[asked[bad]] = False
             if bad.any():
                 reasons[f"{self.mode} disagrees"] = int(bad.sum())
         return keep, ClipYield(clip.clip_id, clip.person_id, len(clip), int(keep.sum()), dict(reasons), values)
 
-    def calibrate(self, clips: Iterable[Clip], quantile: float | None = None) -> ClipFilter:
-        """A filter whose threshold keeps a share of the frames of trusted clips.
+    def calibrate(self, clips: Iterable[Clip], quantile: float | None = None, seed: int = 0) -> ClipFilter:
+        """A filter whose threshold tells right from wrong labels, learnt from clips that are never filtered.
 
-        Use clips that are right by construction (rasterised, exact labels), never a test set (our own rule).
+        The judge sees each frame with its own label and with labels that are wrong in five ways
+        (:func:`~posesyn.synthesis.filtering.calibration.wrong_labels`); how the threshold follows from that says
+        :func:`~posesyn.synthesis.filtering.calibration.choose_threshold`. 60 to 100 frames are enough for the default.
 
         Args:
-            clips: Trusted clips.
-            quantile: The share; None takes the settings' one.
+            clips: With labels that are right by construction (rasterised, exact labels); neither those that are
+                filtered later nor a test set.
+            quantile: Share of their frames that must pass; None takes the settings' one.
+            seed: Decides the wrong labels.
+
+        Returns:
+            A filter with :attr:`calibration`. It refuses clips that hold a picture of ``clips``.
 
         Raises:
             InputError: No frame to judge, no judge, or a quantile outside 0 to 1.
         """
         if self.mode == "labels":
-            raise InputError("calibration needs a judge", where="ClipFilter.calibrate", fix="pass an estimator")
+            raise InputError("calibration needs a judge", where="ClipFilter.calibrate", fix="pass a detector")
         settings = self.settings if quantile is None else replace(self.settings, quantile=quantile)
         check_several(clips, Clip, "calibrate")
-        found, known = [], {}
-        for clip in clips:
-            problems = label_problems(clip, self.settings.min_inside)
-            sane = np.flatnonzero([problem is None for problem in problems] & np.asarray(clip.keep, bool))
-            if len(sane):
-                found.append(self._judge(clip, sane))
-                known[_content(clip, sane)] = found[-1]
-        values = np.concatenate(found) if found else np.zeros(0)
-        values = values[np.isfinite(values)]
-        if not len(values):
-            raise InputError("there is no frame to calibrate the filter with", where="ClipFilter.calibrate")
-        at = settings.quantile if self.mode == "estimator" else 1 - settings.quantile
-        # An existing value on the keeping side, so that exactly the wanted share passes.
-        threshold = float(np.quantile(values, at, method="higher" if self.mode == "estimator" else "lower"))
-        calibrated = ClipFilter(self.judge, replace(settings, threshold=threshold), mode=self.mode)
-        calibrated._known = known
+        trusted = [self._sane(clip) for clip in clips]
+        rows = [_kept(clip) for clip in trusted]
+        answers = [self._ask(clip, frames) if len(frames) else None for clip, frames in zip(trusted, rows)]
+        right = [self._values(*one) for one in zip(trusted, rows, answers) if one[2] is not None]
+        wrong = {}
+        for kind in WRONG_LABELS:
+            values = []
+            for clip, asked, known, spoilt in zip(trusted, rows, answers, wrong_labels(trusted, kind, seed)):
+                # Of those that are wrong by their numbers alone nobody is asked.
+                frames = _kept(self._sane(spoilt))
+                if known is None or not len(frames):
+                    continue
+                if spoilt.mask is clip.mask and not self._reads_keypoints:
+                    # The same pictures and boxes: the judge would say the same again.
+                    some = np.isin(asked, frames)
+                    said = known[0], known[1][some], known[2][some]
+                else:
+                    said = self._ask(spoilt, frames)
+                values.append(self._values(spoilt, frames, said))
+            wrong[kind] = np.concatenate(values) if values else np.zeros(0)
+        found = choose_threshold(
+            np.concatenate(right) if right else np.zeros(0), wrong, settings.quantile, above=self.mode == "estimator"
+        )
+        calibrated = ClipFilter(self.judge, replace(settings, rule=self.mode, threshold=found.threshold))
+        calibrated.calibration = found
+        calibrated._calibrated_on = frozenset(one for clip in trusted for one in _pictures(clip))
         return calibrated
 
-    def _judge(self, clip: Clip, frames: np.ndarray) -> np.ndarray:
-        judge, settings = self.judge, self.settings
+    def _sane(self, clip: Clip) -> Clip:
+        """Keeps the frames whose labels are possible."""
+        problems = label_problems(clip, self.settings.min_inside)
+        return replace(clip, keep=np.array([one is None for one in problems]) & np.asarray(clip.keep, bool))
+
+    @property
+    def _reads_keypoints(self) -> bool:
+        """Whether the judge is told the labelled keypoints, so that another label changes what it says."""
+        return getattr(getattr(self.judge, "spec", None), "keypoints_skeleton", None) is not None
+
+    def _ask(self, clip: Clip, frames: np.ndarray) -> Answers:
+        judge: Any = self.judge
+        ask = estimator_answers if self.mode == "estimator" else detector_answers
+        return ask(clip, frames.tolist(), judge, self.settings.batch_size)
+
+    def _values(self, clip: Clip, frames: np.ndarray, answers: Answers) -> np.ndarray:
         if self.mode == "estimator":
-            return estimator_errors(clip, frames.tolist(), judge, settings.reduce, settings.batch_size)
-
-        def agreement(part: list[int]) -> np.ndarray:
-            return detector_scores(clip, part, judge, settings.measure)
-
-        return np.concatenate(halving(agreement, frames.tolist(), settings.batch_size, on_cpu(judge, agreement)))
+            return rooted_errors(answers, clip, frames.tolist(), self.settings.reduce)
+        return agreement(answers, clip, frames.tolist(), self.settings.measure)
 
 
-def _content(clip: Clip, frames: np.ndarray) -> tuple[str, int, bytes]:
-    """Tells apart clips of one name with other pictures, and other choices of frames."""
-    return clip.clip_id, zlib.crc32(np.ascontiguousarray(clip.frames)), frames.tobytes()
+def _kept(clip: Clip) -> np.ndarray:
+    """Numbers of the frames that a clip keeps."""
+    return np.flatnonzero(np.asarray(clip.keep, bool))
+
+
+def _pictures(clip: Clip) -> list[bytes]:
+    """A hash of each frame."""
+    return [hashlib.blake2b(frame.tobytes(), digest_size=16).digest() for frame in clip.frames]
 
 
 def _mode_of(judge: object) -> Mode:
@@ -270,10 +315,12 @@ class FilteredClips:
             finite = item.values[np.isfinite(item.values)]
             entry = {name: getattr(item, name) for name in ("clip_id", "person_id", "frames", "kept")}
             per_clip.append({**entry, "value": float(finite.mean()) if len(finite) else None})
+        calibration = self._rule.calibration
         frames, kept = (sum(entry[name] for entry in per_clip) for name in ("frames", "kept"))
         return {
             "mode": self._rule.mode,
             "threshold": self._rule.threshold,
+            **({} if calibration is None else {"calibration": asdict(calibration)}),
             "clips": len(per_clip),
             "clips_kept": sum(entry["kept"] > 0 for entry in per_clip),
             "frames": frames,

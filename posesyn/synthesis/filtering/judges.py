@@ -14,7 +14,7 @@ from posesyn.geometry.devices import halving, on_cpu
 from posesyn.interfaces import KeypointDetector, TargetEstimator
 from posesyn.metrics.pose2d_error import root_of
 from posesyn.storage.clip_codec import frame_boxes
-from posesyn.types import Clip, PoseBatch
+from posesyn.types import Clip
 
 LABELS = "smpl45"
 # BEDLAM keeps persons with at least 8 of joints[:22] inside the image (pixelite1201/BEDLAM, data_processing).
@@ -48,6 +48,31 @@ def label_problems(clip: Clip, min_inside: int = MIN_INSIDE, min_side_px: float 
     return problems
 
 
+Answers = tuple[str, np.ndarray, np.ndarray]  # skeleton, (F, J, 3 or 2) joints, (F, J) scores of a detector
+
+
+def estimator_answers(clip: Clip, frames: Sequence[int], estimator: TargetEstimator, batch_size: int = 32) -> Answers:
+    """(F, J, 3) joints that an estimator sees in some frames, in its skeleton; NaN where there is no body to crop."""
+    persons = {p.frame: p for p in RenderedClips([clip], only_kept=False, min_visible=0)}
+    skeleton = estimator.spec.skeleton
+    known = [row for row, frame in enumerate(frames) if frame in persons]
+
+    def asked(rows: list[int]) -> np.ndarray:
+        nonlocal skeleton
+        predictions = estimator.predict([persons[frames[row]] for row in rows])
+        if len(predictions) != len(rows):
+            problem = "an estimator must answer for every person"
+            raise InputError(problem, where="ClipFilter", expected=len(rows), got=len(predictions))
+        skeleton = predictions.skeleton
+        return predictions.joints_cam
+
+    found = np.concatenate(halving(asked, known, batch_size, on_cpu(estimator, asked))) if known else None
+    joints = np.full((len(frames), len(skeletons.get(skeleton)), 3), np.nan)
+    if found is not None:
+        joints[known] = found
+    return skeleton, joints, np.ones(joints.shape[:2])
+
+
 def estimator_errors(
     clip: Clip,
     frames: Sequence[int],
@@ -71,27 +96,13 @@ def estimator_errors(
     Returns:
         (F,) float64; infinite where the estimator returns NaN.
     """
-    persons = {p.frame: p for p in RenderedClips([clip], only_kept=False, min_visible=0)}
-    errors = np.full(len(frames), np.inf)
-    known = [row for row, frame in enumerate(frames) if frame in persons]
-
-    def judged(rows: list[int]) -> np.ndarray:
-        numbers = [frames[row] for row in rows]
-        predictions = estimator.predict([persons[frame] for frame in numbers])
-        return _rooted_errors(predictions, clip.joints_cam[numbers], reduce)
-
-    if known:
-        errors[known] = np.concatenate(halving(judged, known, batch_size, on_cpu(estimator, judged)))
-    return errors
+    return rooted_errors(estimator_answers(clip, frames, estimator, batch_size), clip, frames, reduce)
 
 
-def _rooted_errors(predictions: PoseBatch, joints_cam: np.ndarray, reduce: str) -> np.ndarray:
-    """(F,) metres between predictions and labels (F, 45, 3), both from their roots."""
-    wanted, got = len(joints_cam), len(predictions)
-    if got != wanted:
-        raise InputError("an estimator must answer for every person", where="ClipFilter", expected=wanted, got=got)
-    skeleton = predictions.skeleton
-    labels, present = skeletons.convert(joints_cam, LABELS, skeleton)
+def rooted_errors(answers: Answers, clip: Clip, frames: Sequence[int], reduce: str = "mean") -> np.ndarray:
+    """(F,) metres between an estimator's answers and the clip's labels, both from their roots; infinite for NaN."""
+    skeleton, joints, _ = answers
+    labels, present = skeletons.convert(clip.joints_cam[list(frames)], LABELS, skeleton)
     tips = np.array(["tip" in name.split("_") for name in skeletons.get(skeleton).joints])
     used = present[0] & ~tips
     _, root = root_of(skeleton, used)
@@ -100,10 +111,29 @@ def _rooted_errors(predictions: PoseBatch, joints_cam: np.ndarray, reduce: str) 
         used[root[0]] = False
     if not used.any():
         raise InputError("the estimator's skeleton shares no joints with the labels", where="ClipFilter", got=skeleton)
-    rooted = [points - points[:, list(root)].mean(1, keepdims=True) for points in (predictions.joints_cam, labels)]
+    rooted = [points - points[:, list(root)].mean(1, keepdims=True) for points in (joints, labels)]
     distances = np.linalg.norm(rooted[0].astype(np.float64) - rooted[1], axis=-1)[:, used]
     values = distances.mean(1) if reduce == "mean" else distances.sum(1)
     return np.where(np.isfinite(values), values, np.inf)
+
+
+def detector_answers(clip: Clip, frames: Sequence[int], detector: KeypointDetector, batch_size: int = 32) -> Answers:
+    """(F, J, 2) keypoints in pixels and (F, J) scores that a detector finds in some frames, in its skeleton."""
+    boxes = frame_boxes(clip)
+
+    def asked(rows: list[int]) -> np.ndarray:
+        found, confidence = detector.detect(clip.frames[rows], boxes[rows])
+        wanted = (len(rows), len(skeletons.get(detector.skeleton)), 2)
+        if np.shape(found) != wanted or np.shape(confidence) != wanted[:2]:
+            problem = "a detector must give keypoints (T, J, 2) and scores (T, J)"
+            where = f"skeleton '{detector.skeleton}'"
+            raise InputError(problem, where=where, expected=wanted, got=np.shape(found))
+        return np.concatenate([found, np.asarray(confidence)[..., None]], axis=-1)
+
+    rows = list(frames)
+    parts = halving(asked, rows, batch_size, on_cpu(detector, asked))
+    found = np.concatenate(parts) if parts else np.zeros((0, len(skeletons.get(detector.skeleton)), 3))
+    return detector.skeleton, found[..., :2], found[..., 2]
 
 
 def detector_scores(
@@ -130,16 +160,23 @@ def detector_scores(
     Returns:
         (F,) float64; 0 where no joint is visible.
     """
-    rows = list(frames)
+    return agreement(detector_answers(clip, frames, detector), clip, frames, measure, min_score, pck_fraction)
+
+
+def agreement(
+    answers: Answers,
+    clip: Clip,
+    frames: Sequence[int],
+    measure: str = "oks",
+    min_score: float = 0.3,
+    pck_fraction: float = 0.1,
+) -> np.ndarray:
+    """:func:`detector_scores` (F,) of what a detector answered."""
+    rows, (skeleton, found, confidence) = list(frames), answers
     boxes = frame_boxes(clip)[rows]
-    found, confidence = detector.detect(clip.frames[rows], boxes)
-    wanted = (len(rows), len(skeletons.get(detector.skeleton)), 2)
-    if np.shape(found) != wanted or np.shape(confidence) != wanted[:2]:
-        problem, where = "a detector must give keypoints (T, J, 2) and scores (T, J)", f"skeleton '{detector.skeleton}'"
-        raise InputError(problem, where=where, expected=wanted, got=np.shape(found))
-    detected = (np.asarray(confidence) >= min_score) & np.isfinite(found).all(-1)
-    points, present = skeletons.convert(np.nan_to_num(found), detector.skeleton, "coco17", detected)
-    has = skeletons.mapping(detector.skeleton, "coco17") >= 0
+    detected = (confidence >= min_score) & np.isfinite(found).all(-1)
+    points, present = skeletons.convert(np.nan_to_num(found), skeleton, "coco17", detected)
+    has = skeletons.mapping(skeleton, "coco17") >= 0
     labels, visible = skeletons.convert(clip.keypoints_px[rows], LABELS, "coco17", np.asarray(clip.visible[rows], bool))
     visible = visible & has
     # A joint that the detector misses is infinitely far away for both measures.
