@@ -113,3 +113,11 @@ def test_damaged(tmp_path, content):
         read_npz(tmp_path / "a.npz")
     with pytest.raises(FileError):
         read_npz(tmp_path / "absent.npz")
+
+
+def test_a_table_runs_nothing_in_a_spreadsheet_and_keeps_its_numbers():
+    rows = [["=cmd|' /C calc'!A0", -1.5, "-1.50"], ["-x, y", None, "+1"], ["@a", 'say "hi"', "\t=1"]]
+    text = atomic.csv_bytes(["name", "a", "b"], rows).decode()
+    assert text.splitlines() == [
+        "name,a,b", "'=cmd|' /C calc'!A0,-1.5,-1.50", "\"'-x, y\",,+1", "'@a,\"say \"\"hi\"\"\",'\t=1"
+    ]  # fmt: skip

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 
 from posesyn import skeletons
 from posesyn.errors import InputError
-from posesyn.storage.files import write_bytes, write_json
+from posesyn.storage.files import csv_bytes, write_bytes, write_json
 from posesyn.storage.images import ImageFile
 from posesyn.types import ErrorReport, ImageSource, ScoredPerson
 
@@ -90,9 +88,7 @@ def export_csv(report: ErrorReport, path: str | os.PathLike[str], only_selected:
     ``only_selected`` leaves out persons that belong to neither selection.
     """
     selected = report.selections
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    rows = []
     for item in report.scored:
         person = item.person
         if only_selected and person.person_id not in selected:
@@ -110,13 +106,8 @@ def export_csv(report: ErrorReport, path: str | os.PathLike[str], only_selected:
             *(f"{float(value):.2f}" for value in person.body_box_xyxy),
             person.captions[0] if person.captions else "",
         ]
-        writer.writerow([_harmless(cell) for cell in cells])
-    write_bytes(path, text.getvalue().encode())
-
-
-def _harmless(cell: Any) -> Any:
-    """Text that a spreadsheet would take for a formula gets an apostrophe, as OWASP advises."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+        rows.append(cells)
+    write_bytes(path, csv_bytes(_COLUMNS, rows))
 
 
 def _file_name(image: ImageSource, images: str | os.PathLike[str] | None) -> str:
