@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from posesyn import data as data
     from posesyn import detectors as detectors
     from posesyn import estimators as estimators
+    from posesyn import export as export
     from posesyn import geometry as geometry
     from posesyn import metrics as metrics
     from posesyn import report as report
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from posesyn import synthesis as synthesis
     from posesyn import training as training
     from posesyn.body import load_body as load_body
+    from posesyn.detectors import find_persons as find_persons
     from posesyn.detectors import load_detector as load_detector
     from posesyn.errors import PosesynError as PosesynError
     from posesyn.estimators import load_estimator as load_estimator

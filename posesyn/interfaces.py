@@ -159,6 +159,13 @@ class KeypointDetector(Protocol):
         """(T, H, W, 3) uint8 and (T, 4) boxes → keypoints (T, J, 2) px and scores (T, J)."""
 
 
+class PersonFinder(Protocol):
+    """Finds who is in a picture. BlazePose is one; :func:`posesyn.find_persons` takes any function of a picture too."""
+
+    def detect_persons(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(H, W, 3) uint8 → boxes (N, 4) in pixels, x0, y0, x1, y1 around whole persons, and scores (N,), 0 to 1."""
+
+
 class RenderBackend(Protocol):
     """Turns a motion and an appearance into a labelled clip."""
 

@@ -15,8 +15,8 @@ from typing import Any
 
 PINNED = Path(__file__).with_name("api_surface.json")
 PACKAGES = [
-    "", "body", "data", "estimators", "estimators.lifters", "evaluation", "geometry", "interfaces", "metrics", "report",
-    "settings", "skeletons", "storage", "synthesis", "synthesis.augmentation", "training", "types",
+    "", "body", "data", "estimators", "estimators.lifters", "evaluation", "export", "geometry", "interfaces", "metrics",
+    "report", "settings", "skeletons", "storage", "synthesis", "synthesis.augmentation", "training", "types",
 ]  # fmt: skip
 
 

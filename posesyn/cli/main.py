@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import signal
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, auto_cli
 
-from posesyn.cli import assets, evaluate, stages, train
+from posesyn.cli import assets, evaluate, predict, stages, train
 
 # Both must be set before torch is imported: spinning OpenMP threads starve each other on small machines.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -42,6 +44,7 @@ COMMANDS: dict[str, Any] = {
         "estimator": evaluate.evaluate_estimator,
         "lifter": evaluate.evaluate_lifter,
     },
+    "predict": predict.predict,
     "compare": evaluate.compare,
     "report": stages.report,
     "assets": {
@@ -99,9 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from posesyn import __version__
     from posesyn.errors import PosesynError
 
-    given: list[str] = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:2] == ["assets", "fetch"] and len(given) > 2 and not given[2].startswith("-"):
-        given.insert(2, "--name")  # all other commands take options only; a name to fetch stands alone
+    given = _spelt_out(list(sys.argv[1:] if arguments is None else arguments))
     before = signal.signal(signal.SIGTERM, _interrupt)
     settings: dict[str, Any] = {"prog": "posesyn", "description": _ABOUT, "version": __version__}
     try:
@@ -115,6 +116,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def _spelt_out(given: list[str]) -> list[str]:
+    """The same words as options only, which is all that the parser takes: a name to fetch and pictures may stand alone,
+    and the name of an estimator is enough where all of its settings are asked for."""
+    if given[:2] == ["assets", "fetch"] and len(given) > 2 and not given[2].startswith("-"):
+        given = [*given[:2], "--name", *given[2:]]
+    # A file of settings, or settings in braces, stay what they are.
+    for row, (option, value) in enumerate(pairwise(given)):
+        if option == "--estimator" and re.fullmatch(r"[\w:]+(\.\w+)*", value) and not os.path.isfile(value):
+            given[row] = "--estimator.name"
+    if given[:1] != ["predict"]:
+        return given
+    options, pictures, takes_value = [], [], False
+    for word in given[1:]:
+        if word.startswith("--") and len(word) > 2:
+            takes_value = "=" not in word and word not in ("--help", "--print_config")
+            options.append(word)
+        elif takes_value or word == "-h":
+            options.append(word)
+            takes_value = False
+        elif word != "--":
+            pictures.append(word)
+    return ["predict", *(["--images", json.dumps(pictures)] if pictures else []), *options]
 
 
 def _interrupt(signum: int, frame: object) -> None:

@@ -21,22 +21,52 @@ from posesyn.settings import (
 )
 
 
-def demo(out: Path = Path("runs/demo"), seeds: list[int] | None = None, device: str = "auto") -> None:
+def demo(
+    out: Path | None = None,
+    seeds: list[int] | None = None,
+    photos: Path | None = None,
+    estimator: EstimatorSettings | None = None,
+    device: str = "auto",
+) -> None:
     """Watch the whole chain at work on rendered people: minutes on two cores, nothing to download.
 
+    With --photos: see in a minute where an estimator seems to fail on your own pictures, and motions for these poses.
+
     Args:
-        out: Folder for the data, the weights and report.html; an interrupted demo continues from it.
-        seeds: One run per seed, as a list: ``--seeds '[0,1,2]'`` (default: 0).
+        out: Folder for the data, the weights and report.html (default: runs/demo, where an interrupted demo continues;
+            with photos runs/demo-photos).
+        seeds: One run per seed, as a list: ``--seeds '[0,1,2]'`` (default: 0). With photos the first one counts.
+        photos: Folder of your own pictures. Needs ``posesyn assets fetch blazepose_lite`` and ``movenet_thunder``.
+        estimator: With photos: whom to examine (default: the smallest BlazePose that was fetched).
         device: Where it runs: auto, cpu, cuda, mps ...
     """
+    if photos is not None:
+        _photo_demo(photos, out or Path("runs/demo-photos"), (seeds or [0])[0], estimator, device)
+        return
     from posesyn.demo.run import run_demo
 
+    out = out or Path("runs/demo")
     for seed in seeds or [0]:
         result = run_demo(out / f"seed{seed}", seed, device=device)
         print(f"\nseed {seed}, {result.held_out_persons} held-out persons")
         print(result.table())
         print(f"{result.wall_s:.0f} s, peak memory {result.peak_memory_gb:.1f} GB", flush=True)
         print(f"report: {result.report}\n", flush=True)
+
+
+def _photo_demo(photos: Path, out: Path, seed: int, estimator: EstimatorSettings | None, device: str) -> None:
+    from posesyn.demo.photos import run_photo_demo
+
+    examined = None if estimator is None else build.estimator_of(estimator, device)
+    result = run_photo_demo(photos, out, seed, examined, device=device)
+    for note in result.notes:
+        print(note)
+    print(
+        f"{len(result.persons)} persons in {result.persons.pictures} pictures, {len(result.found)} scored, "
+        f"{len(result.motions)} motions for the hardest\n"
+        f"nobody annotated these pictures: keypoints of {result.keypoints_by} stand in for the 2D truth\n"
+        f"{sum(result.timings.values()):.0f} s, report: {result.report}"
+    )
 
 
 def run(

@@ -142,7 +142,8 @@ def _from_weak_perspective(joints: Tensor, cam: Tensor, crops: CropBatch, spec: 
 
 
 class EstimatorKeypointDetector(nn.Module):
-    """A ``KeypointDetector`` made of a ``TargetEstimator``, which it holds as its part if that is a module.
+    """A ``KeypointDetector`` made of a ``TargetEstimator``, which it holds as its part if that is a module; also a
+    ``PersonFinder`` if the estimator is one.
 
     Judging an estimator's training data with the estimator itself deletes what it gets wrong:
     use another estimator than the one being improved.
@@ -162,6 +163,9 @@ class EstimatorKeypointDetector(nn.Module):
         super().__init__()
         skeletons.get(skeleton)
         self.estimator, self.skeleton = estimator, skeleton
+        if callable(getattr(estimator, "detect_persons", None)):
+            # Only then does the object have the method: not every estimator finds persons by itself.
+            self.detect_persons = estimator.detect_persons  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         name, place = self.estimator.spec.name, str(device_of(self.estimator))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from posesyn.report.notebook import show as show
     from posesyn.report.overlays import clip_overlay as clip_overlay
     from posesyn.report.overlays import draw_persons as draw_persons
+    from posesyn.report.overlays import draw_predictions as draw_predictions
     from posesyn.report.overlays import draw_skeleton as draw_skeleton
     from posesyn.report.overlays import mask_overlay as mask_overlay
     from posesyn.report.overlays import person_crop_overlay as person_crop_overlay

@@ -14,7 +14,7 @@ from posesyn.report.animation import clip_frames, encode_within
 from posesyn.report.embedding import data_uri, image_uri
 from posesyn.report.overlays import clip_overlay, crop_region, mask_overlay, person_crop_overlay, side_view
 from posesyn.storage.clip_store import ClipStore
-from posesyn.types import Clip, ScoredPerson
+from posesyn.types import Clip, Person, ScoredPerson
 from posesyn.types.looks import short_repr
 
 SHOWN, SHOWN_REJECTED = 9, 4  # clips on the page, spread over the run
@@ -81,6 +81,23 @@ def worst_joints(scored: ScoredPerson, count: int = 3) -> list[str]:
     return [names[i].replace("_", " ") for i in order[:count]]
 
 
+def truth_of(person: Person) -> str:
+    """Whose 2D joints a picture shows beside the prediction."""
+    return "annotated 2D joints" if person.keypoints_by is None else f"2D joints found by {person.keypoints_by}"
+
+
+def stand_in_note(scored: Sequence[ScoredPerson]) -> str:
+    """What a page must say where a detector's keypoints stand in for the 2D truth; nothing where people annotated."""
+    names = [one.person.keypoints_by for one in scored if one.person.keypoints_by is not None]
+    if not names:
+        return ""
+    who = "these persons" if len(names) == len(scored) else f"{len(names)} of these {len(scored)} persons"
+    return (
+        f"Nobody annotated {who}: keypoints that {' and '.join(sorted(set(names)))} found stand in for the 2D truth. "
+        "An error says that two networks disagree, not which of them is wrong."
+    )
+
+
 def person_card(
     scored: ScoredPerson, when: str = "", unit: str = "", region: tuple[np.ndarray, float] | None = None
 ) -> dict[str, Any]:
@@ -92,8 +109,10 @@ def person_card(
         picture = image_uri(person_crop_overlay(scored, PERSON_PX, region))
     except PosesynError as error:  # one missing image must not stop the whole report
         problem = str(error)
+    truth = truth_of(person)
     return {
         "name": person.person_id,
+        "truth": truth,
         "rank": scored.rank if scored.rank >= 0 else None,
         "error": format_error(scored.error, unit),
         "joints": worst_joints(scored),
@@ -101,7 +120,7 @@ def person_card(
         "picture": picture,
         "problem": problem,
         "side": image_uri(side_view(scored.prediction.joints_cam[0], scored.prediction.skeleton, SIDE_PX), SIDE_PX),
-        "alt": f"{person.person_id} with annotated joints (green) and the estimator's prediction (orange){when}",
+        "alt": f"{person.person_id} with {truth} (green) and the estimator's prediction (orange){when}",
         "side_alt": f"Prediction for {person.person_id} seen from the side{when}",
     }
 

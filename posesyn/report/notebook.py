@@ -25,6 +25,7 @@ _SHOWN = (
     ("posesyn.types.scores", "ErrorReport"),
     ("posesyn.data.persons.base", "AnnotatedPersons"),
     ("posesyn.data.persons.rendered", "RenderedClips"),
+    ("posesyn.detectors.persons", "FoundPersons"),
 )
 
 
@@ -122,10 +123,14 @@ def person_html(person: Person | ScoredPerson, size: int = _SIZE) -> str:
 
 def report_html(report: ErrorReport, size: int = _SIZE) -> str:
     """The persons with the largest errors, and how many there are of each kind."""
+    from posesyn.report.cards import stand_in_note
+
     head = (
         f"{len(report)} persons scored: {len(report.challenging)} challenging, {len(report.non_challenging)} "
         f"non-challenging; {len(report.skipped)} skipped"
     )
+    note = stand_in_note(report.scored)
+    head += f". {note}" if note else ""
     return _grid(f"ErrorReport, {head}", (report.challenging or report.scored)[:_GRID], size)
 
 
@@ -149,10 +154,11 @@ def value_html(value: Any, size: int = _SIZE) -> str:
     """
     from posesyn.data.persons.base import AnnotatedPersons
     from posesyn.data.persons.rendered import RenderedClips
+    from posesyn.detectors.persons import FoundPersons
 
     drawn: dict[Any, Callable[..., str]] = {Motion: motion_html, Clip: clip_html, Person: person_html}
     drawn |= {ScoredPerson: person_html, ErrorReport: report_html}
-    drawn |= {AnnotatedPersons: persons_html, RenderedClips: persons_html}
+    drawn |= dict.fromkeys((AnnotatedPersons, RenderedClips, FoundPersons), persons_html)
     for kind, draw in drawn.items():
         if isinstance(value, kind):
             return draw(value, size)

@@ -11,7 +11,7 @@ import numpy as np
 from posesyn import skeletons
 from posesyn.errors import InputError
 from posesyn.report.embedding import as_rgb
-from posesyn.types import Clip, Person, ScoredPerson
+from posesyn.types import Clip, Person, PoseBatch, ScoredPerson
 
 Color = tuple[int, int, int]
 
@@ -22,6 +22,11 @@ LEFT: Color = (86, 180, 233)
 RIGHT: Color = (230, 159, 0)
 CENTER: Color = (245, 245, 245)
 BODY: Color = (204, 121, 167)
+# One per person of a picture, in turn: the same palette and a red, its black left out.
+PERSONS: tuple[Color, ...] = (
+    *((240, 110, 20), (86, 180, 233), (0, 190, 140), (240, 228, 66), (204, 121, 167), (60, 110, 230)),
+    *((220, 50, 50), (245, 245, 245)),
+)
 
 # Sub-pixel drawing in cv2: coordinates are integers with this many fractional bits.
 _FRACTION_BITS = 4
@@ -101,6 +106,30 @@ def draw_persons(image: np.ndarray, persons: Sequence[Person], color: Color | No
         corners = np.clip(np.round(person.body_box_xyxy), -_FAR_PX, _FAR_PX).astype(int)
         cv2.rectangle(canvas, corners[:2].tolist(), corners[2:].tolist(), color or CENTER, 1, cv2.LINE_AA)
         canvas = draw_skeleton(canvas, person.keypoints_px, person.visible, person.skeleton, color)
+    return canvas
+
+
+def draw_predictions(image: np.ndarray, predictions: PoseBatch, boxes_xyxy: np.ndarray) -> np.ndarray:
+    """Everybody who was predicted in one picture: projected skeleton, box and number, a colour of its own for each.
+
+    Args:
+        image: (H, W, 3) uint8.
+        predictions: Of N persons.
+        boxes_xyxy: (N, 4) pixels.
+    """
+    canvas = as_rgb(image, "draw_predictions").copy()
+    shown = _body_joints(predictions.skeleton)
+    size = float(np.clip(max(canvas.shape[:2]) / 900, 0.4, 3.0))
+    line = max(1, round(1.5 * size))
+    for row, (points, box) in enumerate(zip(predictions.keypoints_px, np.asarray(boxes_xyxy, np.float64))):
+        color = PERSONS[row % len(PERSONS)]
+        x0, y0, x1, y1 = np.clip(np.round(box), -_FAR_PX, _FAR_PX).astype(int).tolist()
+        cv2.rectangle(canvas, (x0, y0), (x1, y1), color, line, cv2.LINE_AA)
+        canvas = draw_skeleton(canvas, points, shown, predictions.skeleton, color)
+        # Inside the upper left corner of what is seen of the box, on a rim that keeps it readable.
+        place = max(x0, 0) + 3 * line, max(y0, 0) + round(24 * size)
+        for tint, width in (((20, 20, 20), 3 * line), (color, line)):
+            cv2.putText(canvas, str(row + 1), place, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * size, tint, width, cv2.LINE_AA)
     return canvas
 
 

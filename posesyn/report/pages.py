@@ -16,7 +16,7 @@ import posesyn
 from posesyn import skeletons
 from posesyn.errors import FileError, InputError
 from posesyn.report import plots
-from posesyn.report.cards import RunSummary, clip_card, comparison_card, frame_card, person_card
+from posesyn.report.cards import RunSummary, clip_card, comparison_card, frame_card, person_card, stand_in_note
 from posesyn.report.embedding import figure_uri
 from posesyn.storage.files import write_bytes
 from posesyn.types import Clip, ErrorReport, ScoredPerson
@@ -150,7 +150,8 @@ def write_extraction_report(
         path,
         "extraction.html.j2",
         title=title,
-        subtitle="Persons ranked by the distance between the annotated joints and the projected prediction.",
+        subtitle="Persons ranked by the distance between the 2D joints and the projected prediction.",
+        note=stand_in_note(report.scored),
         funnel=_pairs({name: len(group) for name, group in counted.items()}),
         figures=figures,
         challenging=[person_card(one) for one in report.challenging[:max_persons]],
@@ -176,6 +177,7 @@ def write_run_report(path: str | os.PathLike[str], summary: RunSummary, max_pers
         "run.html.j2",
         title=summary.title,
         subtitle=summary.subtitle,
+        note=stand_in_note([*summary.worst, *summary.best]),
         table=_table(summary.rows, summary.highlight),
         table_note=summary.table_note,
         funnel=_pairs(summary.funnel),
@@ -278,6 +280,7 @@ def write_extraction_pages(
         "persons_index.html.j2",
         title="Where the estimator fails",
         subtitle=f"{len(items)} of {report.settings.get('persons_scored', len(report.scored))} scored persons.",
+        note=stand_in_note(report.scored),
         funnel=[],
         pages=pages,
         joints=joints,
@@ -292,7 +295,15 @@ def _skipped(report: ErrorReport) -> dict[str, Any]:
 
 
 def _page(path: Path, title: str, part: Sequence[ScoredPerson], before: str | None, after: str | None) -> Path:
-    values = {"title": title, "subtitle": "", "funnel": [], "heading": title, "previous": before, "next": after}
+    values = {
+        "title": title,
+        "subtitle": "",
+        "note": stand_in_note(part),
+        "funnel": [],
+        "heading": title,
+        "previous": before,
+        "next": after,
+    }
     _write(path, "persons_page.html.j2", **values, cards=[person_card(item) for item in part])
     return path
 

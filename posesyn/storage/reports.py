@@ -31,17 +31,17 @@ VERSION = 1
 # Fields of a person as JSON in one column. Reports of posesyn before 0.1 have these names in ``meta``.
 _FACTS = (
     "occluded", "head_size", "area", "intrinsics", "image_width_height", "sequence", "subject", "action", "camera",
-    "frame", "valid", "box_is_tight",
+    "frame", "valid", "box_is_tight", "detected_by", "detection_score", "keypoints_by",
 )  # fmt: skip
 _FIELDS = ("joints_cam", "keypoints_px", "pose_rotmat", "betas", "transl_cam", "intrinsics")
 
 
-def prediction_arrays(items: Sequence[ScoredPerson]) -> dict[str, np.ndarray]:
-    """Predictions of several persons (of one skeleton) as named arrays, without meshes."""
+def prediction_arrays(predictions: Sequence[PoseBatch]) -> dict[str, np.ndarray]:
+    """Predictions (of one skeleton) as named arrays, a row per person, without meshes."""
     arrays = {}
     for name in _FIELDS:
-        values = [getattr(item.prediction, name) for item in items]
-        if items and all(value is not None for value in values):
+        values = [getattr(one, name) for one in predictions]
+        if predictions and all(value is not None for value in values):
             arrays[name] = np.concatenate([np.asarray(value, np.float32) for value in values])
     return arrays
 
@@ -104,7 +104,7 @@ def save_report(report: ErrorReport, folder: str | os.PathLike[str]) -> None:
     if len(names) > 1:
         raise InputError("the predictions of a report must share one skeleton", got=sorted(names))
     table = report_table(report).to_parquet(index=False)
-    write_npz(folder / PREDICTIONS, prediction_arrays(report.scored))
+    write_npz(folder / PREDICTIONS, prediction_arrays([item.prediction for item in report.scored]))
     write_bytes(folder / TABLE, table)
     errors = np.array([item.error for item in report.scored])
     summary = {

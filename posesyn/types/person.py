@@ -189,6 +189,10 @@ class Person:
         valid: False where the data set says that the frame is not to be evaluated.
         box_is_tight: Whether the box is the bare extent of the joints. Else it is drawn around the whole person, by
             an annotator, a detector or from a mask.
+        detected_by: Name of the detector that found the person, or None where people annotated.
+        detection_score: 0 to 1, how sure it was.
+        keypoints_by: Name of the detector whose keypoints stand in for an annotation, or None where people annotated.
+            An error measured against them says that two networks disagree, not which one is wrong.
 
     Example:
         >>> image = ArrayImage(np.zeros((48, 64, 3), np.uint8))
@@ -222,6 +226,9 @@ class Person:
     frame: int | None = None
     valid: bool = True
     box_is_tight: bool = False
+    detected_by: str | None = None
+    detection_score: float | None = None
+    keypoints_by: str | None = None
 
     __repr__ = short_repr
 

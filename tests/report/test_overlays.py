@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
@@ -97,6 +99,25 @@ def test_draw_persons_draws_all():
     none, single = draw_persons(image, []), draw_persons(image, [one])
     assert np.array_equal(none, image) and none is not image
     assert changed(single, image).any()
+
+
+def test_every_predicted_person_has_a_colour_and_a_number():
+    image = np.full((240, 320, 3), 90, np.uint8)
+    one, other = make_scored(0), make_scored(1)
+    both = replace(
+        one.prediction, person_ids=("a", "b"),
+        joints_cam=np.concatenate((one.prediction.joints_cam, other.prediction.joints_cam)),
+        keypoints_px=np.concatenate((one.prediction.keypoints_px, other.prediction.keypoints_px)),
+    )  # fmt: skip
+    drawn = overlays.draw_predictions(image, both, [[10, 20, 150, 230], [160, 20, 310, 230]])
+    assert drawn.shape == image.shape and (image == 90).all()
+    for x, color in ((10, overlays.PERSONS[0]), (160, overlays.PERSONS[1])):
+        # The left side of the box, away from its number.
+        column = drawn[180:226, x - 1 : x + 2].astype(int)
+        assert np.abs(column - np.array(color)).sum(-1).min(1).mean() < 90
+    # A box that begins outside the picture is drawn as far as it is seen.
+    assert (overlays.draw_predictions(image, both[0], [[-500, -500, 1e6, 1e6]]) != image).any()
+    assert (overlays.draw_predictions(image, both[0:0], np.zeros((0, 4))) == image).all()
 
 
 def test_crop_shows_truth_and_prediction_at_their_places():

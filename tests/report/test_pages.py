@@ -273,3 +273,31 @@ def test_public_names_resolve():
     with pytest.raises(AttributeError):
         public.nothing  # noqa: B018
     assert re.fullmatch(r"[a-z_A-Z]+", public.__all__[0])
+
+
+def found_by(item, name: str | None):
+    return replace(item, person=replace(item.person, keypoints_by=name))
+
+
+def test_a_page_says_whose_keypoints_stand_in_for_the_truth(tmp_path):
+    report = make_report()
+    write_extraction_report(tmp_path / "plain.html", report)
+    plain = check(tmp_path / "plain.html").words
+    assert "annotated 2D joints" in plain and "stand in" not in plain
+    groups = {
+        name: tuple(found_by(item, "movenet_thunder") for item in getattr(report, name))
+        for name in ("scored", "challenging", "non_challenging")
+    }
+    write_extraction_report(tmp_path / "page.html", replace(report, **groups))
+    words = check(tmp_path / "page.html").words
+    assert "Nobody annotated these persons: keypoints that movenet_thunder found stand in" in words
+    assert "2D joints found by movenet_thunder" in words and "annotated 2D joints" not in words
+    some = (found_by(report.scored[0], "movenet_thunder"), *report.scored[1:])
+    summary = RunSummary("a run", worst=some[:2], best=some[2:4], improved=[(some[0], some[0])])
+    write_run_report(tmp_path / "run.html", summary)
+    words = check(tmp_path / "run.html").words
+    assert "Nobody annotated 1 of these 4 persons" in words
+    assert "2D joints found by movenet_thunder, annotated 2D joints" in words
+    for path in html.write_extraction_pages(tmp_path / "pages", replace(report, **groups)):
+        assert "stand in for the 2D truth" in path.read_text("utf-8")
+    assert "stand in" in public.report_html(replace(report, **groups)) and "stand in" not in public.report_html(report)

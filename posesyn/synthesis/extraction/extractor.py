@@ -184,7 +184,9 @@ class ErrorExtractor:
     def _report(self, ranking: Ranking, skipped: Sequence[tuple[str, str]]) -> ErrorReport:
         if not len(ranking):
             got = f"{len(skipped)} skipped, the first because {skipped[0][1]}"
-            raise InputError("no person could be scored", where="ErrorExtractor.extract", got=got)
+            bare = "persons found in pictures carry no 2D truth: find_persons(..., keypoints=load_detector(...))"
+            fix = bare if any(why.startswith("only 0 joints") for _, why in skipped) else None
+            raise InputError("no person could be scored", where="ErrorExtractor.extract", got=got, fix=fix)
         settings = {**self.identity(), "root": "pelvis, else mid-hips, thorax, neck, mid-shoulders, mean of the joints"}
         if self.settings.keep == "selected":
             settings["persons_scored"] = len(ranking)
@@ -238,7 +240,7 @@ def _write_part(ledger: RunLedger, results: Results) -> None:
         "error": np.array([item.error for item in scored], np.float64),
         "joint_errors": np.concatenate([item.joint_errors for item in scored]) if scored else np.zeros(0, np.float32),
         "joint_used": np.concatenate([item.joint_used for item in scored]) if scored else np.zeros(0, bool),
-        **prediction_arrays(scored),
+        **prediction_arrays([item.prediction for item in scored]),
     }
     for measure in MEASURES:
         if scored and all(getattr(item, measure) is not None for item in scored):

@@ -198,7 +198,7 @@ def agreement(
     return scores
 
 
-def refuse_own_network(judge: object, improved: object) -> None:
+def refuse_own_network(judge: object, improved: object, where: str = "ClipFilter") -> None:
     """A detector that is the network which it judges for finds nothing wrong with what that network gets wrong.
 
     Compared are families (:attr:`posesyn.interfaces.EstimatorSpec.family`), also those of detectors that a lifter
@@ -211,7 +211,7 @@ def refuse_own_network(judge: object, improved: object) -> None:
     if shared:
         raise InputError(
             f"the detector and the estimator that is improved are one network ({', '.join(sorted(shared))})",
-            where="ClipFilter",
+            where=where,
             expected="an independent judge",
             fix="take another detector, such as posesyn.load_detector('movenet_thunder')",
         )

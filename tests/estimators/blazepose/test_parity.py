@@ -132,7 +132,7 @@ def test_the_detector(published, tflite_files, photographs):
         raw[:, [0, 2, 3, 4, 5]] += anchor_centres()[:, None]
         np.testing.assert_allclose(boxes[0], raw, atol=0.1)
     # The man of the multi-view set is alone and seen well: one detection, with its hips inside his box.
-    (found,) = estimator.detect_persons(photographs[0].image.load())
+    (found,) = estimator.detect_in(photographs[0].image.load())
     assert found.score > 0.8
     box = photographs[0].box_xyxy
     assert (found.points[0] > box[:2]).all() and (found.points[0] < box[2:]).all()
@@ -164,7 +164,7 @@ def test_a_person_head_down_is_found_by_the_detector_and_turned_back(published, 
 def test_without_a_person(published):
     estimator = published()
     grey = np.full((240, 320, 3), 128, np.uint8)
-    assert estimator.detect_persons(grey) == []
+    assert estimator.detect_in(grey) == []
     person = Person("grey", ArrayImage(grey), np.array([60, 40, 200, 220]), np.zeros((17, 2)), np.zeros(17), "coco17")
     found = estimator.predict([person])
     assert np.isfinite(found.joints_cam).all() and np.isfinite(found.keypoints_px).all()
