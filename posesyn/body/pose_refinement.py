@@ -20,6 +20,7 @@ from posesyn.settings.synthesis import FittingSettings
 
 _CHILDREN = list(range(1, len(POINTS)))
 _PARENTS = [PARENTS[child] for child in _CHILDREN]
+_FARTHEST = 100.0  # metres at which a camera without perspective is said to stand
 
 
 class Fitted(NamedTuple):
@@ -31,6 +32,8 @@ class Fitted(NamedTuple):
     spread: (H, D, 27, 3): directions in which the picture leaves the pose open; standard normal coefficients.
     view_spread: (H, D, 3): rotation vectors, in the camera's axes, that go with them.
     reprojection: (H,) weighted mean distance of the keypoints in units of the person's size.
+    cameras: (H, 4): focal length in pixels, the pixel (x, y) of the pelvis, at which the camera looks, and its depth in
+        metres: a joint at view @ point = (x, y, z) is seen at pixel + focal * (x, y) / (depth + z).
     """
 
     points: np.ndarray
@@ -39,6 +42,7 @@ class Fitted(NamedTuple):
     spread: np.ndarray
     view_spread: np.ndarray
     reprojection: np.ndarray
+    cameras: np.ndarray
 
     def draw(self, rng: np.random.Generator, temperature: float, width: float) -> tuple[int, np.ndarray, np.ndarray]:
         """A hypothesis in proportion to its posterior, and a pose near it: its number, points (27, 3), view (3, 3).
@@ -57,13 +61,14 @@ class Evidence(NamedTuple):
     """What is known of one person. Keypoints in units of its size about their mean; float64.
 
     keypoints (27, 2), noise (27,) infinite where there is none, prediction (27, 3) in the camera's axes with the pelvis
-    at the origin, predicted (27,) bool.
+    at the origin, predicted (27,) bool; frame (3,): pixels of the mean (x, y) and of the size.
     """
 
     keypoints: Tensor
     noise: Tensor
     prediction: Tensor
     predicted: Tensor
+    frame: Tensor
 
 
 class State(NamedTuple):
@@ -232,8 +237,15 @@ class Refinement:
         spread = torch.einsum("pck,hkd->hdpc", self.spread, open_ways[:, : self.width])
         turns = open_ways[:, self.width : self.width + 3].transpose(1, 2)
         state = State(*(value[kept] for value in state))
-        found = (points[kept], state.views, cost[kept], spread, turns, self._reprojection(state, posed[kept]))
+        seen = self._reprojection(state, posed[kept]), self._cameras(state)
+        found = (points[kept], state.views, cost[kept], spread, turns, *seen)
         return Fitted(*(value.cpu().numpy() for value in found))
+
+    def _cameras(self, state: State) -> Tensor:
+        depth = 1 / state.rest[:, 3].clamp_min(1 / _FARTHEST)
+        size, centre = self.evidence.frame[2], self.evidence.frame[:2]
+        focal = state.rest[:, 0].exp() * size * depth
+        return torch.cat([focal[:, None], state.rest[:, 1:3] * size + centre, depth[:, None]], 1)
 
     def _reprojection(self, state: State, posed: Tensor) -> Tensor:
         seen = posed[:, self.seen]

@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 WRONG_INPUT, INTERRUPTED = 2, 130
+_SWITCHES = ("--control", "--lifted_labels")  # may stand without "true"
 _ABOUT = (
     "Finds the images on which a 3D human pose estimator fails, synthesizes training data for exactly those poses and "
     "retrains the estimator on them."
@@ -120,9 +121,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _spelt_out(given: list[str]) -> list[str]:
     """The same words as options only, which is all that the parser takes: a name to fetch and pictures may stand alone,
-    and the name of an estimator is enough where all of its settings are asked for."""
+    switches need no "true", and the name of an estimator is enough where all of its settings are asked for."""
     if given[:2] == ["assets", "fetch"] and len(given) > 2 and not given[2].startswith("-"):
         given = [*given[:2], "--name", *given[2:]]
+    for place in [row for row, word in enumerate(given) if word in _SWITCHES][::-1]:
+        if place + 1 == len(given) or given[place + 1].startswith("--"):
+            given.insert(place + 1, "true")
     # A file of settings, or settings in braces, stay what they are.
     for row, (option, value) in enumerate(pairwise(given)):
         if option == "--estimator" and re.fullmatch(r"[\w:]+(\.\w+)*", value) and not os.path.isfile(value):

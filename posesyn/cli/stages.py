@@ -81,6 +81,11 @@ def run(
     filtering: FilterSettings = FilterSettings(),
     detector: str | None = None,
     training: FineTuningSettings = FineTuningSettings(),
+    rounds: int = 1,
+    control: bool = False,
+    lifted_labels: bool = False,
+    held_out: DataSettings | None = None,
+    protocol: str = "smpl24",
     seed: int = 0,
     device: str = "auto",
     progress: bool = True,
@@ -101,19 +106,27 @@ def run(
             blazepose_lite, vitpose, or 'my_module:make'); without one the labels of rendered meshes are trusted, and
             ``filtering.rule estimator`` is the paper's rule.
         training: How the estimator is retrained; ``steps 0`` ends the run after the filter.
+        rounds: How often the chain is gone through, each time with the estimator as the round before left it.
+        control: Also train, from the same weights, in the same way and as long, on the real persons alone.
+        lifted_labels: Train real persons without 3D labels with the pose that fits their 2D truth, as far as it can be
+            trusted.
+        held_out: Labelled data that no training sees; the estimators are scored on it at the end.
+        protocol: How they are scored there (`posesyn evaluate` has the protocols that need a regressor or bodies).
         seed: Decides everything that is drawn.
         device: Where it runs: auto, cpu, cuda, mps ...
         progress: Show progress.
     """
     from posesyn.pipeline import stages
-    from posesyn.pipeline.run import FINE_TUNED, Pipeline
+    from posesyn.pipeline.run import Pipeline
+    from posesyn.pipeline.summary import CONTROL, FINE_TUNED, read_rounds, round_folder
     from posesyn.report import write_run_report
     from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
     from posesyn.training.estimators.fine_tuning import WEIGHTS
 
-    settings = RunSettings(extraction, synthesis, rendering, filtering, training, seed)
+    settings = RunSettings(extraction, synthesis, rendering, filtering, training, seed, rounds, control, lifted_labels)
     # What is not there is named before a folder is made.
     asked = build.captioner_of(captioner, device)
+    labelled = None if held_out is None else build.persons_of(held_out)
     synthesizer = MotionSynthesizer.from_pretrained(settings=synthesis, device=device)
     with Pipeline(
         build.estimator_of(estimator, device), build.persons_of(data), out, settings,
@@ -122,14 +135,23 @@ def run(
         detector=build.detector_of(detector, device),
         source={**build.data_identity(data), **build.captioner_identity(captioner)},
     ) as pipeline:  # fmt: skip
+        if labelled is not None:  # what is wrong with them is told before the work, not after it
+            pipeline.score_held_out(labelled, protocol)
         pipeline.run()
+        if labelled is not None:
+            pipeline.score_held_out(labelled, protocol)
         summary = pipeline.summary()
     write_run_report(out / "report.html", summary)
     for stage, count in summary.funnel.items():
         print(f"{count:8d} {stage}")
+    for row in read_rounds(out)[1:rounds]:
+        print(f"{row['new']:8d} new challenging persons in round {row['round']}, {row['kept_frames']} kept frames")
     print(f"{stages.describe_filter(out / 'clips', filtering)}\nreport: {out / 'report.html'}")
     if training.steps:
-        weights = out / FINE_TUNED / WEIGHTS
+        last = round_folder(out, rounds)
+        weights = last / FINE_TUNED / WEIGHTS
+        if control:
+            print(f"control: {last / CONTROL / WEIGHTS}")
         print(f"weights: {weights}\nload them: posesyn.load_estimator({estimator.name!r}, checkpoint={str(weights)!r})")
 
 

@@ -28,6 +28,8 @@ key                     shape, dtype          meaning
 ``batch_index``         int                   number of the batch since the start of training (added by the data module)
 ======================  ====================  =========================================================================
 
+Labels of a trust below 1 (:mod:`posesyn.data.persons.lifted`) are there in that share of the passes, at random.
+
 With a teacher (``FineTuningSettings.retain``) a trusted prediction of the start stands where labels would:
 ``has_labels`` is true for that person, and the seven rows hold what the start said.
 
@@ -73,7 +75,8 @@ def training_sample(
     Args:
         person: Labelled or not.
         spec: What the estimator wants to see.
-        augment, rng: See :func:`posesyn.data.crops.crop_person`.
+        augment, rng: See :func:`posesyn.data.crops.crop_person`. ``rng`` also draws whether labels that are trusted in
+            part (``BodyLabels.trust``) are used; without it they are.
         is_synthetic: Whether posesyn rendered it.
         neighbours: Others in the image, nearest first (:class:`Neighbours`), for a spec that asks for them.
 
@@ -81,6 +84,9 @@ def training_sample(
         InputError, FileError: As :func:`posesyn.data.crops.crop_person`.
     """
     crop = crop_person(person, spec, augment=augment, rng=rng)
+    labels = crop.labels
+    if labels is not None and labels.trust < 1 and rng is not None and rng.random() >= labels.trust:
+        labels = None  # in this pass; drawn after the crop, so that other samples stay what they are
     keypoints, visible = skeletons.convert(crop.keypoints_px, crop.skeleton, SKELETON, visible=crop.visible)
     keypoints = np.where(visible[:, None], keypoints, 0).astype(np.float32)
     sample = {
@@ -88,7 +94,7 @@ def training_sample(
         "keypoints_px": keypoints,
         "keypoints_norm": np.where(visible[:, None], normalise_keypoints(keypoints, spec.input_size), 0),
         "visible": np.asarray(visible, bool),
-        "has_labels": np.array(crop.labels is not None),
+        "has_labels": np.array(labels is not None),
         "pose_rotmat": np.tile(np.eye(3), (24, 1, 1)),
         "betas": np.zeros(10),
         "joints": np.zeros((_JOINTS, 3)),
@@ -103,8 +109,7 @@ def training_sample(
         "is_synthetic": np.array(is_synthetic),
         "person_ids": person.person_id,
     }
-    if crop.labels is not None:
-        labels = crop.labels
+    if labels is not None:
         sample["joints"] = labels.joints_cam - labels.joints_cam[:1]
         points = labels.joints_cam @ labels.intrinsics.T
         sample["joints_norm"] = normalise_keypoints(points[:, :2] / points[:, 2:], spec.input_size)

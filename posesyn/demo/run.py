@@ -20,8 +20,10 @@ from posesyn.data.persons.rendered import RenderedClips
 from posesyn.estimators import load_estimator
 from posesyn.evaluation.scoring import PROTOCOL, Evaluation, evaluate
 from posesyn.interfaces import TargetEstimator
-from posesyn.pipeline.run import FINE_TUNED, Pipeline
+from posesyn.pipeline.run import Pipeline
 from posesyn.pipeline.stages import LAYOUT
+from posesyn.pipeline.summary import CONTROL as CONTROL_ARM
+from posesyn.pipeline.summary import FINE_TUNED
 from posesyn.progress import progress_over
 from posesyn.report import RunSummary
 from posesyn.settings import ExtractionSettings, FineTuningSettings, RenderingSettings, RunSettings, SynthesisSettings
@@ -248,8 +250,8 @@ def run_demo(
         motions = pipeline.synthesize(found)
         store = pipeline.render(motions, found)
         kept = pipeline.filter(store)
-        trained = pipeline.fine_tune_all({FINE_TUNED: kept, "control": None}, processes=2)
-        ours, control = trained[FINE_TUNED], trained["control"]
+        trained = pipeline.fine_tune_all({FINE_TUNED: kept, CONTROL_ARM: None}, processes=2)
+        ours, control = trained[FINE_TUNED], trained[CONTROL_ARM]
         timings = {"world": built, **pipeline.timings}
     models = {BEFORE: estimator, CONTROL: control, OURS: ours}
     evaluations = {name: evaluate(model, world.held_out) for name, model in models.items()}

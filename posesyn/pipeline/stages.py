@@ -13,7 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from posesyn.data.motions.amass import load_motion, save_motion
+from posesyn.data.persons.lifted import BodyLabeller, LiftedPersons, check_liftable, label_arrays, lift
 from posesyn.data.persons.rendered import RenderedClips
 from posesyn.errors import FileError, InputError
 from posesyn.interfaces import Captioner, KeypointDetector, TargetEstimator
@@ -25,7 +28,7 @@ from posesyn.settings.synthesis import SynthesisSettings
 from posesyn.storage.checkpoints import fingerprint
 from posesyn.storage.clip_store import ClipStore
 from posesyn.storage.clip_writer import ClipWriter
-from posesyn.storage.files import read_json, write_json
+from posesyn.storage.files import read_json, read_npz, write_json, write_npz
 from posesyn.storage.ledger import Finished, RunLedger
 from posesyn.storage.reports import load_report
 from posesyn.synthesis.extraction.extractor import ErrorExtractor, crop_rule, estimator_fingerprint
@@ -36,9 +39,9 @@ from posesyn.synthesis.motion.synthesizer import MotionSynthesizer
 from posesyn.synthesis.rendering.renderer import AnimationRenderer, clip_id
 from posesyn.types import ErrorReport, Motion, Person, ScoredPerson, batched
 
-FILTERED, CALIBRATION = "filter.json", "calibration"
+FILTERED, CALIBRATION, LIFTED = "filter.json", "calibration", "lifted.npz"
 LAYOUT = 3  # of run folders; changed where a folder of before would go on as another run
-_PERSONS_AT_ONCE = 16  # saved together; our own choice
+_PERSONS_AT_ONCE, _LIFTED_AT_ONCE = 16, 64  # saved together; our own choice
 
 
 def extract(
@@ -281,6 +284,64 @@ def _labels_are_exact(folder: Path) -> bool:
     path = folder / "config.json"
     drawn = read_json(path).get("rendering") if path.exists() else None
     return drawn is not None and "backend" not in drawn and "class" not in drawn.get("backend_options", {})
+
+
+def lift_labels(
+    persons: Sequence[Person],
+    folder: Path,
+    *,
+    estimator: TargetEstimator,
+    labeller: BodyLabeller | None = None,
+    progress: bool = True,
+) -> LiftedPersons:
+    """The data set with lifted labels for those who have none (:mod:`posesyn.data.persons.lifted`).
+
+    They stand in ``lifted.npz``, until that is whole in parts of 64 persons beside it.
+
+    Args:
+        persons: The data set.
+        folder: For the file and the resume.
+        estimator: Its predictions help to choose among poses that fit the picture alike.
+        labeller: Makes the labels; the default one if not given.
+
+    Raises:
+        InputError: Nobody can be lifted. RunError: The folder holds the labels of other persons or another estimator.
+    """
+    check_liftable(persons, estimator)
+    made = labeller or BodyLabeller()
+    ids = "\n".join(persons[row].person_id for row in range(len(persons)))
+    config = {
+        "kind": "lifted",
+        "estimator": estimator.spec.name,
+        "estimator_fingerprint": estimator_fingerprint(estimator),
+        "crop": crop_rule(estimator),
+        "fitting": identity(made.fitter.settings),
+        "persons": hashlib.sha256(ids.encode()).hexdigest(),
+    }
+    path = folder / LIFTED
+    with RunLedger(folder, config) as ledger:
+        if not path.exists():
+            ledger.plan("lift", [f"{start:08d}" for start in range(0, len(persons), _LIFTED_AT_ONCE)])
+            pending = ledger.pending("lift")
+            done = len(persons) if not pending else int(pending[0])
+            with ProgressBar(len(persons), "lift", "person", initial=done, shown=progress) as bar:
+                for name in pending:
+                    start = int(name)
+                    rows = range(start, min(start + _LIFTED_AT_ONCE, len(persons)))
+                    chunk = [persons[row] for row in rows]
+                    arrays = label_arrays(lift(chunk, estimator, made), chunk, start)
+                    digest = write_npz(folder / f"part_{name}.npz", arrays)
+                    ledger.commit("lift", [Finished(name, f"part_{name}.npz", digest)])
+                    bar.update(len(chunk))
+            parts = [read_npz(folder / f"part_{name}.npz") for name in ledger.planned("lift")]
+            write_npz(path, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        for part in folder.glob("part_*.npz"):
+            part.unlink()
+    found = LiftedPersons(persons, read_npz(path))
+    if not len(found.trust):
+        got = f"{len(found.missed)} persons, the first because {found.missed[0][1]}"
+        raise InputError("no 2D truth could be lifted", where=folder, got=got, fix="leave lifted labels out")
+    return found
 
 
 def _marks(store: ClipStore) -> str:

@@ -31,6 +31,7 @@ class RunSummary:
     rows: Sequence[Mapping[str, Any]] = ()
     highlight: str | None = None  #: value of the first column of the row to stress, usually our own
     table_note: str = ""  #: how the numbers were made (split, number of persons, unit), shown below the table
+    rounds: Sequence[Mapping[str, Any]] = ()  #: a second table in the same form, a row per round
     funnel: Mapping[str, int] = field(default_factory=dict)  #: what was left after each stage, in order
     error_series: Mapping[str, np.ndarray] = field(default_factory=dict)  #: name → errors on the same persons
     error_unit: str = "mm"  #: of these errors and of those in ``improved``

@@ -180,6 +180,7 @@ def write_run_report(path: str | os.PathLike[str], summary: RunSummary, max_pers
         note=stand_in_note([*summary.worst, *summary.best]),
         table=_table(summary.rows, summary.highlight),
         table_note=summary.table_note,
+        rounds=_table(summary.rounds),
         funnel=_pairs(summary.funnel),
         figures=[_histogram(series, unit, 40)] if series else [],
         improved=[comparison_card(before, after, unit) for before, after in summary.improved[:max_persons]],

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from posesyn.errors import InputError
 from posesyn.types.looks import default_of
 
-# Of a field that decides how fast a result comes, and not what it is: a resumed run may bring another value.
+# Of a field that decides how fast a result comes, or what is added to it, and not what it is: a resumed run may bring
+# another value.
 FREE: Mapping[str, Any] = types.MappingProxyType({"free": True})
 
 S = TypeVar("S")

@@ -256,6 +256,12 @@ class RunSettings:
         filtering: Which frames are kept.
         training: How the estimator is retrained; ``steps=0`` ends the run after the filter.
         seed: Decides everything that is drawn.
+        rounds: How often the chain is gone through. Each round after the first mines with the estimator as the round
+            before left it, goes on from its weights and trains on the clips of all rounds so far. A finished run may be
+            given more. PoseSyn has one round: our own choice.
+        control: Also train, from the same weights, in the same way and as long, on the real persons alone.
+        lifted_labels: Real persons without 3D labels get the pose that was fitted to their 2D truth, used as far as it
+            can be trusted (:mod:`posesyn.data.persons.lifted`; about 0.2 s a person).
     """
 
     extraction: ExtractionSettings = field(default_factory=ExtractionSettings)
@@ -264,8 +270,16 @@ class RunSettings:
     filtering: FilterSettings = field(default_factory=FilterSettings)
     training: FineTuningSettings = field(default_factory=FineTuningSettings)
     seed: int = 0
+    rounds: int = field(default=1, metadata=FREE)
+    control: bool = field(default=False, metadata=FREE)
+    lifted_labels: bool = False
 
     __repr__ = short_repr
 
     def __post_init__(self) -> None:
-        check_least(self, seed=0)
+        check_least(self, seed=0, rounds=1)
+        asked = {"rounds": self.rounds > 1, "control": self.control, "lifted_labels": self.lifted_labels}
+        for name, wanted in asked.items():
+            if wanted and self.training.steps == 0:
+                what = f"{name} without a training makes no sense"
+                raise InputError(what, where="RunSettings", got="0 steps", fix="raise training.steps")

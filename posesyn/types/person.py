@@ -1,7 +1,8 @@
 """One annotated human in one image, with the 3D truth that a data set of photographs or a renderer states of it.
 
 Photographs rarely come with joints and parameters of a body both, and none has SMPL joints in posesyn's order; nothing
-is filled in here. Rendered persons carry :class:`BodyLabels`, which are exact.
+is filled in here. Rendered persons carry :class:`BodyLabels`, which are exact. Labels that were fitted to the 2D truth
+(:mod:`posesyn.data.persons.lifted`) say by their ``trust`` that they are not.
 """
 
 from __future__ import annotations
@@ -27,11 +28,14 @@ GENDERS: dict[str, Gender] = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BodyLabels:
-    """Exact 3D truth of one person in one image, camera frame.
+    """3D labels of one person in one image, camera frame: exact truth, or a fit that is trusted in part.
 
     Shapes: pose_rotmat (24, 3, 3) local rotations, root first and expressed in the camera frame; betas (10,);
     transl_cam (3,) metres, the SMPL translation (added after posing; the pelvis is not at the origin of an SMPL body);
     joints_cam (45, 3) metres in the order ``smpl45``; intrinsics (3, 3) of the full image.
+
+    ``trust``: 1 for truth. Below, a training uses the labels in this share of its passes over the person, and an
+    evaluation never.
     """
 
     pose_rotmat: np.ndarray
@@ -39,8 +43,13 @@ class BodyLabels:
     transl_cam: np.ndarray
     joints_cam: np.ndarray
     intrinsics: np.ndarray
+    trust: float = 1.0
 
     __repr__ = short_repr
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.trust <= 1:
+            raise InputError("the trust in labels is a share", where="BodyLabels", expected="0 to 1", got=self.trust)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -173,7 +182,7 @@ class Person:
         visible: (J,) bool, False where a joint carries no annotation. Coordinates of such joints mean nothing.
         skeleton: A name in :data:`posesyn.skeletons.skeleton.SKELETONS`.
         captions: Descriptions of the image or the action, possibly none.
-        labels: Exact 3D truth, only for rendered data.
+        labels: 3D truth of rendered data, or what was fitted to the 2D truth (``trust`` below 1).
         image_id: Name of the image, shared by the persons in it.
         track_id: Name of the track in a video, if the data set has one.
         meta: Where it comes from: anything else the data set says. Nothing is decided by it.
@@ -293,8 +302,8 @@ def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 def joint_truth(person: Person) -> JointTruth | None:
     """3D joints of a :class:`Person`: those of the data set, or of a rendered person's exact labels; None
-    without any."""
-    if person.joints is not None or person.labels is None:
+    without any. Labels that are trusted in part are no truth."""
+    if person.joints is not None or person.labels is None or person.labels.trust < 1:
         return person.joints
     labels = person.labels
     return JointTruth(labels.joints_cam, np.ones(len(labels.joints_cam), bool), "smpl45", labels.intrinsics)

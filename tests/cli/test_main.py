@@ -98,6 +98,25 @@ def test_an_option_has_one_name_in_every_command():
                 assert hints[name] is kind, (command.__name__, name)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--control"], (True, False, 1)),
+        (["--control", "--rounds", "3", "--lifted_labels"], (True, True, 3)),
+        (["--lifted_labels", "false", "--control", "true"], (True, False, 1)),
+        (["--rounds", "2"], (False, False, 2)),
+    ],
+)
+def test_switches_may_stand_alone(arguments, expected, monkeypatch):
+    seen = []
+
+    def run(control: bool = False, lifted_labels: bool = False, rounds: int = 1) -> None:
+        seen.append((control, lifted_labels, rounds))
+
+    monkeypatch.setattr("posesyn.cli.main.COMMANDS", {"run": run, "demo": run})
+    assert cli.main(["run", *arguments]) == 0 and seen == [expected]
+
+
 def test_interrupt_says_how_to_go_on(monkeypatch, capsys):
     def interrupted(**arguments):
         raise KeyboardInterrupt

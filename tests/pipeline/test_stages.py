@@ -8,13 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from posesyn.body.pose_fitting import PoseFitter
+from posesyn.body.pose_library import shipped_library
+from posesyn.data.persons.lifted import BodyLabeller
 from posesyn.detectors import CallableDetector
 from posesyn.errors import InputError, RunError
+from posesyn.interfaces import EstimatorSpec
 from posesyn.pipeline import stages
 from posesyn.settings import FilterSettings
+from posesyn.settings.synthesis import FittingSettings
 from posesyn.storage import ClipStore, ClipWriter
 from posesyn.storage.files import read_json
-from tests.factories import make_clip, make_estimator
+from tests.factories import make_batch, make_clip, make_estimator, make_labelled, make_seen
 
 
 def test_marks_that_were_changed_after_the_filter_are_used_and_said(tmp_path):
@@ -100,3 +105,61 @@ def test_a_judge_is_calibrated_on_clips_of_its_own(tmp_path):
     assert decided(folder, settings, estimator=estimator) and (folder / stages.FILTERED).read_bytes() == before
     with pytest.raises(RunError, match="seed"):
         decided(folder, replace(settings, calibration_seed=1), estimator=estimator)
+
+
+class Standing:
+    """Everybody stands; counts the persons whom it was asked for."""
+
+    def __init__(self):
+        self.spec, self.asked, self.fingerprint = EstimatorSpec("standing"), [], "1"
+
+    def predict(self, persons):
+        self.asked += [person.person_id for person in persons]
+        return join([make_seen(POSE, POSE, person.person_id).prediction for person in persons])
+
+
+POSE = shipped_library().points[20].double().numpy()
+
+
+def join(batches):
+    names = tuple(name for batch in batches for name in batch.person_ids)
+    return make_batch(names, joints_cam=np.concatenate([batch.joints_cam for batch in batches]))
+
+
+def test_lifting_goes_on_where_it_was_killed_and_gives_one_file(tmp_path, body, monkeypatch):
+    monkeypatch.setattr(stages, "_LIFTED_AT_ONCE", 2)
+    labeller = BodyLabeller(PoseFitter(settings=FittingSettings(starts=2, hypotheses=2, iterations=2)), body)
+    persons = [make_seen(POSE, POSE, f"p{row}", noise=3.0, seed=row).person for row in range(4)]
+    persons += [make_labelled(body, "truth"), make_seen(POSE, POSE, "few", hide=range(5, 13)).person]
+
+    def lifted(where, estimator=None, given=persons):
+        asked = {"estimator": estimator or Standing(), "labeller": labeller, "progress": False}
+        return stages.lift_labels(given, tmp_path / where, **asked)
+
+    straight, dies, goes_on = lifted("straight"), Standing(), Standing()
+    made = labeller.labels
+
+    def killed(scored):
+        if scored.person.person_id == "p3":
+            raise KeyboardInterrupt
+        return made(scored)
+
+    monkeypatch.setattr(labeller, "labels", killed)
+    with pytest.raises(KeyboardInterrupt):
+        lifted("killed", dies)
+    monkeypatch.setattr(labeller, "labels", made)
+    continued = lifted("killed", goes_on)
+    assert goes_on.asked == ["p2", "p3", "few"] and continued.missed == straight.missed
+    assert [name for name, _ in straight.missed] == ["few"] and len(straight.trust) == 4
+    files = [{path.name for path in (tmp_path / where).glob("*.npz")} for where in ("straight", "killed")]
+    assert files == [{stages.LIFTED}] * 2
+    assert (tmp_path / "straight" / stages.LIFTED).read_bytes() == (tmp_path / "killed" / stages.LIFTED).read_bytes()
+    for row in range(4):
+        np.testing.assert_array_equal(straight[row].labels.joints_cam, continued[row].labels.joints_cam)
+    again = Standing()
+    lifted("killed", again)
+    assert again.asked == []
+    with pytest.raises(RunError, match="persons"):
+        lifted("killed", given=persons[:3])
+    with pytest.raises(InputError, match=r"no 2D truth could be lifted.*fewer than"):
+        lifted("few", given=persons[4:])

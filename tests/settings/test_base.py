@@ -38,6 +38,9 @@ def test_identity_names_what_was_changed_and_leaves_out_what_is_free():
     assert identity(own) == {"extraction": {"num_challenging": 3}, "rendering": {"style": "lab"}}
     assert identity(ExtractionSettings(num_processes=3, error_budget=5, num_threads=1)) == {}
     assert identity(RenderingSettings(backgrounds=Path("a") / "b")) == {"backgrounds": str(Path("a") / "b")}
+    # What is added to a run may be asked for later; what changes its training may not.
+    assert identity(RunSettings(rounds=3, control=True)) == {}
+    assert identity(RunSettings(lifted_labels=True)) == {"lifted_labels": True}
     weights = {"wrist": 3.0}
     assert identity(ExtractionSettings(joint_weights=weights)) == {"joint_weights": weights}
 
@@ -73,6 +76,10 @@ def test_changes_by_name():
         (FineTuningSettings, {"steps": -1}),
         (FineTuningSettings, {"synthetic_fraction": 1.5}),
         (RunSettings, {"seed": -1}),
+        (RunSettings, {"rounds": 0}),
+        (RunSettings, {"rounds": 2, "training": FineTuningSettings(steps=0)}),
+        (RunSettings, {"control": True, "training": FineTuningSettings(steps=0)}),
+        (RunSettings, {"lifted_labels": True, "training": FineTuningSettings(steps=0)}),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(kind, wrong):

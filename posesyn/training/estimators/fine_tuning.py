@@ -35,7 +35,7 @@ _PASSED = (
 def fine_tune(
     estimator: TrainableEstimator,
     real: Sequence[Person] | Sequence[Sequence[Person]],
-    synthetic: Sequence[Person] | None,
+    synthetic: Sequence[Person] | Sequence[Sequence[Person]] | None,
     out: str | Path,
     settings: FineTuningSettings | None = None,
     *,
@@ -52,7 +52,7 @@ def fine_tune(
     Args:
         estimator: A ``torch.nn.Module`` that is a TrainableEstimator.
         real: One real data set or several.
-        synthetic: Rendered persons, or None for training on real data only.
+        synthetic: Rendered persons, also several sequences of them, or None for training on real data only.
         out: Folder for the weights, ``last.ckpt`` and ``curves.csv``.
         seed: Decides the order of the data and its augmentation.
         name, bar_row, trainer, logger, callbacks: As for :func:`posesyn.training.runs.run_training` (``row``).
