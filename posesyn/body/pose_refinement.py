@@ -32,8 +32,9 @@ class Fitted(NamedTuple):
     spread: (H, D, 27, 3): directions in which the picture leaves the pose open; standard normal coefficients.
     view_spread: (H, D, 3): rotation vectors, in the camera's axes, that go with them.
     reprojection: (H,) weighted mean distance of the keypoints in units of the person's size.
-    cameras: (H, 4): focal length in pixels, the pixel (x, y) of the pelvis, at which the camera looks, and its depth in
-        metres: a joint at view @ point = (x, y, z) is seen at pixel + focal * (x, y) / (depth + z).
+    cameras: (H, 4) focal length in pixels, pixel (x, y) of the pelvis, at which the camera looks, its depth in metres.
+
+    A joint at ``view @ point`` = (x, y, z) is seen at pixel + focal * (x, y) / (depth + z).
     """
 
     points: np.ndarray
