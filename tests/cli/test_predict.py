@@ -39,6 +39,13 @@ class Fails:
         shape = (len(persons), 17, 3)
         joints = np.full(shape, np.nan) if persons[0].image.name == "a.png" else np.ones(shape)
         return ps.PoseBatch(tuple(one.person_id for one in persons), "coco17", joints, joints[..., :2])
+class Unknown:
+    spec = ps.EstimatorSpec("unknown", skeleton="mine7")
+    def predict(self, persons):
+        shape = (len(persons), 7, 3)
+        return ps.PoseBatch(tuple(one.person_id for one in persons), "mine7", np.ones(shape), np.ones(shape)[..., :2])
+def unknown(checkpoint):
+    return Unknown()
 def reads(checkpoint):
     return Reads()
 def fails(checkpoint):
@@ -101,6 +108,7 @@ def test_one_picture_that_fails_does_not_stop_the_others(folder, capsys):
         (["missing.png"], "there is no such picture or folder in missing.png"),
         (["a.png", "--estimator", "hrm_small"], "Did you mean 'hmr_small'"),
         (["a.png", "--estimator", "network_of_tests:reads"], "--keypoints movenet_thunder"),
+        (["a.png", "--estimator", "network_of_tests:unknown"], "unknown skeleton 'mine7'"),
         (["a.png", "--min_score", "2"], "min_score must be from 0 to 1"),
     ],
 )

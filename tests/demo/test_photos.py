@@ -10,6 +10,7 @@ from posesyn.cli import main as cli
 from posesyn.demo import photos
 from posesyn.demo.photos import PhotoSettings, run_photo_demo
 from posesyn.errors import FileError, InputError
+from posesyn.skeletons import skeleton, tables
 from posesyn.storage.assets import ASSETS
 from posesyn.storage.fetch import is_fetched
 
@@ -74,26 +75,26 @@ def test_a_page_with_persons_and_motions(pictures, stand_ins, tmp_path):
 
 
 @pytest.mark.integration
-def test_an_estimator_that_cannot_be_lifted_gets_a_page_without_motions(pictures, stand_ins, tmp_path):
-    """Ankles and wrists are enough for an error, but not for the motion prior."""
+def test_an_estimator_that_cannot_be_lifted_gets_a_page_without_motions(pictures, stand_ins, tmp_path, monkeypatch):
+    """Without shoulders and elbows there is an error, but no pose that the motion prior could start from."""
+    names = "nose left_eye right_eye left_ear right_ear left_wrist right_wrist left_hip right_hip left_knee right_knee"
+    monkeypatch.setitem(tables.JOINTS, "armless13", f"{names} left_ankle right_ankle")
+    monkeypatch.setitem(skeleton.SKELETONS, "armless13", skeleton._build("armless13"))
 
-    class Feet:
-        spec = ps.EstimatorSpec("feet", skeleton="coco17")
+    class Armless:
+        spec = ps.EstimatorSpec("armless", skeleton="armless13")
 
         def predict(self, persons):
             boxes = np.stack([one.box_xyxy for one in persons])
-            points = np.linspace(boxes[:, :2], boxes[:, 2:], 17, axis=1)
-            joints = np.concatenate((points / 50, np.full((len(persons), 17, 1), 3.0)), axis=2)
-            return ps.PoseBatch(tuple(one.person_id for one in persons), "coco17", joints, points)
+            points = np.linspace(boxes[:, :2], boxes[:, 2:], 13, axis=1)
+            joints = np.concatenate((points / 50, np.full((len(persons), 13, 1), 3.0)), axis=2)
+            return ps.PoseBatch(tuple(one.person_id for one in persons), "armless13", joints, points)
 
-    def lacks(*arguments, **options):
-        raise InputError("the estimator's skeleton lacks joints that the motion prior needs")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(photos.MotionSynthesizer, "synthesize", lacks)
-        result = run_photo_demo(pictures, tmp_path / "o", 0, Feet(), False, TINY, "cpu")
+    result = run_photo_demo(pictures, tmp_path / "o", 0, Armless(), False, TINY, "cpu")
     assert len(result.found) == 4 and not result.motions
-    assert "no motions: the estimator&#39;s skeleton lacks joints" in result.report.read_text()
+    note = "no motions: the estimator's skeleton lacks joints that the motion prior needs"
+    assert any(one.startswith(note) and "left_elbow" in one for one in result.notes)
+    assert "lacks joints that the motion prior needs" in result.report.read_text()
 
 
 def test_the_judge_is_of_another_family(pictures, stand_ins, tmp_path):
