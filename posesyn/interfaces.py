@@ -46,9 +46,11 @@ class EstimatorSpec:
         antialias: What is done against aliasing where the crop is smaller than its region: ``average``, each crop pixel
             averages over what it covers, as Pillow's bilinear resize does; ``gaussian``, the weaker blur of HMR2; None,
             nothing. See :func:`posesyn.data.resampling.warp`.
+        region: What its training shows: the upright ``box``, or the ``body``'s own circle with the person standing up
+            (:class:`~posesyn.data.body_region.BodyRegion`; the box where joints are missing).
 
     Raises:
-        InputError: An unknown ``antialias``, or a factor that is not positive.
+        InputError: An unknown ``antialias`` or ``region``, or a factor that is not positive.
 
     Example:
         >>> EstimatorSpec("mine", input_size=(256, 192), box_aspect=0.75).skeleton
@@ -72,12 +74,15 @@ class EstimatorSpec:
     family: str | None = None
     tight_box_scale: float = 1.2
     antialias: Antialias | None = None
+    region: Literal["box", "body"] = "box"
 
     def __post_init__(self) -> None:
         where = f"EstimatorSpec '{self.name}'"
         if self.antialias is not None and self.antialias not in get_args(Antialias):
             expected = f"{', '.join(get_args(Antialias))} or None"
             raise InputError("unknown antialias", where=where, expected=expected, got=repr(self.antialias))
+        if self.region not in ("box", "body"):
+            raise InputError("unknown region", where=where, expected="box or body", got=repr(self.region))
         for name in ("box_scale", "tight_box_scale", "box_aspect"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be positive", where=where, got=getattr(self, name))

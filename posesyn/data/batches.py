@@ -23,6 +23,9 @@ key                     shape, dtype          meaning
 ``image_sizes``         (B, 2)                (width, height) of the full image
 ``neighbours_px``       (B, N, 45, 2)         other persons' joints as ``keypoints_px``; 0 where not visible
 ``neighbours_visible``  (B, N, 45) bool       which of them there are; both only where the spec asks for N neighbours
+``region_norm``         (B, 2, 2)             middle and rim of the circle around the body (``BodyRegion``) as
+                                              ``keypoints_norm``; zero where not known
+``region_known``        (B,) bool             persons who have it; both only where the spec's region is the body
 ``is_synthetic``        (B,) bool             rendered by posesyn
 ``person_ids``          B names               tuple of str
 ``batch_index``         int                   number of the batch since the start of training (added by the data module)
@@ -47,8 +50,10 @@ import numpy as np
 import torch
 
 from posesyn import skeletons
+from posesyn.data.body_region import BodyRegion
 from posesyn.data.crops import Crop, CropAugmentation, CropVariation, crop_person, placed_keypoints
 from posesyn.errors import InputError
+from posesyn.geometry.cameras import apply_affine
 from posesyn.interfaces import EstimatorSpec
 from posesyn.types import Person
 
@@ -83,7 +88,8 @@ def training_sample(
     Raises:
         InputError, FileError: As :func:`posesyn.data.crops.crop_person`.
     """
-    crop = crop_person(person, spec, augment=augment, rng=rng)
+    region = BodyRegion.of_person(person) if spec.region == "body" else None
+    crop = crop_person(person, spec, augment=augment, rng=rng, region=region)
     labels = crop.labels
     if labels is not None and labels.trust < 1 and rng is not None and rng.random() >= labels.trust:
         labels = None  # in this pass; drawn after the crop, so that other samples stay what they are
@@ -106,6 +112,7 @@ def training_sample(
         "box_sizes": np.array(crop.box_size),
         "image_sizes": np.array(crop.image_size),
         **(_neighbours(neighbours, crop, spec.neighbours) if spec.neighbours else {}),
+        **(_region(region, crop, spec) if spec.region == "body" else {}),
         "is_synthetic": np.array(is_synthetic),
         "person_ids": person.person_id,
     }
@@ -129,6 +136,12 @@ def _neighbours(persons: Sequence[Person], crop: Crop, most: int) -> dict[str, n
         placed, visible[row] = skeletons.convert(placed, person.skeleton, SKELETON, visible=seen)
         points[row] = np.where(visible[row, :, None], placed, 0)
     return {"neighbours_px": points, "neighbours_visible": visible}
+
+
+def _region(region: BodyRegion | None, crop: Crop, spec: EstimatorSpec) -> dict[str, np.ndarray]:
+    points = np.zeros((2, 2)) if region is None else np.stack((region.middle, region.rim))
+    placed = normalise_keypoints(apply_affine(crop.affine, points), spec.input_size)
+    return {"region_norm": placed * (region is not None), "region_known": np.array(region is not None)}
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -141,6 +141,7 @@ def test_antialias_is_in_inference_and_training_crops(person, rng):
     [
         ({"antialias": "blur"}, "average, gaussian or None.*'blur'"),
         ({"antialias": True}, "unknown antialias"),
+        ({"region": "head"}, "unknown region"),
         ({"tight_box_scale": 0.0}, "tight_box_scale must be positive"),
         ({"box_scale": float("nan")}, "box_scale must be positive"),
         ({"box_aspect": -1.0}, "box_aspect must be positive"),

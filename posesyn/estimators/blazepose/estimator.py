@@ -41,6 +41,7 @@ _SURROUNDINGS = 2.0
 _FITS = 0.3
 # Cells beside the middle one that the refinement looks at, and the peak it asks for (MediaPipe's pose_landmark graph).
 _REACH, _PEAK = 3, 0.5
+_PREDICTED = ("world", "keypoints_px", "visibility", "presence", "region_px")
 _CELL = 4.0  # crop pixels per cell of the heat maps
 
 
@@ -81,7 +82,7 @@ class BlazePose(nn.Module):
         name = next(name for name, one in NAMES.items() if one == size)
         self.spec = EstimatorSpec(
             name, input_size=(SIZE, SIZE), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), box_scale=GROWTH,
-            skeleton=SKELETON, camera="translation", family="blazepose",
+            skeleton=SKELETON, camera="translation", family="blazepose", region="body",
         )  # fmt: skip
         self.search, self.batch_size = search, batch_size
         self.loss_weights = loss_weights or BlazePoseWeights()
@@ -125,7 +126,8 @@ class BlazePose(nn.Module):
         ``world`` (B, 33, 3) metres, centred at the hips, axes of the OpenCV camera; ``keypoints_px`` (B, 33, 2) crop
         pixels (integer pixel = pixel centre), refined on the heat maps; ``keypoints_norm`` and ``refined_norm``
         (B, 33, 2), as regressed and as refined, with the middle of the crop at 0 and its borders at ±1; ``visibility``
-        (B, 33) and ``presence`` (B,) probabilities; ``region_px`` (B, 2, 2) the points that place the next region.
+        (B, 33) and ``presence`` (B,) probabilities; ``heat`` (B, 33, 64, 64) before the sigmoid; ``region_px`` and
+        ``region_norm`` (B, 2, 2) the points that place the next region.
 
         Raises:
             InputError: Images of another size.
@@ -146,7 +148,9 @@ class BlazePose(nn.Module):
             "refined_norm": refined[:, :LANDMARKS] / (SIZE / 2) - 1,
             "visibility": torch.sigmoid(found["visibility"][:, :LANDMARKS]),
             "presence": found["presence"],
+            "heat": found["heat"][:, :LANDMARKS],
             "region_px": pixels[:, [_MIDDLE, _RIM]],
+            "region_norm": points[:, [_MIDDLE, _RIM]] / (SIZE / 2) - 1,
         }
 
     def training_losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -281,7 +285,7 @@ class BlazePose(nn.Module):
     def _look(self, images: Sequence[np.ndarray], regions: Sequence[Region]) -> dict[str, np.ndarray]:
         crops = np.stack([normalise(region.crop(image), self.spec) for image, region in zip(images, regions)])
         output = self(torch.from_numpy(crops).to(self.device))
-        return {name: value.float().cpu().numpy() for name, value in output.items()}
+        return {name: output[name].float().cpu().numpy() for name in _PREDICTED}
 
     def _first_region(self, person: Person, image: np.ndarray) -> Region:
         height, width = image.shape[:2]

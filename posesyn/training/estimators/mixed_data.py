@@ -196,7 +196,7 @@ class MixedPoseDataModule(pl.LightningDataModule):
         batch_size: Persons per batch.
         seed: Decides order and augmentation.
         num_workers: Processes that read and crop images; the batches do not depend on it.
-        augment: Default: :class:`posesyn.data.crops.CropAugmentation`; None is written ``augment=False``.
+        augment: Default: :meth:`posesyn.data.crops.CropAugmentation.of_spec`; none is written ``augment=False``.
         spec: What the estimator wants to see; default: that of the module being trained.
         val: Labelled persons for validation; batches of it are lists of persons.
         steps_per_epoch: Batches per epoch instead of the rule above.
@@ -241,7 +241,7 @@ class MixedPoseDataModule(pl.LightningDataModule):
                     else f"pass {name}=..., or set synthetic_fraction to {1 if name == 'real' else 0}",
                 )  # fmt: skip
         self.batch_size, self.seed, self.num_workers, self.spec = batch_size, seed, num_workers, spec
-        self.augment = CropAugmentation() if augment is True else (augment or None)
+        self.augment = augment
         self.val = as_persons(val, "val")
         leading = REAL if self.counts[REAL] else SYNTHETIC
         steps = steps_per_epoch or math.ceil(len(self.streams[leading]) / self.counts[leading])
@@ -263,7 +263,9 @@ class MixedPoseDataModule(pl.LightningDataModule):
         return spec
 
     def train_dataloader(self) -> DataLoader:
-        samples = _Samples(self.streams, self._spec(), self.augment, self.seed)
+        spec = self._spec()
+        augment = CropAugmentation.of_spec(spec) if self.augment is True else (self.augment or None)
+        samples = _Samples(self.streams, spec, augment, self.seed)
         processes = 1 if self.trainer is None else self.trainer.world_size
         if self.batch_size % processes:
             raise InputError(f"a batch of {self.batch_size} cannot be divided among {processes} devices",
