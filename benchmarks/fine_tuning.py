@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +90,23 @@ def synthetic(options: argparse.Namespace, arm: str) -> list[RenderedClips] | No
     return [RenderedClips([store[row] for row in range(0, len(store), len(stores))]) for store in stores]
 
 
+def mocap(options: argparse.Namespace) -> list[Person]:
+    """Renders of the test subjects."""
+    pool = argparse.Namespace(data=options.data / "cmu", cache=options.work, split="test", clips=75, seed=7)
+    return list(RenderedClips(render_pool(pool)))
+
+
+def men(options: argparse.Namespace) -> list[Person]:
+    """The multi-view photographs."""
+    return multiview(options.data / "images" / "multiview_balance")
+
+
 def scores(options: argparse.Namespace, estimator: TargetEstimator) -> dict[str, dict[str, list]]:
     """Column → values and groups, one per person."""
-    pool = argparse.Namespace(data=options.data / "cmu", cache=options.work, split="test", clips=75, seed=7)
-    men = multiview(options.data / "images" / "multiview_balance")
     found = {
         "real": evaluate(estimator, lspet(options.data, "val"), protocol="lspet-pckh12"),
-        "mocap": evaluate(estimator, list(RenderedClips(render_pool(pool))), protocol="limbs12"),
-        "multi-view": evaluate(estimator, men, protocol="limbs12"),
+        "mocap": evaluate(estimator, mocap(options), protocol="limbs12"),
+        "multi-view": evaluate(estimator, men(options), protocol="limbs12"),
     }
     moments = [name.rsplit("_", 1)[1] for name in found["multi-view"].person_ids]
     groups = {"real": found["real"].person_ids, "mocap": found["mocap"].groups, "multi-view": moments}
@@ -111,12 +121,8 @@ def scores(options: argparse.Namespace, estimator: TargetEstimator) -> dict[str,
 def constant(options: argparse.Namespace) -> dict[str, float]:
     """PA-MPJPE of the mean pose of the library, aligned to each person."""
     pose, present = skeletons.convert(constant_pose(), "humanml3d22", "limbs12")
-    pool = argparse.Namespace(data=options.data / "cmu", cache=options.work, split="test", clips=75, seed=7)
-    mocap = [
-        skeletons.convert(one.labels.joints_cam, "smpl45", "limbs12")[0] for one in RenderedClips(render_pool(pool))
-    ]
-    men = [one.joints.joints_cam for one in multiview(options.data / "images" / "multiview_balance")]
-    rows = {"mocap PA": mocap, "multi-view PA": men}
+    bodies = [skeletons.convert(one.labels.joints_cam, "smpl45", "limbs12")[0] for one in mocap(options)]
+    rows = {"mocap PA": bodies, "multi-view PA": [one.joints.joints_cam for one in men(options)]}
     return {
         name: float(np.mean([pa_mm(pose[present], np.asarray(true, float)[present]) for true in truth]))
         for name, truth in rows.items()
@@ -129,7 +135,7 @@ def cell(options: argparse.Namespace, arm: str, seed: int) -> dict[str, dict[str
     if not path.exists():
         estimator: Any = load_estimator(options.estimator, device="cpu")
         if arm != "start":
-            settings = FineTuningSettings(**{**vars(RECIPE), "steps": options.steps})
+            settings = replace(RECIPE, steps=options.steps)
             real = Part(lspet(options.data, "train"), MINED)
             out = options.work / "trainings" / f"{arm}_{seed}"
             fine_tune(estimator, real, synthetic(options, arm), out, settings, seed=seed, name=f"{arm} {seed}")

@@ -124,10 +124,10 @@ class BlazePose(nn.Module):
         """Crops, values in 0..1 → what the crop shows, in the frame of the crop.
 
         ``world`` (B, 33, 3) metres, centred at the hips, axes of the OpenCV camera; ``keypoints_px`` (B, 33, 2) crop
-        pixels (integer pixel = pixel centre), refined on the heat maps; ``keypoints_norm`` and ``refined_norm``
-        (B, 33, 2), as regressed and as refined, with the middle of the crop at 0 and its borders at ±1; ``visibility``
-        (B, 33) and ``presence`` (B,) probabilities; ``heat`` (B, 33, 64, 64) before the sigmoid; ``region_px`` and
-        ``region_norm`` (B, 2, 2) the points that place the next region.
+        pixels (integer pixel = pixel centre), refined on the heat maps; ``keypoints_norm`` (B, 33, 2), as regressed,
+        with the middle of the crop at 0 and its borders at ±1; ``visibility`` (B, 33) and ``presence`` (B,)
+        probabilities; ``heat`` (B, 33, 64, 64) before the sigmoid; ``region_px`` and ``region_norm`` (B, 2, 2) the
+        points that place the next region, in the two ways.
 
         Raises:
             InputError: Images of another size.
@@ -139,13 +139,11 @@ class BlazePose(nn.Module):
             )  # fmt: skip
         found = self.landmarks(images.contiguous(memory_format=torch.channels_last))
         points = found["points"][..., :2]
-        refined = refine(points, found["heat"])
-        pixels = refined - 0.5  # the network's corner of the crop is 0
+        pixels = refine(points, found["heat"]) - 0.5  # the network's corner of the crop is 0
         return {
             "world": found["world"][:, :LANDMARKS],
             "keypoints_px": pixels[:, :LANDMARKS],
             "keypoints_norm": points[:, :LANDMARKS] / (SIZE / 2) - 1,
-            "refined_norm": refined[:, :LANDMARKS] / (SIZE / 2) - 1,
             "visibility": torch.sigmoid(found["visibility"][:, :LANDMARKS]),
             "presence": found["presence"],
             "heat": found["heat"][:, :LANDMARKS],

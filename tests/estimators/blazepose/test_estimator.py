@@ -85,7 +85,7 @@ def test_gradients_reach_every_layer_that_is_trained(size):
     torch.nn.init.constant_(estimator.landmarks.points.bias, 120.0)
     torch.nn.init.constant_(estimator.landmarks.heatmap.bias, 2.0)
     output = estimator(torch.rand(2, 3, 256, 256))
-    sum(output[name].square().mean() for name in ("world", "keypoints_norm", "refined_norm")).backward()
+    sum(output[name].square().mean() for name in ("world", "keypoints_norm", "keypoints_px")).backward()
     without = [
         name
         for name, value in estimator.named_parameters()
