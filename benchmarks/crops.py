@@ -25,7 +25,8 @@ import numpy as np
 
 import posesyn as ps
 from posesyn import metrics, skeletons
-from posesyn.data.crops import CropVariation, crop_person
+from posesyn.data.crop_augmentation import CropVariation
+from posesyn.data.crops import crop_person
 from posesyn.data.persons.lspet import LspExtended
 from posesyn.data.persons.rendered import RenderedClips
 from posesyn.estimators.hmr import SMALL_SPEC, SPIN_SPEC

@@ -48,9 +48,11 @@ class EstimatorSpec:
             nothing. See :func:`posesyn.data.resampling.warp`.
         region: What its training shows: the upright ``box``, or the ``body``'s own circle with the person standing up
             (:class:`~posesyn.data.body_region.BodyRegion`; the box where joints are missing).
+        surroundings: Side in pixels of a second picture that its training takes, for networks that look for the person
+            first (:mod:`posesyn.data.surroundings`); 0 for none.
 
     Raises:
-        InputError: An unknown ``antialias`` or ``region``, or a factor that is not positive.
+        InputError: An unknown ``antialias`` or ``region``, a factor that is not positive, or negative ``surroundings``.
 
     Example:
         >>> EstimatorSpec("mine", input_size=(256, 192), box_aspect=0.75).skeleton
@@ -75,6 +77,7 @@ class EstimatorSpec:
     tight_box_scale: float = 1.2
     antialias: Antialias | None = None
     region: Literal["box", "body"] = "box"
+    surroundings: int = 0
 
     def __post_init__(self) -> None:
         where = f"EstimatorSpec '{self.name}'"
@@ -86,6 +89,8 @@ class EstimatorSpec:
         for name in ("box_scale", "tight_box_scale", "box_aspect"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be positive", where=where, got=getattr(self, name))
+        if self.surroundings < 0:
+            raise InputError("surroundings must not be negative", where=where, got=self.surroundings)
 
     def __repr__(self) -> str:
         return short_repr(

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from posesyn.body import load_body
 from posesyn.data.batches import collate, training_sample
-from posesyn.data.crops import CropAugmentation, CropVariation
+from posesyn.data.crop_augmentation import CropAugmentation, CropVariation
 from posesyn.data.motions.amass import load_motion, save_motion
 from posesyn.data.motions.bvh import bvh_to_motion
 from posesyn.data.persons.rendered import RenderedClips

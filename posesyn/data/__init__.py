@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from posesyn.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from posesyn.data.crop_augmentation import CropAugmentation as CropAugmentation
     from posesyn.data.crops import Crop as Crop
-    from posesyn.data.crops import CropAugmentation as CropAugmentation
     from posesyn.data.crops import CropBatch as CropBatch
     from posesyn.data.crops import crop_person as crop_person
     from posesyn.data.crops import crop_persons as crop_persons

@@ -26,6 +26,10 @@ key                     shape, dtype          meaning
 ``region_norm``         (B, 2, 2)             middle and rim of the circle around the body (``BodyRegion``) as
                                               ``keypoints_norm``; zero where not known
 ``region_known``        (B,) bool             persons who have it; both only where the spec's region is the body
+``surroundings``        (B, 3, S, S) float32  the person's box from afar, normalised as the spec says
+``surroundings_region`` (B, 2, 2)             ``region_norm`` in that picture; zero where not known
+``surroundings_box``    (B, 2, 2)             corners of the upright square around the person's box in that picture, in
+                                              the same coordinates; all three only where the spec asks for them
 ``is_synthetic``        (B,) bool             rendered by posesyn
 ``person_ids``          B names               tuple of str
 ``batch_index``         int                   number of the batch since the start of training (added by the data module)
@@ -51,7 +55,9 @@ import torch
 
 from posesyn import skeletons
 from posesyn.data.body_region import BodyRegion
-from posesyn.data.crops import Crop, CropAugmentation, CropVariation, crop_person, placed_keypoints
+from posesyn.data.crop_augmentation import CropAugmentation, CropVariation
+from posesyn.data.crops import Crop, crop_person, normalise_keypoints, placed_keypoints
+from posesyn.data.surroundings import surroundings
 from posesyn.errors import InputError
 from posesyn.geometry.cameras import apply_affine
 from posesyn.interfaces import EstimatorSpec
@@ -59,12 +65,6 @@ from posesyn.types import Person
 
 SKELETON = "smpl45"
 _JOINTS = len(skeletons.get(SKELETON))
-
-
-def normalise_keypoints(keypoints_px: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
-    """Crop pixels (..., 2) → the middle of the crop at 0, its outer borders at -1 and 1. ``input_size``: (H, W)."""
-    size = np.array(input_size[::-1], np.float32)
-    return (np.asarray(keypoints_px, np.float32) - (size - 1) / 2) / (size / 2)
 
 
 def training_sample(
@@ -89,7 +89,8 @@ def training_sample(
         InputError, FileError: As :func:`posesyn.data.crops.crop_person`.
     """
     region = BodyRegion.of_person(person) if spec.region == "body" else None
-    crop = crop_person(person, spec, augment=augment, rng=rng, region=region)
+    image = person.image.load()
+    crop = crop_person(person, spec, image, augment=augment, rng=rng, region=region)
     labels = crop.labels
     if labels is not None and labels.trust < 1 and rng is not None and rng.random() >= labels.trust:
         labels = None  # in this pass; drawn after the crop, so that other samples stay what they are
@@ -113,6 +114,7 @@ def training_sample(
         "image_sizes": np.array(crop.image_size),
         **(_neighbours(neighbours, crop, spec.neighbours) if spec.neighbours else {}),
         **(_region(region, crop, spec) if spec.region == "body" else {}),
+        **(surroundings(person, spec, image, region, augment, rng) if spec.surroundings else {}),
         "is_synthetic": np.array(is_synthetic),
         "person_ids": person.person_id,
     }

@@ -8,8 +8,9 @@ import torch
 
 from posesyn import skeletons
 from posesyn.body import load_body
-from posesyn.data.batches import Neighbours, collate, normalise_keypoints, training_sample
-from posesyn.data.crops import CropVariation
+from posesyn.data.batches import Neighbours, collate, training_sample
+from posesyn.data.crop_augmentation import CropVariation
+from posesyn.data.crops import normalise_keypoints
 from posesyn.errors import InputError
 from posesyn.interfaces import EstimatorSpec
 from posesyn.types import ArrayImage, Person

@@ -10,7 +10,7 @@ import pytest
 from posesyn import skeletons
 from posesyn.data.batches import training_sample
 from posesyn.data.body_region import REACH, BodyRegion
-from posesyn.data.crops import CropAugmentation, CropVariation
+from posesyn.data.crop_augmentation import CropAugmentation, CropVariation
 from posesyn.interfaces import EstimatorSpec
 from posesyn.types import ArrayImage, Person
 from tests.factories import make_labelled

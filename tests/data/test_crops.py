@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from posesyn import skeletons
-from posesyn.data.crops import CropAugmentation, CropVariation, crop_person, crop_persons, variation_affine
+from posesyn.data.crop_augmentation import CropAugmentation, CropVariation
+from posesyn.data.crops import crop_person, crop_persons, variation_affine
 from posesyn.data.persons.rendered import RenderedClips
 from posesyn.errors import InputError
 from posesyn.estimators.crowdnet.network import CROWDNET_SPEC

@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from posesyn import skeletons
 from posesyn.data.crops import normalise, same_image
 from posesyn.data.persons.base import box_problem
+from posesyn.data.surroundings import SCALE as SURROUNDINGS
 from posesyn.errors import InputError
 from posesyn.estimators.base import predict_in_chunks
+from posesyn.estimators.blazepose.detection_losses import detection_losses
+from posesyn.estimators.blazepose.detector import SIZE as DETECTOR_SIZE
 from posesyn.estimators.blazepose.detector import DetectorNetwork
 from posesyn.estimators.blazepose.landmarks import LANDMARKS, SIZE, SIZES, LandmarkNetwork
 from posesyn.estimators.blazepose.layers import by_position
@@ -34,9 +37,6 @@ Search = Literal["detector", "box"]
 NAMES: dict[str, Size] = {"blazepose": "full", "blazepose_lite": "lite", "blazepose_heavy": "heavy"}
 # The two points behind the landmarks that place the next region.
 _MIDDLE, _RIM = 33, 34
-# How much of the surroundings the detector sees, in box sizes: of 1.2, 1.5 and 2 the best on photographs of sports. In
-# a whole picture it misses small people. Our own choice.
-_SURROUNDINGS = 2.0
 # Least overlap (intersection over union) of the person's box and the box around the landmarks. Our own choice.
 _FITS = 0.3
 # Cells beside the middle one that the refinement looks at, and the peak it asks for (MediaPipe's pose_landmark graph).
@@ -64,8 +64,10 @@ class BlazePose(nn.Module):
         InputError: Unknown size or search.
     """
 
-    # What a fine-tuning takes by default; 3e-4 destroyed the network (docs/howto/blazepose.md).
+    # What a fine-tuning takes by default; 3e-4 destroyed the network (docs/howto/blazepose.md). The detector errs more
+    # and bears more; factors on the rate, by part.
     learning_rate = 1e-5
+    part_rates: Mapping[str, float] = {"detector": 3.0}
 
     def __init__(
         self,
@@ -83,14 +85,16 @@ class BlazePose(nn.Module):
         self.spec = EstimatorSpec(
             name, input_size=(SIZE, SIZE), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), box_scale=GROWTH,
             skeleton=SKELETON, camera="translation", family="blazepose", region="body",
+            surroundings=DETECTOR_SIZE if search == "detector" else 0,
         )  # fmt: skip
         self.search, self.batch_size = search, batch_size
         self.loss_weights = loss_weights or BlazePoseWeights()
         self.landmarks = LandmarkNetwork(SIZES[size])
         self.detector = DetectorNetwork()
         # What no loss reaches: without this an optimiser with weight decay would shrink it.
-        for part in (self.detector, self.landmarks.segmentation, self.landmarks.presence):
+        for part in (self.landmarks.segmentation, self.landmarks.presence):
             part.requires_grad_(False)
+        self.detector.requires_grad_(search == "detector")
         self.to(memory_format=torch.channels_last)
 
     @classmethod
@@ -152,8 +156,16 @@ class BlazePose(nn.Module):
         }
 
     def training_losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """See :func:`posesyn.estimators.blazepose.losses.blazepose_losses`."""
-        return blazepose_losses(self(batch["images"]), batch, self.loss_weights)
+        """Those of the landmarks (:func:`~posesyn.estimators.blazepose.losses.blazepose_losses`) and, where the batch
+        shows the surroundings, of the detector
+        (:func:`~posesyn.estimators.blazepose.detection_losses.detection_losses`)."""
+        losses = blazepose_losses(self(batch["images"]), batch, self.loss_weights)
+        if self.loss_weights.detector and "surroundings" in batch:
+            pictures = batch["surroundings"].contiguous(memory_format=torch.channels_last) * 2 - 1
+            scores, boxes = self.detector(pictures)
+            found = detection_losses(scores, boxes, batch)
+            losses |= {name: self.loss_weights.detector * value for name, value in found.items()}
+        return losses
 
     def pseudo_labels(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """What this network would label a training batch with, in the frame of the crops (:mod:`posesyn.data.batches`).
@@ -294,7 +306,7 @@ class BlazePose(nn.Module):
             )
         if self.search == "detector":
             low, high = person.body_box_xyxy[:2], person.body_box_xyxy[2:]
-            reach = (high - low) * (_SURROUNDINGS - 1) / 2
+            reach = (high - low) * (SURROUNDINGS - 1) / 2
             found = self.detect_in(image, np.concatenate((low - reach, high + reach)))
             inside = [one for one in found if (one.points[0] > low).all() and (one.points[0] < high).all()]
             if inside:

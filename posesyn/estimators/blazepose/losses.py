@@ -34,6 +34,8 @@ _BONES = np.array([bone for bone in _JOINTS.bones if bool(KNOWN[list(bone)].all(
 class BlazePoseWeights:
     """Weights of the terms of :func:`blazepose_losses`: about equal at the start of a fine-tuning. Our own choice.
 
+    ``detector``: of both terms of :func:`~posesyn.estimators.blazepose.detection_losses.detection_losses`.
+
     ``synthetic_2d``: whether the picture's terms count rendered persons. By default they do not: joints of bodies lie
     elsewhere than annotators put them, hips by 5 cm, and all of them are labelled, so that they outweigh photographs.
     A batch without photographs counts them anyway.
@@ -45,6 +47,7 @@ class BlazePoseWeights:
     heat: float = 0.05
     region: float = 0.5
     projected_2d: float = 0.0
+    detector: float = 1.0
     synthetic_2d: bool = False
 
 

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from posesyn.data.batches import Neighbours, collate, training_sample
-from posesyn.data.crops import CropAugmentation
+from posesyn.data.crop_augmentation import CropAugmentation
 from posesyn.data.persons.rendered import RenderedClips
 from posesyn.errors import InputError, RunError
 from posesyn.interfaces import EstimatorSpec
@@ -196,7 +196,7 @@ class MixedPoseDataModule(pl.LightningDataModule):
         batch_size: Persons per batch.
         seed: Decides order and augmentation.
         num_workers: Processes that read and crop images; the batches do not depend on it.
-        augment: Default: :meth:`posesyn.data.crops.CropAugmentation.of_spec`; none is written ``augment=False``.
+        augment: Default: :meth:`CropAugmentation.of_spec`; none is written ``augment=False``.
         spec: What the estimator wants to see; default: that of the module being trained.
         val: Labelled persons for validation; batches of it are lists of persons.
         steps_per_epoch: Batches per epoch instead of the rule above.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -26,7 +27,8 @@ class PoseEstimatorModule(pl.LightningModule):
     Args:
         estimator: Any object with ``spec``, ``predict``, ``training_losses`` and ``parameters``; no inheritance needed.
             One that is no ``torch.nn.Module`` stays on the CPU unless it moves itself.
-        learning_rate: Of Adam.
+        learning_rate: Of Adam; an estimator may name parts of its own that learn faster or slower (``part_rates``,
+            submodule → factor).
         freeze_batchnorm: Keep normalisation layers in eval mode: their running statistics stay those of the first
             training. PoseGen fine-tunes so (mgholamikn/PoseGen); small mixed batches would disturb them.
         weight_decay: Of Adam; SPIN has none.
@@ -189,14 +191,7 @@ class PoseEstimatorModule(pl.LightningModule):
         if self.schedule == "published":
             return self.estimator.published_optimizers(self.learning_rate)
         rate = float(self.learning_rate or 0)
-        parameters = [parameter for parameter in self.estimator.parameters() if parameter.requires_grad]
-        groups: list[dict[str, Any]] = [{"params": parameters}]
-        if self.trunk_rate != 1:
-            trunk = self._trunk()
-            known = set(map(id, trunk))
-            head = [parameter for parameter in parameters if id(parameter) not in known]
-            groups = [{"params": trunk, "lr": rate * self.trunk_rate}, {"params": head}]
-        optimizer = torch.optim.Adam(groups, rate, weight_decay=self.weight_decay)
+        optimizer = torch.optim.Adam(self._groups(rate), rate, weight_decay=self.weight_decay)
         if self.schedule == "constant" and not self.warmup_steps:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches) if self.schedule == "cosine" else 0
@@ -208,6 +203,20 @@ class PoseEstimatorModule(pl.LightningModule):
 
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def _groups(self, rate: float) -> list[dict[str, Any]]:
+        """The parameters by the rate that they are to have."""
+        factors: dict[int, float] = defaultdict(lambda: 1.0)
+        for part, factor in getattr(self.estimator, "part_rates", {}).items():
+            for parameter in self.estimator.get_submodule(part).parameters():
+                factors[id(parameter)] *= factor
+        for parameter in self._trunk():
+            factors[id(parameter)] *= self.trunk_rate
+        groups: dict[float, list[nn.Parameter]] = defaultdict(list)
+        for parameter in self.estimator.parameters():
+            if parameter.requires_grad:
+                groups[factors[id(parameter)]].append(parameter)
+        return [{"params": parameters, "lr": rate * factor} for factor, parameters in groups.items()]
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         value = self.max_grad_norm if gradient_clip_val is None else gradient_clip_val

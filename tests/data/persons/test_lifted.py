@@ -14,7 +14,7 @@ from posesyn.body.pose_fitting import PoseFitter, limb_joints, open_distance
 from posesyn.body.pose_library import ROWS, shipped_library
 from posesyn.body.pose_refinement import Fitted, FittingSettings
 from posesyn.data.batches import training_sample
-from posesyn.data.crops import CropAugmentation
+from posesyn.data.crop_augmentation import CropAugmentation
 from posesyn.data.persons.lifted import (
     BodyLabeller,
     LiftedPersons,

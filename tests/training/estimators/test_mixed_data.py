@@ -6,7 +6,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from posesyn.data.crops import CropAugmentation
+from posesyn.data.crop_augmentation import CropAugmentation
 from posesyn.errors import InputError, RunError
 from posesyn.interfaces import EstimatorSpec
 from posesyn.synthesis.filtering.clip_filter import ClipFilter

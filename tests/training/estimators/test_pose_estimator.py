@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -162,3 +163,30 @@ def test_bad_losses_are_named(losses, error, message):
     foreign.training_losses = lambda batch: losses
     with pytest.raises(error, match=message):
         PoseEstimatorModule(foreign).training_step({"images": torch.zeros(1)}, 0)
+
+
+def test_parts_learn_at_rates_of_their_own():
+    """An estimator's own factors times that of the trunk; the rest at the rate asked for."""
+
+    class Parts(nn.Module):
+        spec = EstimatorSpec("parts")
+        heavy_parts = ("trunk",)
+        part_rates: ClassVar = {"eyes": 10.0, "trunk.last": 3.0}
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = nn.ModuleDict({"first": nn.Linear(2, 2), "last": nn.Linear(2, 2)})
+            self.eyes, self.head = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def predict(self, persons): ...
+
+        def training_losses(self, batch): ...
+
+    module = PoseEstimatorModule(Parts(), learning_rate=1e-3, trunk_rate=0.1)
+    rates = {id(one): group["lr"] for group in module.configure_optimizers().param_groups for one in group["params"]}
+    parts = module.estimator
+    wanted = {parts.trunk["first"]: 1e-4, parts.trunk["last"]: 3e-4, parts.eyes: 1e-2, parts.head: 1e-3}
+    for part, rate in wanted.items():
+        assert all(rates[id(one)] == pytest.approx(rate) for one in part.parameters())
+    plain = PoseEstimatorModule(Parts(), learning_rate=1e-3).configure_optimizers()
+    assert len(plain.param_groups) == 3
