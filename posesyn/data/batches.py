@@ -3,37 +3,37 @@
 A batch is a plain dict. Everything is in the frame of the **crop**, after augmentation (rotation and mirroring
 included), and in the common skeleton ``smpl45``, whatever the data set's own. B persons:
 
-======================  ====================  =========================================================================
-key                     shape, dtype          meaning
-======================  ====================  =========================================================================
-``images``              (B, 3, H, W) float32  crops, normalised as the estimator's spec says
-``keypoints_px``        (B, 45, 2) float32    crop pixels (integer pixel = pixel centre); 0 where not visible
-``keypoints_norm``      (B, 45, 2) float32    the same with the middle of the crop at 0 and its borders at -1 and 1
-``visible``             (B, 45) bool          joints with a 2D annotation
-``has_labels``          (B,) bool             persons with 3D truth; the next seven rows mean nothing for the others
-``pose_rotmat``         (B, 24, 3, 3)         local rotations, root in the camera turned with the crop; else identity
-``betas``               (B, 10)               shape; else zero
-``joints``              (B, 45, 3)            metres, relative to the pelvis (joint 0); else zero
-``joints_norm``         (B, 45, 2)            ``joints`` in the crop as ``keypoints_norm``, hidden ones too; else zero
-``transl_cam``          (B, 3)                SMPL translation, metres; else zero
-``intrinsics``          (B, 3, 3)             camera of the crop; else identity
-``affine``              (B, 2, 3)             full-image pixels → crop pixels
-``box_centers``         (B, 2)                middle of the crop in full-image pixels
-``box_sizes``           (B,)                  width of the crop in full-image pixels
-``image_sizes``         (B, 2)                (width, height) of the full image
-``neighbours_px``       (B, N, 45, 2)         other persons' joints as ``keypoints_px``; 0 where not visible
-``neighbours_visible``  (B, N, 45) bool       which of them there are; both only where the spec asks for N neighbours
-``region_norm``         (B, 2, 2)             middle and rim of the circle around the body (``BodyRegion``) as
-                                              ``keypoints_norm``; zero where not known
-``region_known``        (B,) bool             persons who have it; both only where the spec's region is the body
-``surroundings``        (B, 3, S, S) float32  the person's box from afar, normalised as the spec says
-``surroundings_region`` (B, 2, 2)             ``region_norm`` in that picture; zero where not known
-``surroundings_box``    (B, 2, 2)             corners of the upright square around the person's box in that picture, in
-                                              the same coordinates; all three only where the spec asks for them
-``is_synthetic``        (B,) bool             rendered by posesyn
-``person_ids``          B names               tuple of str
-``batch_index``         int                   number of the batch since the start of training (added by the data module)
-======================  ====================  =========================================================================
+=======================  ====================  ========================================================================
+key                      shape, dtype          meaning
+=======================  ====================  ========================================================================
+``images``               (B, 3, H, W) float32  crops, normalised as the estimator's spec says
+``keypoints_px``         (B, 45, 2) float32    crop pixels (integer pixel = pixel centre); 0 where not visible
+``keypoints_norm``       (B, 45, 2) float32    the same with the middle of the crop at 0 and its borders at -1 and 1
+``visible``              (B, 45) bool          joints with a 2D annotation
+``has_labels``           (B,) bool             persons with 3D truth; the next seven rows mean nothing for the others
+``pose_rotmat``          (B, 24, 3, 3)         local rotations, root in the camera turned with the crop; else identity
+``betas``                (B, 10)               shape; else zero
+``joints``               (B, 45, 3)            metres, relative to the pelvis (joint 0); else zero
+``joints_norm``          (B, 45, 2)            ``joints`` in the crop as ``keypoints_norm``, hidden ones too; else zero
+``transl_cam``           (B, 3)                SMPL translation, metres; else zero
+``intrinsics``           (B, 3, 3)             camera of the crop; else identity
+``affine``               (B, 2, 3)             full-image pixels → crop pixels
+``box_centers``          (B, 2)                middle of the crop in full-image pixels
+``box_sizes``            (B,)                  width of the crop in full-image pixels
+``image_sizes``          (B, 2)                (width, height) of the full image
+``neighbours_px``        (B, N, 45, 2)         other persons' joints as ``keypoints_px``; 0 where not visible
+``neighbours_visible``   (B, N, 45) bool       which of them there are; both only where the spec asks for N neighbours
+``region_norm``          (B, 2, 2)             middle and rim of the circle around the body (``BodyRegion``) as
+                                               ``keypoints_norm``; zero where not known
+``region_known``         (B,) bool             persons who have it; both only where the spec's region is the body
+``surroundings``         (B, 3, S, S) float32  the person's box from afar, normalised as the spec says
+``surroundings_region``  (B, 2, 2)             ``region_norm`` in that picture; zero where not known
+``surroundings_box``     (B, 2, 2)             corners of the upright square around the person's box in that picture, in
+                                               the same coordinates; all three only where the spec asks for them
+``is_synthetic``         (B,) bool             rendered by posesyn
+``person_ids``           B names               tuple of str
+``batch_index``          int                   number of the batch since the start of training (by the data module)
+=======================  ====================  ========================================================================
 
 Labels of a trust below 1 (:mod:`posesyn.data.persons.lifted`) are there in that share of the passes, at random.
 
