@@ -56,10 +56,9 @@ import torch
 from posesyn import skeletons
 from posesyn.data.body_region import BodyRegion
 from posesyn.data.crop_augmentation import CropAugmentation, CropVariation
-from posesyn.data.crops import Crop, crop_person, normalise_keypoints, placed_keypoints
+from posesyn.data.crops import Crop, crop_person, normalise_keypoints, normalise_region, placed_keypoints
 from posesyn.data.surroundings import surroundings
 from posesyn.errors import InputError
-from posesyn.geometry.cameras import apply_affine
 from posesyn.interfaces import EstimatorSpec
 from posesyn.types import Person
 
@@ -141,9 +140,8 @@ def _neighbours(persons: Sequence[Person], crop: Crop, most: int) -> dict[str, n
 
 
 def _region(region: BodyRegion | None, crop: Crop, spec: EstimatorSpec) -> dict[str, np.ndarray]:
-    points = np.zeros((2, 2)) if region is None else np.stack((region.middle, region.rim))
-    placed = normalise_keypoints(apply_affine(crop.affine, points), spec.input_size)
-    return {"region_norm": placed * (region is not None), "region_known": np.array(region is not None)}
+    placed = normalise_region(region, crop.affine, spec.input_size)
+    return {"region_norm": placed, "region_known": np.array(region is not None)}
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

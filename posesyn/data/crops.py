@@ -270,6 +270,13 @@ def normalise_keypoints(keypoints_px: np.ndarray, input_size: tuple[int, int]) -
     return (np.asarray(keypoints_px, np.float32) - (size - 1) / 2) / (size / 2)
 
 
+def normalise_region(region: BodyRegion | None, affine: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
+    """(2, 2) middle and rim in the crop, as :func:`normalise_keypoints`; zeros for None."""
+    if region is None:
+        return np.zeros((2, 2), np.float32)
+    return normalise_keypoints(apply_affine(affine, np.stack((region.middle, region.rim))), input_size)
+
+
 def vary_labels(labels: BodyLabels, affine: np.ndarray, variation: CropVariation) -> BodyLabels:
     """3D labels as the varied crop shows them.
 

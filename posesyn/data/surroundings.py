@@ -8,7 +8,7 @@ import numpy as np
 
 from posesyn.data.body_region import BodyRegion
 from posesyn.data.crop_augmentation import CropAugmentation, CropVariation
-from posesyn.data.crops import normalise, normalise_keypoints, variation_affine
+from posesyn.data.crops import normalise, normalise_keypoints, normalise_region, variation_affine
 from posesyn.data.resampling import warp
 from posesyn.geometry.cameras import apply_affine
 from posesyn.interfaces import EstimatorSpec
@@ -39,17 +39,17 @@ def surroundings(
         augment: Scattered by :data:`SCATTER` where the crop is augmented at random, else left as it is.
         rng: Source of the scatter.
     """
-    random = isinstance(augment, CropAugmentation) and rng is not None
-    variation = SCATTER.sample(rng) if random and rng is not None else CropVariation()
+    variation = CropVariation()
+    if isinstance(augment, CropAugmentation) and rng is not None:
+        variation = SCATTER.sample(rng)
     size = (spec.surroundings, spec.surroundings)
     view = replace(spec, input_size=size, box_scale=SCALE, box_aspect=1.0)
     box = np.asarray(person.body_box_xyxy, np.float64)
     affine = variation_affine(box, view, variation)
     corners = apply_affine(affine, np.array([(x, y) for x in box[::2] for y in box[1::2]]))
-    points = np.zeros((2, 2)) if region is None else np.stack((region.middle, region.rim))
     rows = {
         "surroundings": normalise(warp(image, affine, size, spec.antialias), spec, variation.colour),
-        "surroundings_region": normalise_keypoints(apply_affine(affine, points), size) * (region is not None),
+        "surroundings_region": normalise_region(region, affine, size),
         "surroundings_box": normalise_keypoints(np.stack((corners.min(0), corners.max(0))), size),
     }
     return {name: np.asarray(values, np.float32) for name, values in rows.items()}

@@ -33,12 +33,6 @@ def person() -> Person:
     return Person("patches", ArrayImage(image), box, points, seen, "coco17")
 
 
-def read(picture: np.ndarray, norm: np.ndarray) -> np.ndarray:
-    """(3,) the colour at a place in crop coordinates."""
-    x, y = np.round((norm + 1) * SPEC.surroundings / 2 - 0.5).astype(int)
-    return picture[:, y, x]
-
-
 def test_without_a_scatter_the_box_lies_in_the_middle_and_fills_a_part():
     sample = training_sample(person(), SPEC)
     assert sample["surroundings"].shape == (3, *SIZE) and sample["surroundings"].dtype == np.float32
