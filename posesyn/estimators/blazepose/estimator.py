@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from posesyn import skeletons
 from posesyn.data.crops import normalise, same_image
 from posesyn.data.persons.base import box_problem
-from posesyn.data.surroundings import SCALE as SURROUNDINGS
 from posesyn.errors import InputError
 from posesyn.estimators.base import predict_in_chunks
 from posesyn.estimators.blazepose.detection_losses import detection_losses
@@ -24,7 +23,8 @@ from posesyn.estimators.blazepose.landmarks import LANDMARKS, SIZE, SIZES, Landm
 from posesyn.estimators.blazepose.layers import by_position
 from posesyn.estimators.blazepose.losses import COMMON, KNOWN, ROWS, SKELETON, BlazePoseWeights, blazepose_losses
 from posesyn.estimators.blazepose.people import MIN_PERSON, candidates, fits_box, people
-from posesyn.estimators.blazepose.regions import GROWTH, Detection, Region, detections, letterbox
+from posesyn.estimators.blazepose.regions import GROWTH, MIN_SCORE, Detection, Region, detections, letterbox
+from posesyn.estimators.blazepose.search import LEAST, first_region, is_doubtful, surroundings
 from posesyn.estimators.placement import camera_of, place_before_camera
 from posesyn.interfaces import EstimatorSpec
 from posesyn.storage.assets import ASSETS
@@ -37,8 +37,6 @@ Search = Literal["detector", "box"]
 NAMES: dict[str, Size] = {"blazepose": "full", "blazepose_lite": "lite", "blazepose_heavy": "heavy"}
 # The two points behind the landmarks that place the next region.
 _MIDDLE, _RIM = 33, 34
-# Least overlap (intersection over union) of the person's box and the box around the landmarks. Our own choice.
-_FITS = 0.3
 # Cells beside the middle one that the refinement looks at, and the peak it asks for (MediaPipe's pose_landmark graph).
 _REACH, _PEAK = 3, 0.5
 _PREDICTED = ("world", "keypoints_px", "visibility", "presence", "region_px")
@@ -55,8 +53,9 @@ class BlazePose(nn.Module):
     Args:
         size: ``lite``, ``full`` or ``heavy``.
         search: Where the first region comes from. ``detector``: it looks at the surroundings of the person's box, and
-            of the detections with their hips inside the box the one nearest to its middle is taken; the box where
-            there is none. ``box``: always upright, 1.25 times the longer side of the box; for people who stand.
+            one of the detections inside the box is taken (:mod:`posesyn.estimators.blazepose.search`). Where there is
+            none, or the answer is doubtful and the box gives a better one, the box is looked at, upright. ``box``:
+            always that, 1.25 times its longer side; for people who stand.
         loss_weights: For fine-tuning.
         batch_size: Persons per forward pass in :meth:`predict`.
 
@@ -232,24 +231,28 @@ class BlazePose(nn.Module):
                 landmarks += [region.to_image(points) for region, points in zip(regions, output["keypoints_px"])]
         return people(image, landmarks, np.array(chances), min_score)
 
-    def detect_in(self, image: np.ndarray, box_xyxy: np.ndarray | None = None) -> list[Detection]:
+    def detect_in(
+        self, image: np.ndarray, box_xyxy: np.ndarray | None = None, min_score: float = MIN_SCORE
+    ) -> list[Detection]:
         """What the detector alone takes for persons, best first; empty where it sees nobody.
 
         Args:
             image: (H, W, 3) uint8 RGB.
             box_xyxy: The part to look at, pixels; None looks at the whole picture, where small people are missed.
+            min_score: Least probability.
         """
         square, affine = letterbox(image, box_xyxy)
         pixels = torch.from_numpy(square).to(self.device).permute(2, 0, 1)[None].float() / 127.5 - 1
         with torch.inference_mode():
             scores, boxes = self.detector(pixels.contiguous(memory_format=torch.channels_last))
-        return detections(scores[0].cpu().numpy(), boxes[0].cpu().numpy(), affine)
+        return detections(scores[0].cpu().numpy(), boxes[0].cpu().numpy(), affine, min_score)
 
     def _predict(self, persons: Sequence[Person]) -> dict[str, np.ndarray]:
         images = _loaded(persons)
-        regions = [self._first_region(person, image) for person, image in zip(persons, images)]
-        regions, _, output = self._look_twice(images, regions)
-        self._correct(persons, images, regions, output)
+        first = [self._first_region(person, image) for person, image in zip(persons, images)]
+        regions, chances, output = self._look_twice(images, [region for region, _ in first])
+        if self.search == "detector":
+            self._correct(persons, images, [sure for _, sure in first], regions, chances, output)
         joints, keypoints, cameras = [], [], []
         for person, region, world, points in zip(persons, regions, output["world"], output["keypoints_px"]):
             pose, pixels, camera = region.world_to_camera(world), region.to_image(points), camera_of(person)
@@ -261,25 +264,24 @@ class BlazePose(nn.Module):
         return {name: np.stack(value).astype(np.float32) for name, value in stacked.items()}
 
     def _correct(
-        self, persons: Sequence[Person], images: Sequence[np.ndarray], regions: list[Region],
-        output: dict[str, np.ndarray],
+        self, persons: Sequence[Person], images: Sequence[np.ndarray], sure: Sequence[float], regions: list[Region],
+        chances: np.ndarray, output: dict[str, np.ndarray],
     ) -> None:  # fmt: skip
-        """Where the detector took somebody else, a neighbour who is seen better, the box is looked at in its place;
-        the answer that fits the box better stays. In place."""
-        if self.search != "detector":
-            return
+        """Where the detection was unsure, or somebody else, the upright box is looked at too. Its answer is taken, in
+        place, where it fits the box better and the network is surer of seeing a person."""
 
         def fit(row: int, region: Region, points: np.ndarray) -> float:
             return fits_box(region.to_image(points), persons[row].body_box_xyxy, images[row])
 
         fits = [fit(row, region, points) for row, (region, points) in enumerate(zip(regions, output["keypoints_px"]))]
-        doubtful = [row for row, value in enumerate(fits) if value < _FITS]
+        doubtful = [row for row, value in enumerate(fits) if is_doubtful(sure[row], value)]
         if not doubtful:
             return
         boxes = [Region.of_box(persons[row].body_box_xyxy) for row in doubtful]
-        again, _, other = self._look_twice([images[row] for row in doubtful], boxes)
+        again, others, other = self._look_twice([images[row] for row in doubtful], boxes)
         for index, row in enumerate(doubtful):
-            if fit(row, again[index], other["keypoints_px"][index]) > fits[row]:
+            surer = others[index] * other["presence"][index] > chances[row] * output["presence"][row]
+            if surer and fit(row, again[index], other["keypoints_px"][index]) > fits[row]:
                 regions[row] = again[index]
                 for name, values in other.items():
                     output[name][row] = values[index]
@@ -297,22 +299,17 @@ class BlazePose(nn.Module):
         output = self(torch.from_numpy(crops).to(self.device))
         return {name: output[name].float().cpu().numpy() for name in _PREDICTED}
 
-    def _first_region(self, person: Person, image: np.ndarray) -> Region:
+    def _first_region(self, person: Person, image: np.ndarray) -> tuple[Region, float]:
         height, width = image.shape[:2]
         problem = box_problem(person.box_xyxy, (width, height))
         if problem is not None:
             raise InputError(
                 problem, where=f"person '{person.person_id}'", fix="correct the annotation or leave it out"
             )
+        found = []
         if self.search == "detector":
-            low, high = person.body_box_xyxy[:2], person.body_box_xyxy[2:]
-            reach = (high - low) * (SURROUNDINGS - 1) / 2
-            found = self.detect_in(image, np.concatenate((low - reach, high + reach)))
-            inside = [one for one in found if (one.points[0] > low).all() and (one.points[0] < high).all()]
-            if inside:
-                middle = (low + high) / 2
-                return min(inside, key=lambda one: float(np.linalg.norm(one.points[0] - middle))).region
-        return Region.of_box(person.body_box_xyxy)
+            found = self.detect_in(image, surroundings(person.body_box_xyxy), LEAST)
+        return first_region(person.body_box_xyxy, found)
 
 
 def refine(points: Float[Tensor, "B J 2"], heat: Float[Tensor, "B J 64 64"]) -> Float[Tensor, "B J 2"]:
