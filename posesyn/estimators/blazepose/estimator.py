@@ -24,7 +24,7 @@ from posesyn.estimators.blazepose.layers import by_position
 from posesyn.estimators.blazepose.losses import COMMON, KNOWN, ROWS, SKELETON, BlazePoseWeights, blazepose_losses
 from posesyn.estimators.blazepose.people import MIN_PERSON, candidates, fits_box, people
 from posesyn.estimators.blazepose.regions import GROWTH, MIN_SCORE, Detection, Region, detections, letterbox
-from posesyn.estimators.blazepose.search import LEAST, first_region, is_doubtful, surroundings
+from posesyn.estimators.blazepose.search import LEAST, box_answers, first_region, is_doubtful, surroundings
 from posesyn.estimators.placement import camera_of, place_before_camera
 from posesyn.interfaces import EstimatorSpec
 from posesyn.storage.assets import ASSETS
@@ -231,21 +231,22 @@ class BlazePose(nn.Module):
                 landmarks += [region.to_image(points) for region, points in zip(regions, output["keypoints_px"])]
         return people(image, landmarks, np.array(chances), min_score)
 
-    def detect_in(
-        self, image: np.ndarray, box_xyxy: np.ndarray | None = None, min_score: float = MIN_SCORE
-    ) -> list[Detection]:
+    def detect_in(self, image: np.ndarray, box_xyxy: np.ndarray | None = None) -> list[Detection]:
         """What the detector alone takes for persons, best first; empty where it sees nobody.
 
         Args:
             image: (H, W, 3) uint8 RGB.
             box_xyxy: The part to look at, pixels; None looks at the whole picture, where small people are missed.
-            min_score: Least probability.
         """
+        return detections(*self._anchors(image, box_xyxy))
+
+    def _anchors(self, image: np.ndarray, box_xyxy: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What :func:`posesyn.estimators.blazepose.regions.detections` reads detections from."""
         square, affine = letterbox(image, box_xyxy)
         pixels = torch.from_numpy(square).to(self.device).permute(2, 0, 1)[None].float() / 127.5 - 1
         with torch.inference_mode():
             scores, boxes = self.detector(pixels.contiguous(memory_format=torch.channels_last))
-        return detections(scores[0].cpu().numpy(), boxes[0].cpu().numpy(), affine, min_score)
+        return scores[0].cpu().numpy(), boxes[0].cpu().numpy(), affine
 
     def _predict(self, persons: Sequence[Person]) -> dict[str, np.ndarray]:
         images = _loaded(persons)
@@ -267,21 +268,25 @@ class BlazePose(nn.Module):
         self, persons: Sequence[Person], images: Sequence[np.ndarray], sure: Sequence[float], regions: list[Region],
         chances: np.ndarray, output: dict[str, np.ndarray],
     ) -> None:  # fmt: skip
-        """Where the detection was unsure, or somebody else, the upright box is looked at too. Its answer is taken, in
-        place, where it fits the box better and the network is surer of seeing a person."""
+        """Where the detection was unsure, or is of somebody else, the upright box is looked at too; in place, the
+        better answer stays (:func:`posesyn.estimators.blazepose.search.box_answers`)."""
 
-        def fit(row: int, region: Region, points: np.ndarray) -> float:
-            return fits_box(region.to_image(points), persons[row].body_box_xyxy, images[row])
+        def quality(rows: Sequence[int], seen: dict, where: Sequence[Region], first: np.ndarray) -> list[tuple]:
+            fits = [
+                fits_box(region.to_image(points), persons[row].body_box_xyxy, images[row])
+                for row, region, points in zip(rows, where, seen["keypoints_px"])
+            ]
+            return list(zip(fits, (first * seen["presence"]).tolist()))
 
-        fits = [fit(row, region, points) for row, (region, points) in enumerate(zip(regions, output["keypoints_px"]))]
-        doubtful = [row for row, value in enumerate(fits) if is_doubtful(sure[row], value)]
+        detected = quality(range(len(persons)), output, regions, chances)
+        doubtful = [row for row, (fit, _) in enumerate(detected) if is_doubtful(sure[row], fit)]
         if not doubtful:
             return
         boxes = [Region.of_box(persons[row].body_box_xyxy) for row in doubtful]
         again, others, other = self._look_twice([images[row] for row in doubtful], boxes)
-        for index, row in enumerate(doubtful):
-            surer = others[index] * other["presence"][index] > chances[row] * output["presence"][row]
-            if surer and fit(row, again[index], other["keypoints_px"][index]) > fits[row]:
+        for index, boxed in enumerate(quality(doubtful, other, again, others)):
+            row = doubtful[index]
+            if box_answers(sure[row], detected[row], boxed):
                 regions[row] = again[index]
                 for name, values in other.items():
                     output[name][row] = values[index]
@@ -306,10 +311,14 @@ class BlazePose(nn.Module):
             raise InputError(
                 problem, where=f"person '{person.person_id}'", fix="correct the annotation or leave it out"
             )
-        found = []
+        box = person.body_box_xyxy
         if self.search == "detector":
-            found = self.detect_in(image, surroundings(person.body_box_xyxy), LEAST)
-        return first_region(person.body_box_xyxy, found)
+            anchors = self._anchors(image, surroundings(box))
+            for least in (MIN_SCORE, LEAST):
+                found = first_region(box, detections(*anchors, least))
+                if found is not None:
+                    return found
+        return Region.of_box(box), 1.0  # beside which there is no other to be looked at
 
 
 def refine(points: Float[Tensor, "B J 2"], heat: Float[Tensor, "B J 64 64"]) -> Float[Tensor, "B J 2"]:

@@ -1,9 +1,9 @@
-"""Where a person with a box is looked at first: which detection is theirs, and when its answer is doubted.
+"""Where a person with a box is looked at first: which detection is theirs, and when the box answers in its place.
 
 The published graphs take detections from 0.5 on, because in a whole picture weaker ones are mostly nobody. Where a box
-says that somebody is there, weaker ones are mostly that person: that, and a look at the box where the answer is
-doubtful, is worth 3 points of PCKh on photographs of sports (docs/howto/blazepose.md). All constants are our own
-choice.
+says that somebody is there, weaker ones may be that person; where the detector is sure it may be of somebody else.
+There the box is looked at too, and the two answers are compared (docs/howto/blazepose.md has the figures). All
+constants are our own choice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from posesyn.data.surroundings import SCALE
 from posesyn.estimators.blazepose.regions import MIN_SCORE, Detection, Region
 
-# Least probability of a detection inside a person's box.
+# Least probability of a detection inside a person's box, where no sure one is.
 LEAST = 0.1
 # The box is looked at too where the detection was less sure than this, or where the box around the landmarks overlaps
 # the person's by less (intersection over union).
@@ -29,31 +29,42 @@ def surroundings(box_xyxy: np.ndarray) -> np.ndarray:
     return np.concatenate((low - reach, high + reach))
 
 
-def first_region(box_xyxy: np.ndarray, found: Sequence[Detection]) -> tuple[Region, float]:
-    """What to look at first, and the detector's probability.
+def first_region(box_xyxy: np.ndarray, found: Sequence[Detection]) -> tuple[Region, float] | None:
+    """What to look at first, and the detector's probability; None where no detection has its hips inside the box.
 
     Args:
         box_xyxy: (4,) around the person's body, pixels.
-        found: Detections in its surroundings, best first. Of those with their hips inside the box the one nearest to
-            its middle is taken; the surest, where it is sure of none.
-
-    Returns:
-        The upright box and probability 1 where there is none: beside it there is no other to be looked at.
+        found: Detections in its surroundings, best first. The sure one nearest to the middle of the box is taken, the
+            surest where none is sure.
     """
     low, high = box_xyxy[:2], box_xyxy[2:]
     inside = [one for one in found if (one.points[0] > low).all() and (one.points[0] < high).all()]
     if not inside:
-        return Region.of_box(box_xyxy), 1.0
-    middle, known = (low + high) / 2, [one for one in inside if one.score >= MIN_SCORE] or inside[:1]
-    taken = min(known, key=lambda one: float(np.linalg.norm(one.points[0] - middle)))
+        return None
+    middle, sure = (low + high) / 2, [one for one in inside if one.score >= MIN_SCORE]
+    taken = min(sure or inside[:1], key=lambda one: float(np.linalg.norm(one.points[0] - middle)))
     return taken.region, taken.score
 
 
-def is_doubtful(probability: float, fit: float) -> bool:
+def is_doubtful(score: float, fit: float) -> bool:
     """Whether the upright box is to be looked at too.
 
     Args:
-        probability: The detector's.
+        score: The detector's probability.
         fit: Overlap of the box around the landmarks with the person's (:func:`.people.fits_box`).
     """
-    return probability < _SURE or fit < _FITS
+    return score < _SURE or fit < _FITS
+
+
+def box_answers(score: float, detected: tuple[float, float], boxed: tuple[float, float]) -> bool:
+    """Whether what was seen in the upright box is taken, not what was seen where the detector pointed.
+
+    A sure detection has to be beaten in both measures; one that is not sure has to beat the box in both.
+
+    Args:
+        score: The detector's probability.
+        detected, boxed: Overlap with the person's box and probability of a person, of the two answers.
+    """
+    if score < MIN_SCORE:
+        return not (detected[0] > boxed[0] and detected[1] > boxed[1])
+    return boxed[0] > detected[0] and boxed[1] > detected[1]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from posesyn.estimators.blazepose.estimator import BlazePose
-from posesyn.estimators.blazepose.regions import Detection, Region
-from posesyn.estimators.blazepose.search import LEAST, first_region, surroundings
+from posesyn.estimators.blazepose.regions import Detection
+from posesyn.estimators.blazepose.search import box_answers, first_region, surroundings
 from posesyn.types import ArrayImage, Person
 
 BOX = np.array([100.0, 50, 200, 250])
@@ -32,8 +32,14 @@ def test_a_sure_detection_in_the_middle_wins_over_a_surer_one_aside():
 def test_among_unsure_ones_the_surest_is_taken_and_outside_the_box_none():
     region, score = first_region(BOX, [detection(0.99, (300, 150)), detection(0.3, (110, 60)), detection(0.2)])
     assert (region.x, region.y, score) == (110, 60, 0.3)
-    region, score = first_region(BOX, [detection(0.99, (300, 150))])
-    assert region == Region.of_box(BOX) and score == 1
+    assert first_region(BOX, [detection(0.99, (300, 150))]) is None
+
+
+@pytest.mark.parametrize(("score", "sided"), [(0.6, False), (0.4, True)])
+def test_a_sure_detection_stays_and_an_unsure_one_goes_where_fit_and_presence_disagree(score, sided):
+    assert box_answers(score, (0.5, 0.5), (0.6, 0.6)) and not box_answers(score, (0.6, 0.6), (0.5, 0.5))
+    for boxed in ((0.6, 0.4), (0.4, 0.6), (0.5, 0.5)):
+        assert box_answers(score, (0.5, 0.5), boxed) == sided
 
 
 class Scripted(BlazePose):
@@ -41,11 +47,14 @@ class Scripted(BlazePose):
 
     def __init__(self, found: Detection, presence: dict[bool, float], *, small: bool = False) -> None:
         super().__init__("lite")
-        self.found, self.chances, self.small, self.looks, self.asked = found, presence, small, [], 0.0
+        self.found, self.chances, self.small, self.looks = found, presence, small, []
 
-    def detect_in(self, image, box_xyxy=None, min_score=0.5):
-        self.asked = min_score
-        return [self.found]
+    def _anchors(self, image, box_xyxy):
+        chance = np.full(2254, 1e-9)
+        chance[0] = self.found.score
+        boxes = np.zeros((2254, 6, 2))
+        boxes[0] = [self.found.points[0], (20, 20), *self.found.points]
+        return np.log(chance / (1 - chance)), boxes + 0.5, np.eye(3)[:2]
 
     def _look(self, images, regions):
         upright = [region.angle == 0 for region in regions]
@@ -71,7 +80,9 @@ def answer(estimator: BlazePose) -> np.ndarray:
     [
         (0.9, {False: 0.9, True: 0.99}, False, False, False),  # sure, and it fits
         (0.4, {False: 0.5, True: 0.99}, False, True, True),  # unsure: the box is seen better
-        (0.4, {False: 0.9, True: 0.5}, False, True, False),  # unsure, but the network sees less in the box
+        (0.6, {False: 0.9, True: 0.5}, False, True, False),  # rather sure, and the network sees less in the box
+        (0.4, {False: 0.9, True: 0.5}, False, True, True),  # unsure, and only one of both speaks for it
+        (0.05, {False: 0.9, True: 0.5}, False, True, True),  # no detection
         (0.9, {False: 0.5, True: 0.99}, True, True, True),  # sure of somebody who does not fill the box
     ],
 )
@@ -80,6 +91,5 @@ def test_the_box_answers_where_the_detection_is_doubtful_and_it_is_seen_better(
 ):
     estimator = Scripted(detection(score, MIDDLE, (150.0, 250)), presence, small=small).eval()
     found = answer(estimator)
-    assert estimator.asked == LEAST
     assert any(estimator.looks) == box_seen
     assert (found[0, 1] < found[1, 1]) == box_taken  # the crop's upper point is the lower one of a person head down
