@@ -31,7 +31,7 @@ def predict(
 
     Args:
         images: Pictures and folders of pictures; they may stand alone, without the option's name.
-        out: Folder for the results; those of an earlier call are replaced.
+        out: Folder for the results; the tables of an earlier call are replaced, its overlays of other pictures stay.
         estimator: Who predicts: ``--estimator NAME``, with weights of your own ``--estimator.checkpoint FILE``.
         detector: Who finds persons (blazepose, blazepose_lite, blazepose_heavy, or 'my_module:make'); the estimator
             itself if it can, else the smallest BlazePose that was fetched.
@@ -51,6 +51,9 @@ def predict(
                          fix="name a detector that finds them: --keypoints movenet_thunder")  # fmt: skip
     if not 0 <= min_score <= 1:
         raise InputError("min_score must be from 0 to 1", where="posesyn predict", got=min_score)
+    if out.exists() and not out.is_dir():
+        raise InputError("the results need a folder", where="posesyn predict", got=f"--out {out}, a file",
+                         fix="name another one")  # fmt: skip
     find, name = person_finder(detector, network, device)
     with warnings.catch_warnings():
         # Said below, one picture per line.
@@ -68,6 +71,9 @@ def predict(
             predicted = _picture(network, group, out / "overlays" / files[picture])
         except PosesynError as error:  # one picture must not stop the others
             failed.append((picture, str(error)))
+            continue
+        except Exception as error:  # an estimator of the user's own may raise anything
+            failed.append((picture, f"the estimator failed: {type(error).__name__}: {error}"))
             continue
         persons += group
         predictions.append(predicted)

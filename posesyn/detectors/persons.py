@@ -13,7 +13,7 @@ from posesyn import skeletons
 from posesyn.data.persons.base import Choice, box_problem, check_choice
 from posesyn.data.pictures import Picture, open_pictures
 from posesyn.detectors.registry import DETECTORS, load_detector
-from posesyn.errors import FileError, InputError
+from posesyn.errors import FileError, InputError, PosesynError
 from posesyn.interfaces import KeypointDetector, PersonFinder
 from posesyn.progress import progress_over
 from posesyn.storage.assets import ASSETS
@@ -122,7 +122,7 @@ def find_persons(
         min_score: Persons below it are left out. BlazePose has a limit of its own; for a lower one pass
             ``lambda image: estimator.detect_persons(image, min_score=0.3)``.
         min_keypoint: Keypoints below it count as not visible.
-        on_bad: Whether a picture that cannot be read is skipped or ends the search.
+        on_bad: Whether a picture that cannot be read, or whose answer cannot be used, is skipped or ends the search.
         device: Where detectors that are loaded here run.
         progress: Show a bar.
 
@@ -143,6 +143,9 @@ def find_persons(
         ('image 0#1', 0.9, 0)
     """
     check_choice(on_bad, "on_bad")
+    for what, value in (("min_score", min_score), ("min_keypoint", min_keypoint)):
+        if not 0 <= value <= 1:
+            raise InputError(f"{what} must be from 0 to 1", where="find_persons", got=value)
     find, name = person_finder(detector, device=device)
     joints = load_detector(keypoints, device=device) if isinstance(keypoints, str) else keypoints
     pictures = open_pictures(images)
@@ -155,7 +158,13 @@ def find_persons(
                 raise
             skipped.append((picture.name, f"it cannot be read: {error}"))
             continue
-        boxes, scores = _answer(find(pixels), name, picture.name)
+        try:
+            boxes, scores = _answer(find(pixels), name, picture.name)
+        except PosesynError as error:
+            if on_bad == "error":
+                raise
+            skipped.append((picture.name, str(error)))
+            continue
         sure = scores >= min_score
         persons = [
             _person(picture, number, box, float(score), pixels, name)
@@ -163,13 +172,21 @@ def find_persons(
             if box_problem(box, (pixels.shape[1], pixels.shape[0])) is None
         ]
         if not persons:
-            skipped.append((picture.name, "nobody was found in it"))
+            skipped.append((picture.name, _nobody(scores, min_score)))
         elif joints is not None:
             persons = _with_keypoints(persons, pixels, joints, min_keypoint)
         found += persons
     found.pictures, found.skipped = len(pictures), tuple(skipped)
     _tell(found, name)
     return found
+
+
+def _nobody(scores: np.ndarray, min_score: float) -> str:
+    if not len(scores):
+        return "nobody was found in it"
+    if scores.max() < min_score:
+        return f"nobody was found in it as surely as {min_score:g}, at best {scores.max():.2f}"
+    return "the boxes found lie outside it or are empty"
 
 
 def _answer(answer: Any, name: str, picture: str) -> tuple[np.ndarray, np.ndarray]:

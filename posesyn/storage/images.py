@@ -135,7 +135,9 @@ def _open_header(handle: BinaryIO, where: object, max_pixels: int) -> Image.Imag
 
 def _orientation_of(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        # PngImageFile's own method decodes the pixels, to find EXIF behind them, and a later ``load`` does not repeat
+        # the error of damaged ones. EXIF of a PNG behind its pixels is not read.
+        return int(Image.Image.getexif(image).get(_ORIENTATION_TAG, 1))
     except (OSError, ValueError, TypeError, SyntaxError, KeyError):
         return 1  # A damaged EXIF block says nothing about orientation; the pixels may still be fine.
 

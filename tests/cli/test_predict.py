@@ -38,6 +38,8 @@ class Fails:
     def predict(self, persons):
         shape = (len(persons), 17, 3)
         joints = np.full(shape, np.nan) if persons[0].image.name == "a.png" else np.ones(shape)
+        if persons[0].image.name == "a.jpg":
+            raise RuntimeError("out of luck")
         return ps.PoseBatch(tuple(one.person_id for one in persons), "coco17", joints, joints[..., :2])
 class Unknown:
     spec = ps.EstimatorSpec("unknown", skeleton="mine7")
@@ -94,9 +96,10 @@ def test_pictures_in_overlays_and_tables_out(folder, capsys):
 
 
 def test_one_picture_that_fails_does_not_stop_the_others(folder, capsys):
-    assert run("a.png", "b c.jpg", "--estimator", "network_of_tests:fails") == 0
+    assert run("a.png", "b c.jpg", "more", "--estimator", "network_of_tests:fails") == 0
     printed = capsys.readouterr().out
-    assert "left out: a.png: the estimator answered with NaN" in printed and "2 persons in 1 of 2" in printed
+    assert "a.jpg: the estimator failed: RuntimeError: out of luck" in printed
+    assert "left out: a.png: the estimator answered with NaN" in printed and "2 persons in 1 of 3" in printed
     assert run("a.png", "--estimator", "network_of_tests:fails") == 2
     assert "nobody could be predicted" in capsys.readouterr().err
 
@@ -110,6 +113,7 @@ def test_one_picture_that_fails_does_not_stop_the_others(folder, capsys):
         (["a.png", "--estimator", "network_of_tests:reads"], "--keypoints movenet_thunder"),
         (["a.png", "--estimator", "network_of_tests:unknown"], "unknown skeleton 'mine7'"),
         (["a.png", "--min_score", "2"], "min_score must be from 0 to 1"),
+        (["a.png", "--out", "broken.jpg"], "the results need a folder"),
     ],
 )
 def test_wrong_input_is_one_line(folder, capsys, words, expected):

@@ -66,6 +66,22 @@ def test_functions_and_objects_find_persons():
         ps.find_persons(BLACK, pair, min_score=0.95)
 
 
+def test_why_a_picture_has_nobody_is_said(recwarn):
+    answers = iter([BOXES[:1], np.array([[np.nan, 0, 1, 1]]), np.array([[900.0, 900, 950, 950]]), np.zeros((0, 4))])
+    found = ps.find_persons([BLACK] * 4, lambda image: next(answers))
+    reasons = [reason for _, reason in found.skipped]
+    assert len(found) == 1 and "must be finite" in reasons[0]
+    assert reasons[1:] == ["the boxes found lie outside it or are empty", "nobody was found in it"]
+    half = iter([0.9, 0.3])
+    found = ps.find_persons([BLACK] * 2, lambda image: (BOXES[:1], [next(half)]), min_score=0.5)
+    assert found.skipped[0][1] == "nobody was found in it as surely as 0.5, at best 0.30"
+    with pytest.raises(InputError, match="must be finite"):
+        ps.find_persons(BLACK, lambda image: np.array([[np.nan, 0, 1, 1]]), on_bad="error")
+    for wrong in ({"min_score": 7}, {"min_keypoint": -3}):
+        with pytest.raises(InputError, match="must be from 0 to 1"):
+            ps.find_persons(BLACK, pair, **wrong)
+
+
 def test_bad_pictures_are_named_and_the_rest_goes_on(tmp_path):
     bright = np.full((60, 80, 3), 255, np.uint8)
     for name, pixels in (("a.png", bright), ("b.png", BLACK), ("d.png", bright)):

@@ -126,6 +126,20 @@ def test_unicode_spaces_and_long_names(tmp_path, picture):
         assert ImageFile(tmp_path / name).name == name
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_png_with_a_flipped_byte_is_refused_and_its_size_is_known_without_decoding(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    Image.fromarray(rng.integers(0, 255, (200, 150, 3), np.uint8)).save(tmp_path / "a.png")
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    data[rng.integers(100, len(data) - 100)] ^= 255
+    (tmp_path / "a.png").write_bytes(bytes(data))
+    with pytest.raises(FileError):
+        ImageFile(tmp_path / "a.png").load()
+    with pytest.raises(FileError):
+        decode_image(bytes(data), "a.png")
+    assert ImageFile(tmp_path / "a.png").size() == (150, 200)
+
+
 def test_truncated_jpeg_is_refused(tmp_path, picture):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)).save(tmp_path / "a.jpg")
     data = (tmp_path / "a.jpg").read_bytes()

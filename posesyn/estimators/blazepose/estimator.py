@@ -265,8 +265,8 @@ class BlazePose(nn.Module):
         return {name: np.stack(value).astype(np.float32) for name, value in stacked.items()}
 
     def _correct(
-        self, persons: Sequence[Person], images: Sequence[np.ndarray], sure: Sequence[float], regions: list[Region],
-        chances: np.ndarray, output: dict[str, np.ndarray],
+        self, persons: Sequence[Person], images: Sequence[np.ndarray], sure: Sequence[float | None],
+        regions: list[Region], chances: np.ndarray, output: dict[str, np.ndarray],
     ) -> None:  # fmt: skip
         """Where the detection was unsure, or is of somebody else, the upright box is looked at too; in place, the
         better answer stays (:func:`posesyn.estimators.blazepose.search.box_answers`)."""
@@ -279,14 +279,15 @@ class BlazePose(nn.Module):
             return list(zip(fits, (first * seen["presence"]).tolist()))
 
         detected = quality(range(len(persons)), output, regions, chances)
-        doubtful = [row for row, (fit, _) in enumerate(detected) if is_doubtful(sure[row], fit)]
+        scores = {row: score for row, score in enumerate(sure) if score is not None}
+        doubtful = [row for row, score in scores.items() if is_doubtful(score, detected[row][0])]
         if not doubtful:
             return
         boxes = [Region.of_box(persons[row].body_box_xyxy) for row in doubtful]
         again, others, other = self._look_twice([images[row] for row in doubtful], boxes)
         for index, boxed in enumerate(quality(doubtful, other, again, others)):
             row = doubtful[index]
-            if box_answers(sure[row], detected[row], boxed):
+            if box_answers(scores[row], detected[row], boxed):
                 regions[row] = again[index]
                 for name, values in other.items():
                     output[name][row] = values[index]
@@ -304,7 +305,8 @@ class BlazePose(nn.Module):
         output = self(torch.from_numpy(crops).to(self.device))
         return {name: output[name].float().cpu().numpy() for name in _PREDICTED}
 
-    def _first_region(self, person: Person, image: np.ndarray) -> tuple[Region, float]:
+    def _first_region(self, person: Person, image: np.ndarray) -> tuple[Region, float | None]:
+        """What to look at first, and how sure the detector is of it; None for the box."""
         height, width = image.shape[:2]
         problem = box_problem(person.box_xyxy, (width, height))
         if problem is not None:
@@ -318,7 +320,7 @@ class BlazePose(nn.Module):
                 found = first_region(box, detections(*anchors, least))
                 if found is not None:
                     return found
-        return Region.of_box(box), 1.0  # beside which there is no other to be looked at
+        return Region.of_box(box), None
 
 
 def refine(points: Float[Tensor, "B J 2"], heat: Float[Tensor, "B J 64 64"]) -> Float[Tensor, "B J 2"]:

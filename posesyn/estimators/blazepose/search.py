@@ -20,6 +20,8 @@ LEAST = 0.1
 # The box is looked at too where the detection was less sure than this, or where the box around the landmarks overlaps
 # the person's by less (intersection over union).
 _SURE, _FITS = 0.7, 0.5
+# An answer that overlaps the box by less is of somebody else, who may well be seen better.
+_ELSEWHERE = 0.3
 
 
 def surroundings(box_xyxy: np.ndarray) -> np.ndarray:
@@ -59,7 +61,8 @@ def is_doubtful(score: float, fit: float) -> bool:
 def box_answers(score: float, detected: tuple[float, float], boxed: tuple[float, float]) -> bool:
     """Whether what was seen in the upright box is taken, not what was seen where the detector pointed.
 
-    A sure detection has to be beaten in both measures; one that is not sure has to beat the box in both.
+    A sure detection has to be beaten in both measures, in overlap alone where it is of somebody else; one that is not
+    sure has to beat the box in both.
 
     Args:
         score: The detector's probability.
@@ -67,4 +70,4 @@ def box_answers(score: float, detected: tuple[float, float], boxed: tuple[float,
     """
     if score < MIN_SCORE:
         return not (detected[0] > boxed[0] and detected[1] > boxed[1])
-    return boxed[0] > detected[0] and boxed[1] > detected[1]
+    return boxed[0] > detected[0] and (boxed[1] > detected[1] or detected[0] < _ELSEWHERE)

@@ -185,7 +185,7 @@ class ErrorExtractor:
         if not len(ranking):
             got = f"{len(skipped)} skipped, the first because {skipped[0][1]}"
             bare = "persons found in pictures carry no 2D truth: find_persons(..., keypoints=load_detector(...))"
-            fix = bare if any(why.startswith("only 0 joints") for _, why in skipped) else None
+            fix = bare if any(why.startswith("only 0 joints are visible") for _, why in skipped) else None
             raise InputError("no person could be scored", where="ErrorExtractor.extract", got=got, fix=fix)
         settings = {**self.identity(), "root": "pelvis, else mid-hips, thorax, neck, mid-shoulders, mean of the joints"}
         if self.settings.keep == "selected":

@@ -40,6 +40,8 @@ def test_a_sure_detection_stays_and_an_unsure_one_goes_where_fit_and_presence_di
     assert box_answers(score, (0.5, 0.5), (0.6, 0.6)) and not box_answers(score, (0.6, 0.6), (0.5, 0.5))
     for boxed in ((0.6, 0.4), (0.4, 0.6), (0.5, 0.5)):
         assert box_answers(score, (0.5, 0.5), boxed) == sided
+    # Somebody else, who is seen better.
+    assert box_answers(score, (0.1, 0.9), (0.2, 0.5)) and not box_answers(score, (0.2, 0.9), (0.1, 0.5))
 
 
 class Scripted(BlazePose):
@@ -92,4 +94,5 @@ def test_the_box_answers_where_the_detection_is_doubtful_and_it_is_seen_better(
     estimator = Scripted(detection(score, MIDDLE, (150.0, 250)), presence, small=small).eval()
     found = answer(estimator)
     assert any(estimator.looks) == box_seen
+    assert sum(estimator.looks) == 2 * box_seen  # never twice the same
     assert (found[0, 1] < found[1, 1]) == box_taken  # the crop's upper point is the lower one of a person head down
