@@ -6,7 +6,7 @@
 The recipe, photographs and clips (half hardest, half random persons) are those of ``fine_tuning.py``; the same
 ``--work`` shares the clips. Small batches have the noisier gradients, so they are the harder test, and the cheaper one.
 
-Per factor: trainings that ended, trainings with a loss or a weight that is not finite, the largest total loss of any
+Per factor: trainings, trainings with a loss or a weight that is not finite, the largest total loss of any
 logged step against the first one (a training that is about to blow up shows there), and the last against the first.
 Finished trainings are kept in ``--work``.
 """
@@ -55,6 +55,8 @@ def training(options: argparse.Namespace, factor: float, seed: int) -> dict[str,
 
 
 def _losses(path: Path) -> list[float]:
+    if not path.exists():  # it blew up before the first row
+        return []
     with path.open(newline="") as file:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
@@ -77,12 +79,12 @@ def main() -> None:
     rows = {}
     for factor in options.factors:
         found = [training(options, factor, seed) for seed in range(options.seeds)]
-        ended = [one["losses"] for one in found if one["losses"]]
+        logged = [one["losses"] for one in found if one["losses"]]
         rows[f"{factor:g}x"] = {
             "trainings": len(found),
             "not finite": sum(not one["finite"] for one in found),
-            "largest / first loss": max(max(losses) / losses[0] for losses in ended),
-            "last / first loss": sum(losses[-1] / losses[0] for losses in ended) / len(ended),
+            "largest / first loss": max((max(losses) / losses[0] for losses in logged), default=math.nan),
+            "last / first loss": sum(losses[-1] / losses[0] for losses in logged) / len(logged) if logged else math.nan,
         }
     for name, row in rows.items():
         print(f"{name:4s}", *(f"{column}: {value:.3g}" for column, value in row.items()), sep="  ")

@@ -49,8 +49,6 @@ def predict(
     if network.spec.keypoints_skeleton is not None and keypoints is None:
         raise InputError(f"estimator '{network.spec.name}' reads 2D keypoints", where="posesyn predict",
                          fix="name a detector that finds them: --keypoints movenet_thunder")  # fmt: skip
-    if not 0 <= min_score <= 1:
-        raise InputError("min_score must be from 0 to 1", where="posesyn predict", got=min_score)
     if out.exists() and not out.is_dir():
         raise InputError("the results need a folder", where="posesyn predict", got=f"--out {out}, a file",
                          fix="name another one")  # fmt: skip

@@ -24,7 +24,7 @@ from posesyn.estimators.blazepose.layers import by_position
 from posesyn.estimators.blazepose.losses import COMMON, KNOWN, ROWS, SKELETON, BlazePoseWeights, blazepose_losses
 from posesyn.estimators.blazepose.people import MIN_PERSON, candidates, fits_box, people
 from posesyn.estimators.blazepose.regions import GROWTH, MIN_SCORE, Detection, Region, detections, letterbox
-from posesyn.estimators.blazepose.search import LEAST, box_answers, first_region, is_doubtful, surroundings
+from posesyn.estimators.blazepose.search import LEAST, box_answers, first_region, is_doubtful, searched_part
 from posesyn.estimators.placement import camera_of, place_before_camera
 from posesyn.interfaces import EstimatorSpec
 from posesyn.storage.assets import ASSETS
@@ -315,7 +315,7 @@ class BlazePose(nn.Module):
             )
         box = person.body_box_xyxy
         if self.search == "detector":
-            anchors = self._anchors(image, surroundings(box))
+            anchors = self._anchors(image, searched_part(box))
             for least in (MIN_SCORE, LEAST):
                 found = first_region(box, detections(*anchors, least))
                 if found is not None:

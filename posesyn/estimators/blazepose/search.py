@@ -24,7 +24,7 @@ _SURE, _FITS = 0.7, 0.5
 _ELSEWHERE = 0.3
 
 
-def surroundings(box_xyxy: np.ndarray) -> np.ndarray:
+def searched_part(box_xyxy: np.ndarray) -> np.ndarray:
     """(4,) the part of the picture in which the detector looks for the person of a box."""
     low, high = box_xyxy[:2], box_xyxy[2:]
     reach = (high - low) * (SCALE - 1) / 2

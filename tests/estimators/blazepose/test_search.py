@@ -7,7 +7,7 @@ import pytest
 
 from posesyn.estimators.blazepose.estimator import BlazePose
 from posesyn.estimators.blazepose.regions import Detection
-from posesyn.estimators.blazepose.search import box_answers, first_region, surroundings
+from posesyn.estimators.blazepose.search import box_answers, first_region, searched_part
 from posesyn.types import ArrayImage, Person
 
 BOX = np.array([100.0, 50, 200, 250])
@@ -18,10 +18,10 @@ def detection(score: float, hips=MIDDLE, rim=(150.0, 50.0)) -> Detection:
     return Detection(score, np.zeros(4), np.array([hips, rim, hips, rim], float))
 
 
-def test_the_surroundings_are_twice_the_box_around_its_middle():
-    low, high = surroundings(BOX).reshape(2, 2)
+def test_the_searched_part_is_twice_the_box_around_its_middle():
+    low, high = searched_part(BOX).reshape(2, 2)
     np.testing.assert_allclose((low + high) / 2, MIDDLE)
-    assert ((high - low) / (BOX[2:] - BOX[:2]) > 1.2).all()
+    np.testing.assert_allclose(high - low, 2 * (BOX[2:] - BOX[:2]))
 
 
 def test_a_sure_detection_in_the_middle_wins_over_a_surer_one_aside():
